@@ -1,0 +1,122 @@
+"""Training samples: crops of images and their label maps, augmented alike."""
+
+import numpy as np
+
+from dataset import MASK_THRESHOLD, Frames
+
+AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
+
+
+class TrainingSet:
+    """An endless sequence of augmented training samples, for torch's DataLoader.
+
+    Sample p is a pure function of (seed, p): its image is the p-th of shuffled epochs laid end to
+    end, its augmentation has a random generator of its own. So the order and the samples do not
+    depend on workers, processes, or where a run was interrupted.
+
+    Args:
+        lists: one Frames with label maps for each data set.
+        batch_size: of all processes together.
+        augment: "crop" (random and target-centred crops) or "authors" (whole images, resized).
+        crop: side of the crops, px.
+        target_share: share of the crops that hold a target for certain.
+        scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
+        brightness, contrast: largest relative change.
+    """
+
+    def __init__(
+        self,
+        lists: list[Frames],
+        batch_size: int,
+        seed: int,
+        augment: str = "crop",
+        crop: int = 256,
+        target_share: float = 0.5,
+        scale_jitter: float = 1.25,
+        brightness: float = 0.1,
+        contrast: float = 0.1,
+    ):
+        self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
+        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
+        self.brightness, self.contrast = brightness, contrast
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def index(self, position: int) -> int:
+        """Which image stands at a position of the sequence."""
+        epoch, place = divmod(position, len(self))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._order = epoch, rng.permutation(len(self))
+        return int(self._order[1][place])
+
+    def name(self, position: int) -> str:
+        frames, i = self.frames[self.index(position)]
+        return frames.samples[i].name
+
+    def __getitem__(self, position: int):
+        """(image, maps): 3xSxS float tensor in 0-255 units, and 3xSxS float in [0, 1], the
+        interior, boundary and mask maps."""
+        import torch  # here, so that the stages without a network start without it
+        from torchvision.transforms.v2 import functional as F
+
+        rng = np.random.default_rng((self.seed, 1, position))
+        frames, i = self.frames[self.index(position)]
+        planes = np.dstack(frames[i])  # HxWx6: one geometry for the image and its maps
+        if self.augment == "authors":
+            step = position // self.batch_size
+            side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
+            x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
+            x = F.resize(x, [side, side], antialias=False)
+            x = F.horizontal_flip(x) if rng.random() < 0.5 else x
+        else:
+            factor = self.scale_jitter ** rng.uniform(-1, 1) if rng.random() < 0.5 else 1.0
+            centre = None
+            if len(frames.centres[i]) and rng.random() < self.target_share:
+                centre = rng.choice(frames.centres[i])
+            cut = random_crop(planes, round(self.crop / factor), centre, rng)
+            x = torch.from_numpy(cut).permute(2, 0, 1).float()
+            if x.shape[-1] != self.crop:
+                x = F.resize(x, [self.crop, self.crop], antialias=True)
+                x[5] = (x[5] >= MASK_THRESHOLD) * 255.0
+            x = F.horizontal_flip(x) if rng.random() < 0.5 else x
+            x = F.vertical_flip(x) if rng.random() < 0.5 else x
+            x = x.transpose(1, 2) if rng.random() < 0.5 else x
+            image = x[:3] / 255
+            image = F.adjust_brightness(image, 1 + self.brightness * rng.uniform(-1, 1))
+            image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1))
+            x = torch.cat([image * 255, x[3:]])
+        return x[:3].contiguous(), (x[3:] / 255).contiguous()
+
+
+def random_crop(
+    planes: np.ndarray, side: int, centre: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """A side x side crop of HxWxC planes, reflected at the borders where they are smaller; with a
+    centre (y, x) it lies in the crop's inner half or, near a border, as near to it as can be."""
+    corner = []
+    for axis in range(2):
+        room = planes.shape[axis] - side
+        if centre is None:
+            start = rng.integers(0, max(room, 0) + 1)
+        else:
+            start = round(centre[axis] - rng.uniform(0.25, 0.75) * side)
+        corner.append(min(max(int(start), 0), max(room, 0)))
+    cut = planes[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+    missing = [side - cut.shape[0], side - cut.shape[1]]
+    if any(missing):
+        cut = np.pad(cut, [(m // 2, m - m // 2) for m in missing] + [(0, 0)], mode="reflect")
+    return np.ascontiguousarray(cut)
+
+
+def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The authors' crop: up to 1/8 of either side is cut away, at random ends."""
+    window = []
+    for size in planes.shape[:2]:
+        cut = rng.integers(0, max(size // 8, 1))
+        start = rng.integers(0, cut + 1)
+        window.append(slice(start, size - cut + start))
+    return np.ascontiguousarray(planes[tuple(window)])

@@ -1,0 +1,109 @@
+"""What all command lines share: errors, progress bars, and files that are whole or not there."""
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class DataError(Exception):
+    """A person's mistake or bad input: shown as it is, without a traceback, exit code 2."""
+
+
+def command(*errors: type[Exception]) -> Callable:
+    """Decorates a main(argv): people's mistakes end in one clear message and exit code 2."""
+
+    def decorate(main: Callable) -> Callable:
+        @functools.wraps(main)
+        def wrapped(argv: list[str] | None = None):
+            try:
+                return main(argv)
+            except (DataError, *errors) as error:
+                message = str(error)
+            except OSError as error:
+                if error.filename is None and error.strerror is None:
+                    raise
+                message = f"{error.filename or 'writing'}: {error.strerror}"
+            except KeyboardInterrupt:
+                print("interrupted; type the same command to go on", file=sys.stderr)
+                raise SystemExit(130) from None
+            print(f"error: {message}", file=sys.stderr)
+            raise SystemExit(2)
+
+        return wrapped
+
+    return decorate
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator:
+    """A binary file to write to that becomes `path` when all of it is written, or never.
+
+    Args:
+        sync: wait until the disk has it, for what must outlive a power cut.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content) -> None:
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def progress(items: Iterable, label: str, total: int, unit: str = "image") -> tqdm:
+    """A progress bar on standard error; in a log file it moves every 20 seconds only."""
+    pace = 0.1 if sys.stderr.isatty() else 20.0
+    return tqdm(
+        items,
+        desc=label,
+        total=total,
+        unit=unit,
+        mininterval=pace,
+        dynamic_ncols=True,
+        disable=os.environ.get("RANK", "0") != "0",  # of several processes one speaks
+    )
+
+
+def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
+    """map(function, items) in threads, in order, never more than `ahead` results in memory."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == ahead:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+def in_processes(function: Callable, items: Sequence, workers: int) -> Iterator:
+    """map(function, items) in several processes, in order; in this one where they would not pay."""
+    if workers <= 1 or len(items) < 32:
+        yield from map(function, items)
+        return
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends the workers
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as pool:
+        try:
+            yield from pool.map(function, items, chunksize=4)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

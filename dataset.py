@@ -1,0 +1,306 @@
+"""Images, masks and label maps of a data set, read and checked.
+
+`find_dataset` (layouts.py) finds what is on disk, `Frames` reads a list of it, `TrainingSet`
+(augmentation.py) cuts training samples from it.
+"""
+
+import argparse
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from cli import DataError, progress, read_ahead
+from layouts import DatasetFolder, Sample, find_dataset
+
+MASK_THRESHOLD = 128
+ASPECT_TOLERANCE = 0.02  # between a mask and its image
+MAPS = ("interior", "boundary")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def decode(path: Path) -> np.ndarray:
+    """An image file as HxW or HxWxC, at its own depth; palettes expanded, whole or not at all.
+
+    Raises:
+        DataError: not an image, truncated or damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            rawmode = str(picture.tile[0][3]) if picture.tile else ""
+            picture.load()
+        if "16" in rawmode and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
+            pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
+        if picture.mode in ("1", "LA", "La"):
+            picture = picture.convert("L")
+        elif picture.mode in ("P", "PA"):
+            picture = picture.convert("RGBA")
+        elif picture.mode not in ("L", "RGB", "RGBA", "I", "F") and "I;16" not in picture.mode:
+            picture = picture.convert("RGB")
+        pixels = np.asarray(picture)
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3]  # alpha is ignored
+    return pixels.astype(np.uint16) if pixels.dtype.kind == "u" and pixels.itemsize == 2 else pixels
+
+
+def read_image(path: str | os.PathLike, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """An image in 0-255 units.
+
+    Args:
+        path: 8- or 16-bit PNG, BMP, JPEG or TIFF; grey, RGB, RGBA (alpha ignored) or palette.
+        value_range: (min, max) that become 0 and 255 where the file has more than 8 bits; the
+            image's own minimum and maximum by default.
+
+    Returns:
+        HxWx3: uint8 for 8-bit files, float32 for others; grey repeated.
+
+    Raises:
+        DataError: not an image, truncated or damaged.
+    """
+    pixels = decode(Path(path))
+    if pixels.dtype != np.uint8:
+        pixels = np.nan_to_num(pixels.astype(np.float32))
+        low, high = value_range or (float(pixels.min()), float(pixels.max()))
+        pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """A mask file's grey values, HxW uint8: colours by their largest channel, 0/1 as 0/255.
+
+    Args:
+        shape: the image's (H, W); a mask of another size is brought to it by nearest neighbour.
+
+    Raises:
+        DataError: unreadable, or its aspect ratio is more than 2 % off the image's.
+    """
+    pixels = decode(Path(path))
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=2)
+    if pixels.max() <= 1:
+        pixels = (np.nan_to_num(pixels) * 255).astype(np.uint8)
+    elif pixels.dtype.kind == "f" and pixels.max() <= 255:
+        pixels = np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
+    elif pixels.dtype != np.uint8:  # 16 bits: 65535 becomes 255, and no target pixel becomes 0
+        pixels = np.maximum(pixels.clip(0, 65535) // 257, pixels > 0).astype(np.uint8)
+    if shape is not None and pixels.shape != shape:
+        (h, w), (height, width) = pixels.shape, shape
+        aspect = (w * height) / (h * width)
+        if max(aspect, 1 / aspect) > 1 + ASPECT_TOLERANCE:
+            raise DataError(
+                f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected "
+                f"the same size, or the same shape within {ASPECT_TOLERANCE:.0%}"
+            )
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
+    return pixels
+
+
+def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = MASK_THRESHOLD) -> np.ndarray:
+    """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
+    if sample.mask is None:
+        return np.zeros(shape, np.uint8)
+    return np.where(read_mask_values(sample.mask, shape) >= threshold, 255, 0).astype(np.uint8)
+
+
+def image_shape(path: str | os.PathLike) -> tuple[int, int]:
+    """(H, W) of an image file, from its header alone."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+
+
+def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Path:
+    """Where interior/X.png and boundary/X.png of a data set are."""
+    return Path(maps_root) / data.name if maps_root else data.root
+
+
+def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.ndarray]:
+    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8."""
+    maps = []
+    for kind in MAPS:
+        path = folder / kind / f"{sample.name}.png"
+        pixels = decode(path)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise DataError(
+                f"{path}: found {pixels.shape}, expected {shape}; type python utils.py --force"
+            )
+        maps.append(pixels)
+    return maps
+
+
+def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """A probability map, HxW uint8.
+
+    Raises:
+        DataError: missing, unreadable, not 8-bit grey, or of another size than its image.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: missing")
+    pixels = decode(path)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise DataError(f"{path}: found {pixels.dtype} {pixels.shape}, expected an 8-bit grey PNG")
+    if pixels.shape != shape:
+        (h, w), (height, width) = pixels.shape, shape
+        raise DataError(
+            f"{path}: found {w}x{h}, expected its image's {width}x{height} (width x height)"
+        )
+    return pixels
+
+
+class Frames:
+    """The frames of a list, each read and checked once; kept in memory when they fit.
+
+    `frames[i]` is (image, planes): HxWx3 in 0-255 units, and HxWxP uint8: the mask alone, or
+    (interior, boundary, mask) where maps is given.
+
+    Args:
+        data, split: the data set and "train" or "test".
+        maps: the folder of the label maps, for training.
+
+    Raises:
+        DataError: names every entry and file of the list that cannot be used.
+    """
+
+    def __init__(
+        self,
+        data: DatasetFolder,
+        split: str,
+        maps: Path | None = None,
+        threshold: int = MASK_THRESHOLD,
+        value_range: tuple[float, float] | None = None,
+        memory: float | None = None,
+    ):
+        self.samples = data.samples(split)
+        self.maps, self.threshold, self.value_range = maps, threshold, value_range
+        memory = memory_budget() if memory is None else memory
+        problems = list(data.problems[split])
+        self.cache: list[tuple[np.ndarray, np.ndarray]] | None = []
+        self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
+        self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
+        read = read_ahead(self._try, self.samples)
+        for result in progress(read, f"{data.name} {split}", len(self.samples)):
+            if isinstance(result, DataError):
+                problems.append(str(result))
+                continue
+            image, planes = result
+            _, _, _, centres = cv2.connectedComponentsWithStats(planes[..., -1].copy())
+            self.centres.append(centres[1:, ::-1])
+            self.shapes.append(image.shape[:2])
+            memory -= image.nbytes + planes.nbytes
+            if memory < 0:
+                self.cache = None
+            elif self.cache is not None:
+                self.cache.append(result)
+        if problems:
+            raise DataError(complaint(data, split, problems))
+
+    def _try(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | DataError:
+        try:
+            return self.read(sample)
+        except DataError as error:
+            return error
+
+    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        image = read_image(sample.image, self.value_range)
+        shape = image.shape[:2]
+        planes = read_maps(self.maps, sample, shape) if self.maps else []
+        return image, np.dstack([*planes, read_mask(sample, shape, self.threshold)])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.read(self.samples[i]) if self.cache is None else self.cache[i]
+
+
+def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
+    head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
+    return "\n  ".join([head, *problems, "Mend or remove them, then type the same command again"])
+
+
+def memory_budget() -> float:
+    """Bytes that one list may take in memory: a quarter of the machine's."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 2 * 2**30
+
+
+def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-channel mean and standard deviation over all pixels, in 0-255 units."""
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    for frames in lists:
+        for i in range(len(frames)):
+            pixels = frames[i][0].reshape(-1, 3).astype(np.float64)
+            count, total = count + len(pixels), total + pixels.sum(0)
+            squares += np.square(pixels).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple(mean), tuple(np.maximum(std, 1.0))  # a constant set keeps its units
+
+
+# --- what the command lines share ----------------------------------------------------------------
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, maps: bool = False) -> None:
+    """The arguments that every stage has, under the same names."""
+    add = parser.add_argument
+    add("--dataset", nargs="+", required=True, metavar="NAME", help="folders below --data-root")
+    add("--data-root", default="data", metavar="DIR", help="where the data sets are")
+    add(
+        "--split",
+        nargs="+",
+        metavar="LIST",
+        help="a data set's folder of lists (idx_427), or its training and test list files; "
+        "default: the paper's 50:50 lists where there are any (README)",
+    )
+    add(
+        "--mask-threshold",
+        type=int,
+        default=MASK_THRESHOLD,
+        metavar="GREY",
+        help="mask values from here up are target, 1-255",
+    )
+    add(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("MIN", "MAX"),
+        help="values that become 0 and 255 in images of more than 8 bits; default: each image's own",
+    )
+    if maps:
+        add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
+
+
+def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
+    """The data sets that a command line names; what was found is printed once."""
+    if args.split and len(args.split) > 2:
+        raise DataError("--split: expected a folder, or a training and a test list")
+    if not 1 <= args.mask_threshold <= 255:
+        raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
+    if args.range and not args.range[0] < args.range[1]:
+        raise DataError(f"--range: found {args.range[0]:g} {args.range[1]:g}, expected MIN < MAX")
+    found = []
+    for name in dict.fromkeys(args.dataset):
+        data = find_dataset(name, args.data_root, args.split)
+        lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
+        print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
+        found.append(data)
+    return found

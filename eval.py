@@ -1,0 +1,183 @@
+"""Evaluation: probability maps and masks -> IoU, nIoU, Pd, Fa, under any protocol in use.
+
+    python eval.py --dataset IRSTD-1k
+    python eval.py --dataset NUAA-SIRST --protocol all
+
+Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
+precision-recall and Pd-Fa curves as CSV beside it.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cli import DataError, atomic_write, command, in_processes, progress, write_json
+from dataset import (
+    add_data_arguments,
+    complaint,
+    image_shape,
+    open_datasets,
+    read_map,
+    read_mask_values,
+)
+from layouts import DatasetFolder, Sample
+from metrics import (
+    PD_FA_THRESHOLDS,
+    PROTOCOLS,
+    auc,
+    count_levels,
+    count_pd_fa,
+    pd_fa_curve,
+    pixel_curves,
+    table,
+)
+
+
+@dataclass
+class Counts:
+    """What one image, or many, add to the figures."""
+
+    protocols: dict[str, Counter] = field(default_factory=dict)
+    levels: np.ndarray = field(default_factory=lambda: np.zeros((2, 256), np.int64))
+    pd_fa: np.ndarray = field(default_factory=lambda: np.zeros((len(PD_FA_THRESHOLDS), 4), np.int64))
+
+    def add(self, other: "Counts") -> None:
+        for name, counts in other.protocols.items():
+            self.protocols.setdefault(name, Counter()).update(counts)
+        self.levels += other.levels
+        self.pd_fa += other.pd_fa
+
+
+def count(
+    sample: Sample, maps: Path, protocols: tuple[str, ...], threshold: int, curve: bool
+) -> Counts | DataError:
+    """The counts of one image; an unusable file is returned, so that all can be named at once."""
+    try:
+        shape = image_shape(sample.image)
+        pred = read_map(maps / f"{sample.name}.png", shape)
+        mask = np.zeros(shape, np.uint8)
+        if sample.mask is not None:
+            mask = read_mask_values(sample.mask, shape)
+    except DataError as error:
+        return error
+    counts = Counts(levels=count_levels(pred, mask, threshold))
+    for name in protocols:
+        options = {"threshold": threshold} if name == "standard" else {}
+        counts.protocols[name] = Counter(PROTOCOLS[name].count(pred, mask, **options))
+    if curve:
+        counts.pd_fa = count_pd_fa(pred, mask, threshold)
+    return counts
+
+
+def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Counts:
+    """The counts of a test list, by several processes.
+
+    Raises:
+        DataError: names all maps and masks that are missing or cannot be used.
+    """
+    samples = data.samples("test")
+    if not maps.is_dir():
+        raise DataError(
+            f"{maps}: found no maps; make them: python test.py --dataset {data.name}, or name their "
+            "folder: --maps DIR"
+        )
+    protocols = tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,)
+    one = partial(
+        count, maps=maps, protocols=protocols, threshold=args.mask_threshold, curve=not args.no_pd_fa
+    )
+    total, problems = Counts(), list(data.problems["test"])
+    results = in_processes(one, samples, args.workers)
+    for result in progress(results, f"{data.name} eval", len(samples)):
+        if isinstance(result, DataError):
+            problems.append(str(result))
+        else:
+            total.add(result)
+    if problems:
+        raise DataError(complaint(data, "test", problems))
+    return total
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Points of a curve; an undefined value is an empty field."""
+    text = io.StringIO()
+    out = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    out.writeheader()
+    out.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Namespace) -> dict:
+    """Figures by protocol; writes them to `output`, and the curves beside it."""
+    counts = count_all(data, maps, args)
+    figures = {name: PROTOCOLS[name].figures(n) for name, n in counts.protocols.items()}
+    points = pixel_curves(counts.levels)
+    if "standard" in figures:
+        figures["standard"]["auc"] = auc(points)
+    content = dict(figures)
+    if chosen_on_test(maps):
+        content["selected_on"] = "the test list"
+    write_json(output, content)
+    write_csv(output.with_name(f"{output.stem}_roc_pr.csv"), points)
+    if not args.no_pd_fa:
+        write_csv(output.with_name(f"{output.stem}_pd_fa.csv"), pd_fa_curve(counts.pd_fa))
+    return figures
+
+
+def chosen_on_test(maps: Path) -> bool:
+    """Whether test.py says that the maps' weights were chosen on the test list."""
+    try:
+        return json.loads((maps / "about.json").read_text())["selected_on"] == "the test list"
+    except (OSError, ValueError, KeyError, TypeError):  # maps of another program
+        return False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_data_arguments(parser)
+    add = parser.add_argument
+    add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
+    add("--maps", metavar="DIR", help="folder of the maps X.png; default: RESULTS/NAME")
+    add("--results", default="results", metavar="DIR", help="where test.py wrote")
+    add("--output", metavar="FILE", help="default: metrics.json beside the maps")
+    add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    return parser
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    sets = open_datasets(args)
+    if args.output and len(sets) > 1:
+        raise DataError("--output: expected one data set; leave it out for a file in each one's folder")
+    rows = {}
+    for data in sets:
+        maps = Path(args.results) / data.name
+        if args.maps:
+            inside = Path(args.maps) / data.name
+            maps = inside if inside.is_dir() else Path(args.maps)
+        output = Path(args.output) if args.output else maps / "metrics.json"
+        for name, figures in evaluate(data, maps, output, args).items():
+            label = f"{data.name} {name}" if len(sets) > 1 else name
+            rows[label] = figures
+        if chosen_on_test(maps):
+            print(f"{maps}: the weights were CHOSEN ON THE TEST LIST")
+        print(f"figures: {output}")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

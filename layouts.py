@@ -1,0 +1,310 @@
+"""Data sets as people have them on disk: the layouts, the lists, the files that belong together.
+
+A data set is the folder DATA_ROOT/NAME in any of the layouts in use (README, "Data sets"); nothing
+has to be renamed. `dataset.py` is the door to this file.
+"""
+
+import functools
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from cli import DataError, atomic_write
+
+EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
+IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
+MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks")
+LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
+SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a list. `mask` is None where there is none to have (backgrounds): it is empty."""
+
+    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
+    image: Path
+    mask: Path | None
+
+
+@dataclass
+class DatasetFolder:
+    """A data set on disk. `problems` names, by list, what in it cannot be used."""
+
+    name: str
+    root: Path
+    layout: str
+    lists: dict[str, list[Sample]] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def samples(self, split: str) -> list[Sample]:
+        """The samples of "train" or "test".
+
+        Raises:
+            DataError: the data set has no such list, or it is empty.
+        """
+        if split not in self.lists:
+            raise DataError(
+                f"{self.root}: found no {split} list (layout: {self.layout}); expected "
+                f"{split}.txt, or another folder of lists: --split FOLDER"
+            )
+        if not self.lists[split] and not self.problems[split]:
+            raise DataError(
+                f"{self.root}: the {split} list is empty (layout: {self.layout}); expected one "
+                "image name a line, or another folder of lists: --split FOLDER"
+            )
+        return self.lists[split]
+
+
+def find_dataset(
+    name: str, data_root: str | os.PathLike = "data", split: list[str] | None = None
+) -> DatasetFolder:
+    """Finds the layout and the lists of a data set.
+
+    Args:
+        name: the folder below data_root.
+        split: None for the list that wins, or [folder], or [train file, test file].
+
+    Raises:
+        DataError: no such data set, no images in it, or no such split. Single bad entries are not
+            raised here: they are in `problems`, so that one error can name them all.
+    """
+    root = Path(data_root) / name
+    if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
+        have = sorted(p.name for p in Path(data_root).glob("*") if p.is_dir())
+        raise DataError(
+            f"{root}: no such data set; in {data_root}/ there is: {', '.join(have) or 'nothing'}. "
+            "Put the folder there, name another root with --data-root, or make the synthetic set: "
+            "python synthetic.py"
+        )
+    parts = {part: root / part for part in ("train", "trainval", "test")}
+    parts = {part: folder for part, folder in parts.items() if image_folder(folder)}
+    if plain := image_folder(root):
+        images = collect(root, plain, mask_folder(root))
+        layout = f"images in {plain.relative_to(root)}/"
+    elif parts:
+        if "trainval" in parts:
+            parts.pop("train", None)
+        found = [collect(f, image_folder(f), mask_folder(f), root) for f in parts.values()]
+        images = [image for group in found for image in group]
+        layout = "split folders " + ", ".join(f"{part}/" for part in parts)
+    else:
+        expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
+        raise DataError(f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}")
+
+    repeated = max(Counter(image.stem for image in images).values()) > 1
+    masks = Counter(image.mask for image in images)
+    for image in images:
+        if "backgrounds" in image.folder and masks[image.mask] > 1:
+            image.mask = None  # it is that of the target image of the same name
+        image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
+    data = DatasetFolder(name, root, layout)
+    lists = find_lists(root, name, split)
+    if lists is None and not plain:
+        for part in parts:
+            entries = [image for image in images if image.part == part]
+            data.lists["test" if part == "test" else "train"] = entries
+    elif lists is None:
+        lists = make_split(data, images)
+    if lists is not None:
+        data.layout += f", lists {' and '.join(shown(path, root) for path in lists.values())}"
+        index = build_index(images, root)
+        for part, path in lists.items():
+            data.problems[part] = []
+            data.lists[part] = listed(path, index, data, part)
+    inside = functools.cache(lambda folder: folder.resolve())
+    for part, entries in data.lists.items():
+        problems = data.problems.setdefault(part, [])
+        data.lists[part] = [
+            s for image in entries if (s := checked(image, root, inside(root), problems)) is not None
+        ]
+    names = [{s.name for s in samples} for samples in data.lists.values()]
+    if len(names) == 2 and (both := names[0] & names[1]):
+        data.notes.append(f"warning: {len(both)} images are in the training and the test list")
+    return data
+
+
+@dataclass
+class Found:
+    """An image on disk, before it is known whether it can be used."""
+
+    path: Path
+    stem: str
+    folder: str  # below the image folder, or the split folder
+    part: str  # train, trainval, test in split folders
+    mask: Path | None
+    name: str = ""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files right in a folder, sorted by name, preferred extension first."""
+    if not folder.is_dir():
+        return []
+    files = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != "."]
+    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+
+
+def image_folder(root: Path) -> Path | None:
+    for folder in (root / name for name in IMAGE_FOLDERS):
+        if any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS))):
+            return folder
+    return None
+
+
+def mask_folder(root: Path) -> Path:
+    folders = [root / name for name in MASK_FOLDERS]
+    return next((f for f in folders if f.is_dir()), folders[0])
+
+
+def collect(root: Path, folder: Path, masks: Path, top: Path | None = None) -> list[Found]:
+    """The images of one image folder with their masks: X.png, then X_pixels0.png."""
+    part = root.relative_to(top).as_posix() if top else ""
+    found = []
+    for subfolder in ("", *IMAGE_SUBFOLDERS):
+        mask_files: dict[str, Path] = {}
+        for where in (masks / subfolder, masks):
+            for path in image_files(where):
+                mask_files.setdefault(path.stem, path)
+        for path in image_files(folder / subfolder):
+            mask = mask_files.get(path.stem) or mask_files.get(f"{path.stem}_pixels0")
+            found.append(Found(path, path.stem, "/".join(filter(None, (part, subfolder))), part, mask))
+    return found
+
+
+def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path] | None:
+    """{"train": file, "test": file} of the split asked for or the one that wins; None: no list."""
+    if split is not None and len(split) == 2:
+        files = [next((p for p in (root / s, Path(s)) if p.is_file()), None) for s in split]
+        if missing := [s for s, file in zip(split, files) if file is None]:
+            raise DataError(f"{root}: found no split file {', '.join(missing)}; expected text files")
+        return dict(zip(("train", "test"), files))
+    if split is not None:
+        lists = lists_in(root / split[0], name) or lists_in(Path(split[0]), name)
+        if not lists:
+            folders = sorted({str(p.parent.relative_to(root)) for p in root.glob("**/*.txt")})
+            raise DataError(
+                f"{root / split[0]}: found no lists there; expected {{train,trainval,test}}.txt. "
+                f"This data set has lists in: {', '.join(folders) or 'no folder'}"
+            )
+        return lists
+    if (root / "train.txt").is_file() and (root / "test.txt").is_file():
+        return lists_in(root, name)
+    candidates = [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name))]
+    return next((c for c in candidates if len(c) == 2), candidates[0] if candidates else None)
+
+
+def lists_in(folder: Path, name: str) -> dict[str, Path]:
+    """The lists in one folder; `trainval` is taken before `train`."""
+    others = [p.stem.removeprefix("test") for p in sorted(folder.glob("test_*.txt"))]
+    endings = ["", f"_{name}", "_full", "_v1", *(others if len(others) == 1 else [])]
+    best: dict[str, Path] = {}
+    for ending in endings:
+        stems = {"train": (f"trainval{ending}", f"train{ending}"), "test": (f"test{ending}",)}
+        files = {k: [p for s in v if (p := folder / f"{s}.txt").is_file()] for k, v in stems.items()}
+        lists = {k: v[0] for k, v in files.items() if v}
+        if len(lists) > len(best):
+            best = lists
+    return best
+
+
+def make_split(data: DatasetFolder, images: list[Found]) -> dict[str, Path]:
+    """A seeded 50:50 split, written to 50_50/ and announced."""
+    names = sorted(image.name for image in images)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
+    half = len(names) // 2
+    lists = {}
+    for part, chosen in (("train", order[:half]), ("test", order[half:])):
+        lists[part] = data.root / "50_50" / f"{part}.txt"
+        try:
+            with atomic_write(lists[part]) as file:
+                file.write("".join(f"{names[i]}\n" for i in sorted(chosen)).encode())
+        except OSError as error:
+            raise DataError(
+                f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
+                f"written there ({error.strerror}); name your lists: --split TRAIN.txt TEST.txt"
+            ) from error
+    data.notes.append(
+        f"no list found: made a 50:50 split (seed {SPLIT_SEED}) in {data.root / '50_50'}: "
+        f"{half} training and {len(names) - half} test images"
+    )
+    return lists
+
+
+def shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def read_list(path: Path) -> list[str]:
+    """The entries of a list file: blank lines, CRLF and byte-order marks do not count."""
+    raw = path.read_bytes()
+    utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not a text file ({error.reason}); expected one name a line"
+        ) from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def without_extension(entry: str) -> str:
+    stem, dot, extension = entry.rpartition(".")
+    return stem if dot and f".{extension.lower()}" in EXTENSIONS else entry
+
+
+def build_index(images: list[Found], root: Path) -> dict[str, list[Found]]:
+    """Every way in which a list may name an image: with its folders or not, extension or not."""
+    index: dict[str, list[Found]] = {}
+    for image in images:
+        parts = image.path.relative_to(root).parts
+        keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
+        for key in keys | {without_extension(k) for k in keys}:
+            index.setdefault(key, []).append(image)
+    return index
+
+
+def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part: str) -> list[Found]:
+    """The images that a list names; entries that cannot be used go to the data set's problems."""
+    if path.is_relative_to(data.root) and not path.resolve().is_relative_to(data.root.resolve()):
+        raise DataError(f"{path}: the list is a link that leads out of the data set")
+    entries, problems = {}, data.problems[part]
+    repeated = 0
+    for entry in read_list(path):
+        normal = entry.replace("\\", "/")
+        outside = ".." in PurePosixPath(normal).parts or normal.startswith("/")
+        images = index.get(normal.removeprefix("./"), [])
+        folders = {image.path.parent for image in images}
+        if outside or PureWindowsPath(entry).drive:
+            problems.append(f"{path}: the entry {entry!r} points outside the data set")
+        elif not images:
+            problems.append(f"{path}: {entry!r} is listed, but {data.root} has no such image")
+        elif len(folders) > 1:
+            several = " and ".join(shown(i.path, data.root) for i in images)
+            problems.append(f"{path}: {entry!r} could be {several}; name its folder")
+        elif images[0].name in entries and entries[images[0].name] is images[0]:
+            repeated += 1
+        elif images[0].name in entries:
+            other = shown(entries[images[0].name].path, data.root)
+            problems.append(f"{path}: {entry!r} and {other} would share their results' name")
+        else:
+            entries[images[0].name] = images[0]
+    if repeated:
+        data.notes.append(f"{shown(path, data.root)}: {repeated} repeated entries are used once")
+    return list(entries.values())
+
+
+def checked(image: Found, root: Path, real_root: Path, problems: list[str]) -> Sample | None:
+    """The sample, or None and a problem: a link that leads outside, or no mask."""
+    for path in filter(None, (image.path, image.mask)):
+        if not path.resolve().is_relative_to(real_root):
+            problems.append(f"{path}: a link that leads out of the data set")
+            return None
+    if image.mask is None and "backgrounds" not in image.path.relative_to(root).parts[:-1]:
+        problems.append(f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png)")
+        return None
+    return Sample(image.name, image.path, image.mask)

@@ -1,0 +1,370 @@
+"""IoU, nIoU, Pd, Fa and their relatives, under the protocols in use; pure functions on arrays.
+
+A protocol counts each image once (`count`) and turns the sums of the counts into figures
+(`figures`). All counts are integers: sums need no memory that grows with the set, and come out the
+same whatever the order of the images or the number of processes.
+
+Throughout, `pred` is a probability map as HxW uint8, round(255·p), and `mask` a ground truth as HxW
+uint8 grey values. Components are 8-connected, labelled in row-major order of their first pixel.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+from skimage.measure import label
+
+THRESHOLD = 128  # of maps and masks: p >= 0.5
+MATCH_DISTANCE = 3.0  # px between centroids, exclusive
+PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
+EPSILON = 2.0**-52
+TIE = 1e-9  # px; total distances this close are equal
+UNIT = 1 << 60  # fixed point for means over images: integer sums do not depend on the order
+
+
+def quantise(probability: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1] -> uint8 round(255·p), half to even: what is saved and evaluated."""
+    return np.rint(probability * 255).astype(np.uint8)
+
+
+def ratio(a: float, b: float) -> float | None:
+    """a / b, or None where there is nothing to divide by."""
+    return a / b if b else None
+
+
+def fixed(value: float) -> int:
+    return round(value * UNIT)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Connected components: areas (n,) in px and centroids (n, 2) as y, x."""
+
+    area: np.ndarray
+    centroid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+
+def components(binary: np.ndarray) -> Components:
+    """The 8-connected components of an HxW boolean array, in row-major order."""
+    y, x = np.nonzero(binary)
+    if not len(y):
+        return Components(np.zeros(0, np.int64), np.zeros((0, 2)))
+    top, left = y.min(), x.min()  # labels the bounding box only: targets are small
+    window = binary[top : y.max() + 1, left : x.max() + 1]
+    index = label(window, connectivity=2)[y - top, x - left] - 1
+    area = np.bincount(index)
+    centroid = np.stack([np.bincount(index, y), np.bincount(index, x)], axis=1) / area[:, None]
+    return Components(area, centroid)
+
+
+def distances(targets: Components, predicted: Components) -> np.ndarray:
+    """Centroid distances, (targets, predicted), in px."""
+    offset = targets.centroid[:, None] - predicted.centroid[None]
+    return np.sqrt(np.square(offset).sum(axis=2))
+
+
+# --- matching targets and predictions, standard protocol ------------------------------------------
+
+
+def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
+    """One-to-one pairs (target, predicted) whose centroids are less than 3 px apart.
+
+    The most pairs; among those the smallest total distance; among those (within 1e-9) the largest
+    total area of the matched predictions.
+    """
+    distance = distances(targets, predicted)
+    near = distance < MATCH_DISTANCE - 1e-11  # 3 px up to rounding are not less than 3 px
+    if not near.any():
+        return []
+    if near.sum(0).max() == 1 and near.sum(1).max() == 1:  # nothing to choose
+        return [(int(t), int(p)) for t, p in zip(*np.nonzero(near))]
+    t_near, p_near = np.nonzero(near)
+    links = sparse.coo_array(
+        (np.ones(len(t_near)), (t_near, len(targets) + p_near)), [sum(near.shape)] * 2
+    )
+    _, cluster = csgraph.connected_components(links, directed=False)
+    edges: dict[int, dict[int, dict[int, tuple[float, int]]]] = {}
+    for t, p in zip(t_near.tolist(), p_near.tolist()):
+        cost = (float(distance[t, p]), -int(predicted.area[p]))
+        edges.setdefault(int(cluster[t]), {}).setdefault(t, {})[p] = cost
+    pairs = [pair for group in edges.values() for pair in assign(group)]
+    return sorted(pairs)
+
+
+def assign(edges: dict[int, dict[int, tuple[float, int]]]) -> list[tuple[int, int]]:
+    """The largest matching of least cost (distance, -area), compared in that order.
+
+    Successive shortest augmenting paths: each makes the matching larger by one and keeps it the
+    cheapest of its size. `edges[t][p]` is the cost of pairing t with p.
+    """
+    partner: dict[int, int] = {}  # predicted -> target
+    while True:
+        free = [t for t in edges if t not in partner.values()]
+        cost_t = dict.fromkeys(free, (0.0, 0))
+        cost_p: dict[int, tuple[float, int]] = {}
+        came_from: dict[int, int] = {}
+        for _ in range(2 * len(edges) + 1):  # Bellman-Ford: no shortest path has more steps
+            changed = False
+            for t, start in list(cost_t.items()):
+                for p, edge in edges[t].items():
+                    reached = (start[0] + edge[0], start[1] + edge[1])
+                    if partner.get(p) == t or (p in cost_p and not cheaper(reached, cost_p[p])):
+                        continue
+                    cost_p[p], came_from[p], changed = reached, t, True
+                    if (other := partner.get(p)) is not None:  # it would have to give p up
+                        back = edges[other][p]
+                        cost_t[other] = (reached[0] - back[0], reached[1] - back[1])
+            if not changed:
+                break
+        ends = [p for p in cost_p if p not in partner]
+        if not ends:
+            return [(t, p) for p, t in partner.items()]
+        end = ends[0]
+        for p in ends[1:]:
+            end = p if cheaper(cost_p[p], cost_p[end]) else end
+        while end is not None:  # along the path, every target takes the prediction it was led to
+            t = came_from[end]
+            given_up = next((p for p, owner in partner.items() if owner == t), None)
+            partner[end] = t
+            if given_up is not None:
+                del partner[given_up]
+            end = given_up
+
+
+def cheaper(a: tuple[float, int], b: tuple[float, int]) -> bool:
+    return a[0] < b[0] - TIE or (a[0] <= b[0] + TIE and a[1] < b[1])
+
+
+# --- the protocols --------------------------------------------------------------------------------
+
+
+def count_targets(binary: np.ndarray, targets: Components) -> dict[str, int]:
+    """Targets, matched ones, predicted components and false pixels of one image, standard."""
+    predicted = components(binary)
+    pairs = match(targets, predicted)
+    matched_area = sum(int(predicted.area[p]) for _, p in pairs)
+    return {
+        "targets": len(targets),
+        "matched": len(pairs),
+        "components": len(predicted),
+        "false_pixels": int(predicted.area.sum()) - matched_area,
+        "pixels": binary.size,
+    }
+
+
+def count_standard(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, int]:
+    p, g = pred >= THRESHOLD, mask >= threshold
+    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    image_iou = tp / (tp + fp + fn) if tp + fp + fn else 1.0
+    counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn, "image_iou": fixed(image_iou)}
+    return counts | count_targets(p, components(g))
+
+
+def figures_standard(n: dict[str, int]) -> dict[str, float | int | None]:
+    union = n["tp"] + n["fp"] + n["fn"]
+    return {
+        "iou": n["tp"] / union if union else 1.0,
+        "niou": ratio(n["image_iou"], n["images"] * UNIT),
+        "pd": ratio(n["matched"], n["targets"]),
+        "fa": ratio(n["false_pixels"], n["pixels"]),
+        "precision": ratio(n["tp"], n["tp"] + n["fp"]),
+        "recall": ratio(n["tp"], n["tp"] + n["fn"]),
+        "f1": ratio(2 * n["tp"], 2 * n["tp"] + n["fp"] + n["fn"]),
+        "target_precision": ratio(n["matched"], n["components"]),
+        "target_f1": ratio(2 * n["matched"], n["targets"] + n["components"]),
+        **{key: n[key] for key in ("images", "targets", "matched", "components")},
+    }
+
+
+def first_come_matches(targets: Components, predicted: Components) -> list[int]:
+    """The public programs' matching: each target in turn takes the first component left that lies
+    less than 3 px away. Returns the components taken."""
+    taken: list[int] = []
+    for row in distances(targets, predicted):
+        near = (int(p) for p in np.flatnonzero(row < MATCH_DISTANCE) if p not in taken)
+        if (p := next(near, None)) is not None:
+            taken.append(p)
+    return taken
+
+
+def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+    """BasicIRSTD's counts, and the false pixels with DNANet's slip: there a component is false
+    only if its area differs from that of every matched one in the image."""
+    p, g = pred >= THRESHOLD, mask == 255
+    targets, predicted = components(g), components(p)
+    taken = first_come_matches(targets, predicted)
+    false = np.delete(predicted.area, taken)
+    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    image_niou = tp / (tp + fp + fn + EPSILON)  # sctransnet's: 0 where both are empty
+    return {
+        "images": 1,
+        "intersection": tp,
+        "union": int(np.count_nonzero(p)) + int(np.count_nonzero(mask >= 128)) - tp,
+        "image_niou": fixed(image_niou),
+        "targets": len(targets),
+        "matched": len(taken),
+        "false_pixels": int(false.sum()),
+        "slip_pixels": int(false[~np.isin(false, predicted.area[taken])].sum()),
+        "pixels": p.size,
+    }
+
+
+def count_dnanet(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+    """The same after bringing both to 256x256, where DNANet runs its network."""
+    if pred.shape != (256, 256):
+        pred = cv2.resize(pred, (256, 256), interpolation=cv2.INTER_LINEAR)
+    if mask.shape != (256, 256):
+        mask = cv2.resize(mask, (256, 256), interpolation=cv2.INTER_NEAREST)
+    return count_basicirstd(pred, mask)
+
+
+def figures_peer(n: dict[str, int], false: str) -> dict[str, float | None]:
+    return {
+        "iou": ratio(n["intersection"], n["union"]),
+        "pd": ratio(n["matched"], n["targets"]),
+        "fa": ratio(n[false], n["pixels"]),
+    }
+
+
+def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+    """iSmallNet's eval.py: any probability from 1/255 up counts; an empty denominator counts 0."""
+    p, g = pred > 0, mask > 0
+    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    means = {
+        "iou": ratio(tp, tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "md": fn / p.size,
+        "fa": fp / p.size,
+    }
+    return {"images": 1} | {key: fixed(value or 0.0) for key, value in means.items()}
+
+
+def figures_authors(n: dict[str, int]) -> dict[str, float | None]:
+    keys = ("iou", "precision", "recall", "md", "fa")
+    mean = {key: ratio(n[key], n["images"] * UNIT) for key in keys}
+    f1 = None
+    if mean["precision"] is not None:
+        f1 = ratio(2 * mean["precision"] * mean["recall"], mean["precision"] + mean["recall"]) or 0.0
+    return {**{key: mean[key] for key in keys[:3]}, "f1": f1, "md": mean["md"], "fa": mean["fa"]}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    count: Callable[[np.ndarray, np.ndarray], dict[str, int]]
+    figures: Callable[[dict[str, int]], dict[str, float | int | None]]
+
+
+PROTOCOLS = {
+    "standard": Protocol(count_standard, figures_standard),
+    "basicirstd": Protocol(count_basicirstd, lambda n: figures_peer(n, "false_pixels")),
+    "dnanet": Protocol(count_dnanet, lambda n: figures_peer(n, "slip_pixels")),
+    "sctransnet": Protocol(
+        count_basicirstd,
+        lambda n: {
+            "niou": ratio(n["image_niou"], n["images"] * UNIT),
+            **figures_peer(n, "slip_pixels"),
+        },
+    ),
+    "authors": Protocol(count_authors, figures_authors),
+}
+
+
+def evaluate(pairs, protocol: str = "standard") -> dict[str, float | int | None]:
+    """A protocol's figures for (pred, mask) pairs, HxW uint8 each; fractions, None where undefined.
+
+    Raises:
+        ValueError: no such protocol, or a map and its mask differ in shape.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    total: Counter = Counter()
+    for pred, mask in pairs:
+        if pred.shape != mask.shape:
+            raise ValueError(f"map {pred.shape} and mask {mask.shape} differ in shape")
+        total.update(PROTOCOLS[protocol].count(pred, mask))
+    return PROTOCOLS[protocol].figures(total)
+
+
+NAMES = {  # for people
+    **{"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa·1e6", "precision": "precision"},
+    **{"recall": "recall", "f1": "F1", "target_precision": "target P", "target_f1": "target F1"},
+    **{"md": "MD·1e6", "auc": "AUC"},
+}
+
+
+def shown(key: str, value: float | None) -> str:
+    """A figure as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a."""
+    if value is None:
+        return "n/a"
+    return f"{1e6 * value:.2f}" if key in ("fa", "md") else f"{100 * value:.2f}"
+
+
+def table(rows: dict[str, dict]) -> str:
+    """Figures of several protocols or sets side by side, as text; "-" where one does not define it."""
+    keys = [key for key in NAMES if any(key in figures for figures in rows.values())]
+    cells = [["", *(NAMES[key] for key in keys)]]
+    for name, figures in rows.items():
+        cells.append([name, *(shown(k, figures[k]) if k in figures else "-" for k in keys)])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths)) for row in cells)
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def count_levels(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> np.ndarray:
+    """(2, 256) counts of the map's values on background and on target pixels; add them up over a
+    set for `pixel_curves`."""
+    g = mask >= threshold
+    on_target = np.bincount(pred[g], minlength=256)
+    return np.stack([np.bincount(pred.ravel(), minlength=256) - on_target, on_target])
+
+
+def pixel_curves(levels: np.ndarray) -> list[dict[str, float | int | None]]:
+    """ROC and precision-recall, pixels pooled over the set: one point for each t = 1...255."""
+    negatives, positives = (int(n) for n in levels.sum(axis=1))
+    points = []
+    for t in range(1, 256):
+        fp, tp = (int(n) for n in levels[:, t:].sum(axis=1))
+        recall = ratio(tp, positives)
+        point = {"threshold": t, "tp": tp, "fp": fp, "fpr": ratio(fp, negatives), "tpr": recall}
+        points.append({**point, "precision": ratio(tp, tp + fp), "recall": recall})
+    return points
+
+
+def auc(points: list[dict]) -> float | None:
+    """Area under the ROC by trapezoids, with (0, 0) and (1, 1) added."""
+    curve = [(0.0, 0.0), *((p["fpr"], p["tpr"]) for p in reversed(points)), (1.0, 1.0)]
+    if any(value is None for point in curve for value in point):
+        return None
+    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(curve))
+
+
+def count_pd_fa(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> np.ndarray:
+    """(33, 4) integers: targets, matched, false pixels and pixels at each of PD_FA_THRESHOLDS."""
+    targets = components(mask >= threshold)
+    rows, last = [], (-1, None)
+    for t in PD_FA_THRESHOLDS:
+        binary = pred >= t
+        size = int(np.count_nonzero(binary))
+        if size != last[0]:  # as many pixels above a higher threshold are the same pixels
+            last = size, count_targets(binary, targets)
+        rows.append([last[1][key] for key in ("targets", "matched", "false_pixels", "pixels")])
+    return np.array(rows, np.int64)
+
+
+def pd_fa_curve(counts: np.ndarray) -> list[dict[str, float | int | None]]:
+    """Pd and Fa at the 33 thresholds, from the sum of `count_pd_fa` over a set."""
+    return [
+        {"threshold": t, "pd": ratio(matched, targets), "fa": ratio(false, pixels)}
+        for t, (targets, matched, false, pixels) in zip(PD_FA_THRESHOLDS, counts.tolist())
+    ]

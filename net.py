@@ -1,0 +1,364 @@
+"""iSmallNet: the three-stream densely nested network, its loss, and loading its weights.
+
+Hu et al., "iSmallNet: Densely Nested Network with Label Decoupling for Infrared Small Target
+Detection", ICASSP 2023, arXiv 2210.16561. Read from the top, the file builds the paper's figure
+bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation), fusion, heads.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
+SCALES = 5
+# The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
+AUTHORS_MEAN = (124.55, 118.90, 102.94)
+AUTHORS_STD = (56.77, 55.97, 57.50)
+
+
+class WeightsError(Exception):
+    """A weights file that cannot be read, or holds another network; the message says which."""
+
+
+class ChannelAttention(nn.Module):
+    """CBAM's channel attention (Woo et al., ECCV 2018): (N, C, H, W) -> weights (N, C, 1, 1)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(1, channels // 16)
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        avg = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        max_ = self.fc2(F.relu(self.fc1(x.amax((2, 3), keepdim=True))))
+        return torch.sigmoid(avg + max_)
+
+
+class SpatialAttention(nn.Module):
+    """CBAM's spatial attention: (N, C, H, W) -> weights (N, 1, H, W)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.conv1(pooled))
+
+
+class Block(nn.Module):
+    """Residual CBAM block R(a -> b): (N, a, H, W) -> (N, b, H, W)."""
+
+    def __init__(self, a: int, b: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(a, b, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(b)
+        self.conv2 = nn.Conv2d(b, b, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(b)
+        self.ca = ChannelAttention(b)
+        self.sa = SpatialAttention()
+        projection = nn.Sequential(nn.Conv2d(a, b, 1), nn.BatchNorm2d(b))
+        self.shortcut = nn.Identity() if a == b else projection
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y = y * self.ca(y)
+        y = y * self.sa(y)
+        return F.relu(y + self.shortcut(x))
+
+
+def up(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def down(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
+
+
+def aggregation_inputs(laterals: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+    """Per scale s = 0..4: 1x1 convolution, then bilinear x2^s, all to (N, width, H, W)."""
+    outs = [lateral(f) for lateral, f in zip(laterals, features)]
+    return [
+        F.interpolate(f, scale_factor=2**s, mode="bilinear", align_corners=False) if s else f
+        for s, f in enumerate(outs)
+    ]
+
+
+class Stream(nn.Module):
+    """The interior or the boundary stream: image (N, 3, H, W) -> multi-scale features.
+
+    Node x[i][j] is scale i (0 finest), column j; column 0 is the encoder, and the last node of
+    each scale, i + j = 4, goes into the aggregation.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        c = [width * 2**i for i in range(SCALES)]
+        self.nodes = nn.ModuleDict()
+        for j in range(SCALES):
+            for i in range(SCALES - j):
+                if j == 0:
+                    inputs = c[i - 1] if i else 3
+                else:  # own scale x j, deeper neighbour, and twice the shallower one
+                    inputs = c[i] * j + c[i + 1] + (2 * c[i - 1] if i else 0)
+                blocks = [Block(inputs, c[i])] + [Block(c[i], c[i]) for _ in range(i > 0)]
+                self.nodes[f"{i}_{j}"] = nn.Sequential(*blocks)
+        self.lateral = nn.ModuleList([nn.Identity(), *(nn.Conv2d(ci, width, 1) for ci in c[1:])])
+        self.aggregate = Block(5 * width, width)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Returns the stream's feature (N, width, H, W) and f0..f4, each of that shape too."""
+        x = [[self.nodes["0_0"](image)]]
+        for i in range(1, SCALES):
+            x.append([self.nodes[f"{i}_0"](F.max_pool2d(x[i - 1][0], 2))])
+        for j in range(1, SCALES):  # multi-scale nested interaction, column by column, top down
+            for i in range(SCALES - j):
+                seen = [*x[i], up(x[i + 1][j - 1])]
+                if i > 0:
+                    seen += [down(x[i - 1][j - 1]), down(x[i - 1][j])]
+                x[i].append(self.nodes[f"{i}_{j}"](torch.cat(seen, dim=1)))
+        f = aggregation_inputs(self.lateral, [row[-1] for row in x])
+        return self.aggregate(torch.cat(f[::-1], dim=1)), f
+
+
+class Fusion(nn.Module):
+    """Interior-boundary fusion: the streams' f0..f4 -> one feature (N, width, H, W).
+
+    The authors' code runs the finest scale through scale 1's convolution; here every scale has its
+    own, as in the paper (see `from_authors`).
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(SCALES))
+        self.aggregate = Block(5 * width, width)
+
+    def forward(self, interior: list[Tensor], boundary: list[Tensor]) -> Tensor:
+        pairs = zip(self.lateral, interior, boundary)
+        g = [lateral(torch.cat([a, b], dim=1)) for lateral, a, b in pairs]
+        return self.aggregate(torch.cat(g[::-1], dim=1))
+
+
+class iSmallNet(nn.Module):
+    """Image -> interior, boundary and mask logits.
+
+    `mean` and `std` (3 values each, 0-255 units) are buffers: the normalisation travels with the
+    weights. `normalise` applies it; `forward` takes images that are normalised already.
+
+    Args:
+        width: channels at full resolution; 16 is the paper's (9,688,461 parameters).
+    """
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.width = width
+        self.interior = Stream(width)
+        self.boundary = Stream(width)
+        self.fusion = Fusion(width)
+        self.interior_head = nn.Conv2d(width, 1, 3, padding=1)
+        self.boundary_head = nn.Conv2d(width, 1, 3, padding=1)
+        self.mask_head = nn.Sequential(
+            nn.Conv2d(3 * width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+        self.register_buffer("mean", torch.tensor(AUTHORS_MEAN))
+        self.register_buffer("std", torch.tensor(AUTHORS_STD))
+        self.info: dict = {}  # how the weights came to be, filled by load_weights
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0-255 units, any dtype -> float, zero mean and unit variance."""
+        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Args:
+            image: (N, 3, H, W), normalised, any H and W.
+
+        Returns:
+            (interior_logits, boundary_logits, mask_logits), each (N, 1, H, W).
+        """
+        height, width = image.shape[2:]
+        x = pad_to_multiple(image)
+        interior, f_interior = self.interior(x)
+        boundary, f_boundary = self.boundary(x)
+        fused = self.fusion(f_interior, f_boundary)
+        outputs = (
+            self.interior_head(interior),
+            self.boundary_head(boundary),
+            self.mask_head(torch.cat([interior, boundary, fused], dim=1)),
+        )
+        return tuple(out[..., :height, :width] for out in outputs)
+
+
+def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
+    """Pads H and W up to a multiple at the bottom and right: reflected where the side is long
+    enough, else the edge repeated."""
+    for axis in (2, 3):
+        side = x.shape[axis]
+        extra = -side % multiple
+        if extra:
+            padding = (0, 0, 0, extra) if axis == 2 else (0, extra, 0, 0)
+            x = F.pad(x, padding, mode="reflect" if extra < side else "replicate")
+    return x
+
+
+def map_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft IoU loss of one output.
+
+    Args:
+        logits, target: (N, 1, H, W); the target in [0, 1], soft values enter as they are.
+
+    Returns:
+        Scalar: BCE is the mean over all pixels, the IoU loss the mean over samples.
+    """
+    p = torch.sigmoid(logits)
+    overlap = (p * target).sum((1, 2, 3))
+    union = p.sum((1, 2, 3)) + target.sum((1, 2, 3)) - overlap
+    iou_loss = 1 - (overlap + 1) / (union + 1)
+    return F.binary_cross_entropy_with_logits(logits, target) + iou_loss.mean()
+
+
+def loss(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
+    """The training loss, a scalar: the plain sum of `map_loss` over interior, boundary, mask.
+
+    Args:
+        outputs: interior, boundary and mask logits, each (N, 1, H, W).
+        targets: the three maps in [0, 1] in the same order and shapes.
+    """
+    return sum(map_loss(out, target) for out, target in zip(outputs, targets, strict=True))
+
+
+# --- weights ---------------------------------------------------------------------------------
+
+# The authors' names -> ours. "b" is the interior ("body") stream, "d" the boundary ("detail") one.
+STREAMS = {"b": "interior", "d": "boundary"}
+AUTHORS_NAMES = [
+    (r"([bd])bkbone\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
+    (r"decoder([bd])1\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
+    (r"decoder([bd])2\.conv0_4_final\.0\.", r"{stream}.aggregate."),
+    (r"decoder([bd])2\.conv0_(\d)_1x1\.", r"{stream}.lateral.\2."),
+    (r"decoder3\.conv_final\.0\.", r"fusion.aggregate."),
+    (r"decoder3\.conv(\d)_1x1\.", r"fusion.lateral.\1."),
+    (r"linear([bd])\.", r"{stream}_head."),
+    (r"linear\.", r"mask_head."),
+]
+
+
+def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' checkpoint under our names, with their normalisation added.
+
+    Their fusion runs g0 through `decoder3.conv1_1x1` and never uses `decoder3.conv0_1x1`, so the
+    former goes to both places: the result is their network to the last digit.
+    """
+    renamed = {}
+    for key, value in state.items():
+        for pattern, ours in AUTHORS_NAMES:
+            if match := re.match(pattern, key):
+                stream = STREAMS.get(match[1]) if match.re.groups else None
+                key = match.expand(ours).format(stream=stream) + key[match.end() :]
+                break
+        renamed[key] = value
+    for part in ("weight", "bias"):
+        if f"fusion.lateral.1.{part}" in renamed:
+            renamed[f"fusion.lateral.0.{part}"] = renamed[f"fusion.lateral.1.{part}"]
+    return renamed | {"mean": torch.tensor(AUTHORS_MEAN), "std": torch.tensor(AUTHORS_STD)}
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Reads a checkpoint file without executing anything from it.
+
+    Raises:
+        WeightsError: no such file, not a checkpoint, or one that holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return {"state_dict": load_file(path)}
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError as error:
+        raise WeightsError(f"{path}: needs one more package: pip install safetensors") from error
+    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise WeightsError(
+            f"{path}: not a readable checkpoint ({reason}); expected a file written by train.py or "
+            "the authors' weights. Nothing in it was executed. Take another with --weights FILE"
+        ) from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: found a {type(found).__name__}, expected a state dict")
+    return found
+
+
+def unwrap(checkpoint: dict) -> dict[str, Tensor]:
+    """The tensors in a checkpoint, out of the wrappings in use and without `module.`."""
+    state = checkpoint
+    for wrapping in ("state_dict", "model", "model_state_dict", "net", "params"):
+        if isinstance(state.get(wrapping), dict):
+            state = state[wrapping]
+    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}
+
+
+def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet:
+    """The network of a checkpoint, ours or the authors', in evaluation mode on the CPU.
+
+    Args:
+        path: a file written by train.py, or the authors' (wrapped in `state_dict` or not, with a
+            `module.` prefix or not).
+        width: the width that the network must have; any by default.
+
+    Returns:
+        iSmallNet of the checkpoint's width, float32, with its normalisation in `mean` and `std`
+        and what the checkpoint says of itself in `info`.
+
+    Raises:
+        WeightsError: unreadable, another width, tensors missing or of other shapes, not finite.
+    """
+    checkpoint = read_checkpoint(path)
+    state = unwrap(checkpoint)
+    if any(key.startswith("bbkbone.") for key in state):
+        state = from_authors(state)
+    first = state.get("interior.nodes.0_0.0.conv1.weight")
+    if first is None or first.ndim != 4:
+        some = ", ".join(list(state)[:3]) or "no tensors"
+        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")
+    if width is not None and first.shape[0] != width:
+        raise WeightsError(
+            f"{path}: found a network of width {first.shape[0]}, expected width {width}; "
+            f"type --width {first.shape[0]} or take other weights"
+        )
+    model = iSmallNet(first.shape[0])
+    expected = model.state_dict()
+    wrong = [f"{k} is missing" for k in expected if k not in state]
+    wrong += [f"{k} is not part of the network" for k in state if k not in expected]
+    wrong += [
+        f"{k}: found {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WeightsError(f"{path}: not iSmallNet weights: {'; '.join(wrong[:5])}{more}")
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise WeightsError(f"{path}: values that are not finite in {bad[0]} ({len(bad)} tensors)")
+    model.load_state_dict(state)
+    info = checkpoint.get("info")
+    model.info = dict(info) if isinstance(info, dict) else {}
+    return model.eval()

@@ -1,0 +1,107 @@
+"""The processes of a training: those that torchrun started, the loader's, and how they stop."""
+
+import math
+import os
+import platform
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+import torchvision
+
+from inference import pick_device
+
+
+class Processes:
+    """This process among those that torchrun started; alone without it."""
+
+    def __init__(self, device: str):
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        if self.world > 1 and device == "auto" and torch.cuda.is_available():
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        self.device = pick_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self.world > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def gather(self, items: list) -> list:
+        """The items of all processes, on each of them."""
+        if self.world == 1:
+            return items
+        parts = [None] * self.world
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world == 1:
+            return flag
+        together = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(together, dist.ReduceOp.MAX)
+        return bool(together)
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+class Interruption:
+    """Ctrl-C, SIGTERM and the clock: `reason` is set, and the loop saves and leaves. A second
+    Ctrl-C ends at once."""
+
+    def __init__(self, minutes: float | None):
+        self.reason, self.code = "", 0
+        self.deadline = time.monotonic() + 60 * minutes if minutes is not None else math.inf
+
+    def __enter__(self):
+        self.before = {s: signal.signal(s, self._asked) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _asked(self, number, frame) -> None:
+        if self.reason and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.reason, self.code = signal.Signals(number).name, 128 + number
+
+    def check(self) -> bool:
+        if not self.reason and time.monotonic() > self.deadline:
+            self.reason = "--max-minutes"
+        return bool(self.reason)
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def quiet_worker(_: int) -> None:
+    """Loader processes leave signals to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions, hardware and commit, for the log and the checkpoint."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    hardware = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "hardware": hardware,
+        "commit": commit,
+    }

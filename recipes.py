@@ -1,0 +1,188 @@
+"""Training recipes: their values as command-line arguments, optimiser, schedule, averaging."""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from cli import DataError
+from dataset import add_data_arguments
+from net import WIDTH, read_checkpoint
+from utils import METHODS
+
+RECIPES = {
+    "default": {
+        "epochs": 400,
+        "batch_size": 16,
+        "augment": "crop",
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 1e-2,
+        "schedule": "cosine",
+        "ema": 0.998,
+        "clip": 1.0,
+    },
+    "authors": {  # their published code
+        "epochs": 1500,
+        "batch_size": 16,
+        "augment": "authors",
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "weight_decay": 5e-4,
+        "schedule": "triangle",
+        "ema": 0.0,
+        "clip": 0.0,
+    },
+}
+
+
+def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_data_arguments(parser, maps=True)
+    add = parser.add_argument
+    add("--labels", "--method", choices=METHODS, default="authors", help="label decoupling")
+    add("--width", type=int, default=WIDTH, help="channels at full resolution; 16 is the paper's")
+    add("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
+
+    add = parser.add_argument_group(
+        "recipe: --recipe sets the others, each can be overridden"
+    ).add_argument
+    add("--recipe", choices=list(RECIPES), default=recipe, help="ours, or the authors' code's")
+    add("--epochs", type=int, help="passes over the training list")
+    add("--batch-size", type=int, metavar="N", help="images a step, all processes together")
+    add("--augment", choices=("crop", "authors"), help="crops, or whole images at 224-352 px")
+    add("--crop", type=int, default=256, metavar="PX", help="side of the training crops")
+    add("--target-share", type=float, default=0.5, metavar="P", help="crops placed on a target, share")
+    add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
+    add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
+    add("--contrast", type=float, default=0.1, metavar="X", help="largest relative change")
+    add("--optimizer", choices=("adamw", "sgd"), help="sgd: Nesterov, momentum 0.9")
+    add("--lr", type=float, help="highest learning rate")
+    add("--weight-decay", type=float, metavar="X", help="of the convolutions' weights (sgd: of all)")
+    add("--schedule", choices=("cosine", "triangle"), help="lr: warm-up and cosine, or up and down")
+    add("--warmup", type=float, default=0.05, metavar="P", help="share of the steps, for cosine")
+    add("--ema", type=float, metavar="D", help="decay of the averaged weights per step; 0: none")
+    add("--clip", type=float, metavar="NORM", help="largest gradient norm; 0: any")
+
+    add = parser.add_argument_group("running").add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
+    add("--compile", action="store_true", help="torch.compile")
+    add("--workers", type=int, default=2, metavar="N", help="processes that make training samples")
+    add("--eval-every", type=int, default=10, metavar="EPOCHS", help="0: only at the end")
+    add("--select", choices=("last", "test"), default="last", help="test: keep the best epoch too")
+    add("--save-every", type=float, default=5.0, metavar="MINUTES", help="between checkpoints")
+    add("--max-minutes", type=float, metavar="M", help="save and leave after M minutes; --resume later")
+    add("--runs", default="runs", metavar="DIR", help="where runs are kept")
+    add("--run", metavar="RUN", help="name of the run's folder; default: date and time")
+    add(
+        "--resume",
+        nargs="?",
+        const="newest",
+        metavar="RUN",
+        help="continue a run: its folder, or nothing for --run's or the newest one of the data set",
+    )
+    parser.set_defaults(**RECIPES[recipe])
+    return parser
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
+    """The arguments, and the names of those that were typed."""
+    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    recipe.add_argument("--recipe", choices=list(RECIPES), default="default")
+    parser = build_parser(recipe.parse_known_args(argv)[0].recipe)
+    args = parser.parse_args(argv)
+    bare = build_parser()
+    for action in bare._actions:
+        action.default = argparse.SUPPRESS
+    bare._defaults.clear()
+    limits = {
+        "width": 1, "epochs": 1, "batch_size": 1, "crop": 32, "scale_jitter": 1, "lr": 0, "ema": 0,
+        "clip": 0, "workers": 0, "eval_every": 0, "save_every": 0,
+    }  # fmt: skip
+    for name, least in limits.items():
+        if not getattr(args, name) >= least:
+            flag = name.replace("_", "-")
+            raise DataError(f"--{flag}: found {getattr(args, name)}, expected {least} or more")
+    return args, set(vars(bare.parse_args(argv)))
+
+
+# What may differ between a run and its continuation without changing the weights.
+FREE = {
+    *("resume", "data_root", "maps_root", "runs", "run", "device", "workers", "max_minutes"),
+    *("save_every", "eval_every", "select", "compile"),
+}
+
+
+def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespace, dict, Path]:
+    """The arguments, checkpoint and folder of the run to continue.
+
+    Raises:
+        DataError: no such run, or an argument was typed that would change its result.
+    """
+    folder = Path(args.runs) / "+".join(args.dataset)
+    if args.resume != "newest":
+        path = Path(args.resume)
+    elif args.run:
+        path = folder / args.run
+    else:
+        found = sorted(folder.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise DataError(f"{folder}: found no run to resume; start one: leave --resume out")
+        path = found[-1]
+    path = path / "last.pt" if path.is_dir() else path
+    checkpoint = read_checkpoint(path)
+    if "training" not in checkpoint:
+        raise DataError(f"{path}: holds weights only; expected a last.pt that train.py wrote")
+    kept = argparse.Namespace(**checkpoint["info"]["args"])
+    for name in typed:
+        found, asked = getattr(kept, name, None), getattr(args, name)
+        if name not in FREE and found != asked:
+            flag = name.replace("_", "-")
+            raise DataError(
+                f"{path}: this run has --{flag} {found}, found --{flag} {asked}; leave it out to "
+                "continue the run, or start another: leave --resume out"
+            )
+    for name in FREE:
+        if name in typed or name in ("resume", "max_minutes"):
+            setattr(kept, name, getattr(args, name))
+    return kept, checkpoint, path.parent
+
+
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    if args.optimizer == "sgd":
+        kind = {"momentum": 0.9, "nesterov": True, "weight_decay": args.weight_decay}
+        return torch.optim.SGD(model.parameters(), lr=args.lr, **kind)
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]  # biases and batch norm do not decay
+    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
+
+
+def learning_rate(step: int, steps: int, args: argparse.Namespace) -> float:
+    """The rate of a step, counted from 0, of `steps`."""
+    if args.schedule == "triangle":  # the authors': up to the middle, down to the end, linearly
+        return args.lr * (1 - abs(2 * (step + 1) / (steps + 1) - 1))
+    warm = max(1, round(args.warmup * steps))
+    if step < warm:
+        return args.lr * (step + 1) / warm
+    return args.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The moving average of the weights and batch-norm statistics; it warms up over 10/(1-decay)
+    steps, so that short runs do not carry their first weights along."""
+
+    def average(ema: list, current: list, count) -> None:
+        if not torch.is_floating_point(ema[0]):
+            torch._foreach_copy_(ema, current)
+            return
+        torch._foreach_lerp_(ema, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

@@ -1,0 +1,75 @@
+"""Small data sets and helpers that the tests share; everything is made in tmp_path."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    """Every test starts in its own empty folder, so that no default path leads into the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def picture(seed: int = 0, shape=(40, 48)) -> np.ndarray:
+    """An 8-bit grey image with a bright 3x4 target whose top-left corner is at (10, 12)."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(60, 90, shape).astype(np.uint8)
+    if min(shape) >= 16:
+        image[10:13, 12:16] = 230
+    return image
+
+
+def target_mask(shape=(40, 48)) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    if min(shape) >= 16:
+        mask[10:13, 12:16] = 255
+    return mask
+
+
+def write(path: Path, pixels) -> Path:
+    """Writes an image (array) or a text file (str or bytes), with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(pixels, str):
+        path.write_text(pixels, newline="")
+    elif isinstance(pixels, bytes):
+        path.write_bytes(pixels)
+    else:
+        assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def make_set(root: Path, names=("a", "b", "c", "d"), train=2, shape=(40, 48)) -> Path:
+    """A data set in DNANet's layout: the first `train` names are the training list."""
+    for i, name in enumerate(names):
+        write(root / "images" / f"{name}.png", picture(i, shape))
+        write(root / "masks" / f"{name}.png", target_mask(shape))
+    write(root / "50_50" / "train.txt", "".join(f"{n}\n" for n in names[:train]))
+    write(root / "50_50" / "test.txt", "".join(f"{n}\n" for n in names[train:]))
+    return root
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """data/tiny, four images."""
+    return make_set(tmp_path / "data" / "tiny")
+
+
+def fails(main, *argv: str, capsys) -> str:
+    """Runs a main that must end in exit code 2; returns its message."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in argv])
+    assert stop.value.code == 2
+    return capsys.readouterr().err

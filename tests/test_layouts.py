@@ -1,0 +1,277 @@
+import numpy as np
+import pytest
+from conftest import make_set, picture, target_mask, write
+
+from cli import DataError
+from layouts import find_dataset
+
+
+def names(data, split):
+    return [s.name for s in data.lists[split]]
+
+
+def image(root, folder, name, ending=".png"):
+    write(root / folder / f"{name}{ending}", picture())
+
+
+def mask(root, folder, name):
+    write(root / folder / f"{name}.png", target_mask())
+
+
+# who: (image folder, mask folder, mask ending, training list, test list)
+LAYOUTS = {
+    "sirst as released": ("images", "masks", "_pixels0", "idx_427/trainval.txt", "idx_427/test.txt"),
+    "sirst, older split": ("images", "masks", "_pixels0", "idx_320/train.txt", "idx_320/test.txt"),
+    "dnanet": ("images", "masks", "", "50_50/train.txt", "50_50/test.txt"),
+    "ismallnet": ("image", "mask", "_pixels0", "train.txt", "test.txt"),
+    "irstd-1k as released": ("IRSTD1k_Img", "IRSTD1k_Label", "", "trainval.txt", "test.txt"),
+    "irstd-1k 80_20": ("IRSTD1k_Img", "IRSTD1k_Label", "", "80_20/trainval.txt", "80_20/test.txt"),
+    "basicirstd": ("images", "masks", "", "img_idx/train_Set.txt", "img_idx/test_Set.txt"),
+    "basicirstd, renamed": ("images", "masks", "", "img_idx/train_X-1.txt", "img_idx/test_X-1.txt"),
+    "mshnet": ("imges", "masks", "", "trainval.txt", "test.txt"),
+    "open-sirst-v2, mixed": (
+        "mixed",
+        "annotations/masks",
+        "_pixels0",
+        "splits/trainval_full.txt",
+        "splits/test_full.txt",
+    ),
+    "open-sirst-v2, v1": (
+        "images/targets",
+        "annotations/masks",
+        "_pixels0",
+        "splits/trainval_v1.txt",
+        "splits/test_v1.txt",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", LAYOUTS)
+def test_layout_is_found(tmp_path, who):
+    images, masks, ending, train, test = LAYOUTS[who]
+    root = tmp_path / "Set"
+    for name in ("x1", "x2", "x3"):
+        image(root, images, name)
+        mask(root, masks, f"{name}{ending}")
+    write(root / masks / "x1.xml", "<boxes/>")
+    write(root / train, "x1\nx2\n")
+    write(root / test, "x3\n")
+    data = find_dataset("Set", tmp_path)
+    assert names(data, "train") == ["x1", "x2"] and names(data, "test") == ["x3"]
+    assert data.lists["test"][0].mask.name == f"x3{ending}.png"
+    assert not any(data.problems.values())
+
+
+def test_open_sirst_v2_backgrounds_have_empty_masks(tmp_path):
+    root = tmp_path / "v2"
+    image(root, "images/targets", "t")
+    mask(root, "annotations/masks", "t_pixels0")
+    image(root, "images/backgrounds", "empty")
+    write(root / "splits/trainval_full.txt", "t\n")
+    write(root / "splits/test_full.txt", "empty\n")
+    data = find_dataset("v2", tmp_path)
+    assert data.lists["test"][0].mask is None and data.lists["train"][0].mask is not None
+    assert not any(data.problems.values())
+
+
+def test_target_and_background_of_one_name(tmp_path):
+    root = tmp_path / "v2"
+    for folder in ("targets", "backgrounds"):
+        image(root, f"images/{folder}", "1")
+    mask(root, "annotations/masks", "1_pixels0")
+    write(root / "splits/train_full.txt", "targets/1\n")
+    write(root / "splits/test_full.txt", "backgrounds/1.png\n")
+    data = find_dataset("v2", tmp_path)
+    assert names(data, "train") == ["targets/1"] and names(data, "test") == ["backgrounds/1"]
+    assert data.lists["train"][0].mask and data.lists["test"][0].mask is None
+    write(root / "splits/test_full.txt", "1\n")
+    assert "could be" in find_dataset("v2", tmp_path).problems["test"][0]
+
+
+def test_plain_x_png_is_taken_before_x_pixels0(tmp_path):
+    root = make_set(tmp_path / "s")
+    mask(root, "masks", "a_pixels0")
+    assert find_dataset("s", tmp_path).lists["train"][0].mask.name == "a.png"
+
+
+@pytest.mark.parametrize("first", ["train", "trainval"])
+def test_split_folders(tmp_path, first):
+    root = tmp_path / "s"
+    for part, name in ((first, "1"), (first, "2"), ("test", "3")):
+        image(root, f"{part}/images", name)
+        mask(root, f"{part}/masks", name)
+    if first == "trainval":  # is taken before train
+        image(root, "train/images", "1x")
+        mask(root, "train/masks", "1x")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+
+
+def test_split_folders_that_repeat_a_name(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        image(root, f"{part}/images", "1")
+        mask(root, f"{part}/masks", "1")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
+    assert data.lists["train"][0].mask == root / "train/masks/1.png"
+
+
+PRIORITY = [
+    ("train.txt", "test.txt"),
+    ("50_50/train.txt", "50_50/test.txt"),
+    ("img_idx/train_s.txt", "img_idx/test_s.txt"),
+    ("trainval.txt", "test.txt"),
+    ("80_20/trainval.txt", "80_20/test.txt"),
+    ("idx_427/trainval.txt", "idx_427/test.txt"),
+    ("idx_320/trainval.txt", "idx_320/test.txt"),
+    ("splits/trainval_full.txt", "splits/test_full.txt"),
+]
+
+
+@pytest.mark.parametrize("winner", range(len(PRIORITY)))
+def test_the_paper_s_lists_win(tmp_path, winner):
+    root = tmp_path / "s"
+    for name in ("win", "lose", "t"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    for i, (train, test) in enumerate(PRIORITY[winner:]):
+        if train == "trainval.txt" and winner == 0:
+            continue  # beside train.txt it is taken, see the next test
+        write(root / train, "lose\n" if i else "win\n")
+        write(root / test, "t\n")
+    assert names(find_dataset("s", tmp_path), "train") == ["win"]
+
+
+def test_trainval_is_taken_before_train_in_the_chosen_folder(tmp_path):
+    root = make_set(tmp_path / "s")
+    for folder in (".", "idx_427"):
+        write(root / folder / "train.txt", "a\n")
+        write(root / folder / "trainval.txt", "a\nb\n")
+        write(root / folder / "test.txt", "c\n")
+    assert names(find_dataset("s", tmp_path), "train") == ["a", "b"]
+    assert names(find_dataset("s", tmp_path, ["idx_427"]), "train") == ["a", "b"]
+
+
+def test_split_names_a_folder_or_two_files(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "splits/trainval_full.txt", "d\n")
+    write(root / "splits/test_full.txt", "a\n")
+    write(tmp_path / "mine.txt", "b\n")
+    pair = ["splits/trainval_full.txt", "splits/test_full.txt"]
+    assert names(find_dataset("s", tmp_path, pair), "train") == ["d"]
+    assert names(find_dataset("s", tmp_path, ["splits"]), "test") == ["a"]
+    outside = find_dataset("s", tmp_path, [str(tmp_path / "mine.txt"), "splits/test_full.txt"])
+    assert names(outside, "train") == ["b"]
+    with pytest.raises(DataError, match=r"idx_9.*50_50"):
+        find_dataset("s", tmp_path, ["idx_9"])
+    with pytest.raises(DataError, match=r"nothere\.txt"):
+        find_dataset("s", tmp_path, ["nothere.txt", "splits/test_full.txt"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a\r\nb\r\n",
+        b"\xef\xbb\xbfa\nb",
+        b"\n\n a \n\nb\n\n",
+        b"a.png\nb.PNG\n",
+        b"images/a.png\n./images/b\n",
+        b"images\\a.png\r\nb\r\n",
+        "a\nb\n".encode("utf-16"),
+        b"a\nb\na\n",
+    ],
+)
+def test_forms_of_list_entries(tmp_path, text):
+    root = make_set(tmp_path / "s")
+    (root / "images/b.png").rename(root / "images/b.PNG")
+    write(root / "50_50/train.txt", text)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["a", "b"] and not data.problems["train"]
+
+
+def test_name_with_dots_and_spaces(tmp_path):
+    make_set(tmp_path / "s", names=("frame 1.5", "ü", "-x", "it's"))
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["frame 1.5", "ü"] and names(data, "test") == ["-x", "it's"]
+
+
+@pytest.mark.parametrize("entry", ["../s/images/a", "/etc/passwd", "C:\\x\\a.png", "images/../../a"])
+def test_entry_that_leaves_the_data_set_is_refused(tmp_path, entry):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/test.txt", f"{entry}\nc\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "test") == ["c"]
+    assert "outside" in data.problems["test"][0] and len(data.problems["test"]) == 1
+
+
+def test_links_may_not_lead_out_but_the_folder_itself_may_be_one(tmp_path):
+    root = make_set(tmp_path / "disk" / "s")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "s").symlink_to(root, target_is_directory=True)
+    assert not any(find_dataset("s", tmp_path / "data").problems.values())
+    secret = write(tmp_path / "secret.png", picture())
+    (root / "images/c.png").unlink()
+    (root / "images/c.png").symlink_to(secret)
+    data = find_dataset("s", tmp_path / "data")
+    assert "leads out" in data.problems["test"][0] and names(data, "test") == ["d"]
+
+
+def test_missing_images_and_masks_are_problems_of_their_list(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/train.txt", "a\nb\nghost\n")
+    (root / "masks/b.png").unlink()
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["a"] and not data.problems["test"]
+    assert len(data.problems["train"]) == 2
+    assert "ghost" in data.problems["train"][0] and "b.png" in data.problems["train"][1]
+
+
+def test_no_list_makes_a_seeded_split_once(tmp_path):
+    root = make_set(tmp_path / "s", names=[f"{i}" for i in range(9)])
+    for file in (root / "50_50").iterdir():
+        file.unlink()
+    data = find_dataset("s", tmp_path)
+    assert len(data.lists["train"]) == 4 and len(data.lists["test"]) == 5
+    assert "made a 50:50 split" in data.notes[0]
+    again = find_dataset("s", tmp_path)
+    assert again.lists == data.lists and not again.notes
+
+
+def test_test_list_alone_serves_testing(tmp_path):
+    root = make_set(tmp_path / "s")
+    (root / "50_50/train.txt").unlink()
+    data = find_dataset("s", tmp_path)
+    assert names(data, "test") == ["c", "d"]
+    with pytest.raises(DataError, match="no train list"):
+        data.samples("train")
+
+
+def test_images_in_both_lists_are_announced(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/test.txt", "a\nd\n")
+    assert "1 images are in the training and the test list" in find_dataset("s", tmp_path).notes[0]
+
+
+def test_no_such_data_set_lists_those_that_exist(tmp_path):
+    make_set(tmp_path / "one")
+    make_set(tmp_path / "two")
+    for name in ("three", "../one", "", "."):
+        with pytest.raises(DataError, match="one, two"):
+            find_dataset(name, tmp_path)
+
+
+def test_no_images_names_the_folders_expected(tmp_path):
+    write(tmp_path / "s" / "photos" / "a.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match="images/, image/, imges/"):
+        find_dataset("s", tmp_path)
+
+
+def test_empty_list_and_binary_list(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/train.txt", "\n\n")
+    with pytest.raises(DataError, match="empty"):
+        find_dataset("s", tmp_path).samples("train")
+    write(root / "50_50/train.txt", b"\x89PNG\xff\x00")
+    with pytest.raises(DataError, match="not a text file"):
+        find_dataset("s", tmp_path)

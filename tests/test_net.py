@@ -1,0 +1,198 @@
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN
+
+from net import (
+    Block,
+    WeightsError,
+    iSmallNet,
+    load_weights,
+    loss,
+    map_loss,
+    pad_to_multiple,
+    read_checkpoint,
+)
+
+sys.path.insert(0, str(GOLDEN))
+import fill
+
+OUTPUTS = ("interior", "boundary", "mask")
+
+
+@pytest.fixture(scope="module")
+def authors():
+    return {name: torch.from_numpy(np.asarray(v)) for name, v in fill.authors_state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "forward.npz")
+
+
+def saved(content, name="weights.pt"):
+    torch.save(content, name)
+    return name
+
+
+@pytest.mark.parametrize("wrapping", ["bare", "state_dict", "model", "module."])
+def test_authors_checkpoint_gives_the_authors_outputs(authors, golden, wrapping):
+    state = {f"module.{k}": v for k, v in authors.items()} if wrapping == "module." else authors
+    content = {wrapping: state, "epoch": 3} if wrapping in ("state_dict", "model") else state
+    model = load_weights(saved(content))
+    image = torch.from_numpy(fill.image())
+    with torch.no_grad():
+        single = model(image)
+        double = model.double()(image.double())
+    for name, a, b in zip(OUTPUTS, single, double):
+        assert np.abs(a.numpy() - golden[name]).max() < 1e-3
+        assert np.abs(b.numpy() - golden[name]).max() < 1e-9
+    assert model.mean.tolist() == pytest.approx([124.55, 118.90, 102.94])
+
+
+def test_parameter_count():
+    assert sum(p.numel() for p in iSmallNet().parameters()) == 9_688_461
+
+
+def test_fusion_of_our_own_checkpoints_has_a_convolution_for_every_scale():
+    torch.manual_seed(0)
+    model = iSmallNet(4)
+    ours = load_weights(saved({"state_dict": model.state_dict()}))
+    lateral = ours.fusion.lateral
+    assert not torch.equal(lateral[0].weight, lateral[1].weight)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[key]), key
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    model = iSmallNet(16)
+    conv = model.interior.nodes["4_0"][1].conv1  # 256 -> 256, fan in 2304
+    assert conv.weight.std().item() == pytest.approx((2 / 2304) ** 0.5, rel=0.01)
+    assert not model.interior_head.bias.any()
+    assert (conv.weight.mean().abs() < 1e-3).item()
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_widths(width):
+    model = iSmallNet(width).eval()
+    assert model.interior.nodes["3_1"][0].conv1.weight.shape[:2] == (8 * width, 32 * width)
+    assert model.interior.nodes["0_0"][0].ca.fc1.weight.shape[0] == 1  # never less than one channel
+    with torch.no_grad():
+        assert [o.shape for o in model(torch.zeros(2, 3, 32, 48))] == [(2, 1, 32, 48)] * 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 4000), (16, 16), (17, 33), (2, 31)])
+def test_any_size(size):
+    model = iSmallNet(4).eval()
+    with torch.no_grad():
+        for out in model(torch.randn(1, 3, *size)):
+            assert out.shape == (1, 1, *size) and out.isfinite().all()
+
+
+def test_padding_reflects_where_it_can_and_repeats_where_it_cannot():
+    x = torch.arange(10.0).reshape(1, 1, 1, 10)
+    padded = pad_to_multiple(x)
+    assert padded.shape == (1, 1, 16, 16)
+    assert padded[0, 0, 5].tolist() == [*range(10), 8, 7, 6, 5, 4, 3]  # rows repeat, columns reflect
+    assert pad_to_multiple(torch.zeros(1, 1, 1, 7)).shape == (1, 1, 16, 16)
+    x = torch.randn(1, 3, 32, 16)
+    assert pad_to_multiple(x) is x
+
+
+def test_forward_pads_and_crops_in_itself():
+    torch.manual_seed(0)
+    model, x = iSmallNet(4).eval(), torch.randn(1, 3, 30, 41)
+    with torch.no_grad():
+        direct, padded = model(x)[2], model(pad_to_multiple(x))[2]
+    assert torch.equal(direct, padded[..., :30, :41])
+
+
+def test_block_by_hand():
+    """With all convolutions zero and batch norm fresh, a block is ReLU of its identity."""
+    block = Block(4, 4).eval()
+    for p in block.parameters():
+        torch.nn.init.zeros_(p)
+    x = torch.randn(1, 4, 5, 5)
+    assert torch.equal(block(x), torch.relu(x))
+
+
+def test_loss_by_hand():
+    """Logits 0, so p = 0.5 everywhere: BCE = ln 2; of 4 pixels one is target: intersection 0.5,
+    union 2 + 1 - 0.5, so the IoU loss is 1 - 1.5 / 3.5."""
+    target = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
+    expected = np.log(2) + 1 - 1.5 / 3.5
+    assert map_loss(torch.zeros(1, 1, 2, 2), target).item() == pytest.approx(expected, abs=1e-6)
+    outputs = (torch.zeros(1, 1, 2, 2),) * 3
+    assert loss(outputs, (target,) * 3).item() == pytest.approx(3 * expected, abs=1e-6)
+
+
+def test_iou_loss_is_a_mean_over_samples():
+    logits = torch.tensor([50.0, -50.0]).reshape(2, 1, 1, 1)  # one sample all target, one all none
+    target = torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
+    bce = 25.0  # 0 and 50
+    assert map_loss(logits, target).item() == pytest.approx(bce + (0 + (1 - 1 / 2)) / 2, abs=1e-4)
+
+
+def test_normalise():
+    model = iSmallNet(4)
+    model.mean.copy_(torch.tensor([10.0, 20, 30]))
+    model.std.copy_(torch.tensor([1.0, 2, 4]))
+    image = torch.tensor([12, 22, 34], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    assert model.normalise(image).flatten().tolist() == [2, 1, 1]
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+BAD = {
+    "payload": (lambda: saved({"state_dict": Payload()}), "not a readable checkpoint"),
+    "truncated": (lambda: cut(saved({"state_dict": iSmallNet(4).state_dict()})), "not a readable"),
+    "empty": (lambda: cut(saved({}), 0), "not a readable checkpoint"),
+    "text": (lambda: cut(None), "not a readable checkpoint"),
+    "other network": (lambda: saved({"conv.weight": torch.zeros(3)}), "found conv.weight"),
+    "a list": (lambda: saved([1, 2]), "found a list"),
+    "absent": (lambda: "nothere.pt", "no such weights file"),
+    "not finite": (lambda: saved(changed("mask_head.3.bias", float("nan"))), "not finite in mask_head"),
+    "tensor missing": (lambda: saved(changed("mask_head.3.bias", None)), "mask_head.3.bias is missing"),
+    "safetensors": (lambda: cut(None, name="x.safetensors"), "x.safetensors"),
+}
+
+
+def cut(path, size=1000, name="cut.pt"):
+    raw = open(path, "rb").read() if path else b"hello"
+    with open(name, "wb") as file:
+        file.write(raw[:size])
+    return name
+
+
+def changed(key, value):
+    state = iSmallNet(4).state_dict()
+    state[key] = value if value is None else torch.full_like(state[key], value)
+    return {"state_dict": state}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_checkpoints(case):
+    make, message = BAD[case]
+    with pytest.raises(WeightsError, match=message):
+        load_weights(make())
+    assert not os.path.exists("executed")
+
+
+def test_checkpoint_of_another_width():
+    path = saved({"state_dict": iSmallNet(4).state_dict()})
+    assert load_weights(path, width=4).width == 4
+    with pytest.raises(WeightsError, match="width 4, expected width 8"):
+        load_weights(path, width=8)
+
+
+def test_info_travels():
+    path = saved({"state_dict": iSmallNet(4).state_dict(), "info": {"seed": 3}})
+    assert load_weights(path).info == {"seed": 3}
+    assert read_checkpoint(path)["info"] == {"seed": 3}

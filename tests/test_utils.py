@@ -1,0 +1,193 @@
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+from conftest import GOLDEN, fails, make_set, target_mask, write
+
+import utils
+from utils import decouple, main
+
+CASES = sorted(p.name[: -len("_interior.png")] for p in (GOLDEN / "decouple").glob("*_interior.png"))
+
+
+def grey(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def run(*argv):
+    main(["--dataset", *argv])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_authors_maps_byte_for_byte(case):
+    folder = GOLDEN / "decouple"
+    interior, boundary = decouple(grey(folder / f"{case}.png"))
+    assert (interior == grey(folder / f"{case}_interior.png")).all()
+    assert (boundary == grey(folder / f"{case}_boundary.png")).all()
+
+
+def test_authors_maps_of_160_random_masks():
+    golden = np.load(GOLDEN / "decouple" / "random.npz")
+    for mask, interior, boundary in zip(golden["mask"], golden["interior"], golden["boundary"]):
+        found = decouple(mask, "authors")
+        assert (found[0] == interior).all() and (found[1] == boundary).all()
+    assert len(golden["mask"]) == 160
+
+
+def test_paper_maps_add_up_to_the_mask():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mask = (rng.random(rng.integers(1, 40, 2)) < rng.random()).astype(np.uint8) * 255
+        interior, boundary = decouple(mask, "paper")
+        assert (interior.astype(int) + boundary == mask).all()
+
+
+def test_paper_map_by_hand():
+    """A 5x5 square: distance (DIST_L2, 5x5 mask) 1 at its rim, 2 inside that, 3 at its centre."""
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:7, 2:7] = 255
+    interior, boundary = decouple(mask, "paper")
+    assert interior[4, 2:7].tolist() == [85, 170, 255, 170, 85]
+    assert boundary[4, 2:7].tolist() == [170, 85, 0, 85, 170]
+    assert not interior[mask == 0].any()
+
+
+@pytest.mark.parametrize("method", ["authors", "paper"])
+def test_empty_and_full_masks(method):
+    empty, full = np.zeros((6, 7), np.uint8), np.full((6, 7), 255, np.uint8)
+    assert not any(m.any() for m in decouple(empty, method))
+    interior, boundary = decouple(full, method)
+    assert (interior == 255).all() and not boundary.any()
+
+
+def test_bad_arguments_of_decouple():
+    for mask in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            decouple(mask)
+    with pytest.raises(ValueError, match="method"):
+        decouple(np.zeros((4, 4), np.uint8), "theirs")
+
+
+def test_maps_are_written_beside_the_data_and_kept(data, capsys):
+    run("tiny", "--workers", "2")
+    assert "maps of 4 masks made, 0 kept, 0 masks resized" in capsys.readouterr().out
+    expected = decouple(target_mask())
+    for kind, pixels in zip(("interior", "boundary"), expected):
+        assert (grey(data / kind / "a.png") == pixels).all()
+    run("tiny")
+    assert "maps of 0 masks made, 4 kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, made",
+    [
+        ("mask", 1),
+        ("lost map", 1),
+        ("cut map", 1),
+        ("method", 4),
+        ("threshold", 4),
+        ("force", 4),
+        ("record", 4),
+    ],
+)
+def test_what_is_no_longer_good_is_made_again(data, capsys, change, made):
+    run("tiny")
+    argv = []
+    if change == "mask":
+        write(data / "masks/a.png", np.zeros((40, 48), np.uint8))
+    elif change == "lost map":
+        (data / "interior/b.png").unlink()
+    elif change == "cut map":
+        path = data / "boundary/b.png"
+        path.write_bytes(path.read_bytes()[:50])
+    elif change == "record":
+        (data / "maps.json").write_text("{spoilt")
+    else:
+        argv = {
+            "method": ["--method", "paper"],
+            "threshold": ["--mask-threshold", "5"],
+            "force": ["--force"],
+        }[change]
+    capsys.readouterr()
+    run("tiny", *argv)
+    assert f"maps of {made} masks made, {4 - made} kept" in capsys.readouterr().out
+    if change == "mask":
+        assert not grey(data / "interior/a.png").any()
+    if change == "method":
+        assert (grey(data / "interior/a.png") == decouple(target_mask(), "paper")[0]).all()
+
+
+def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeypatch):
+    """The record forgets the maps that are about to change before the first of them changes."""
+    run("tiny")
+    real, calls = utils.make_maps, []
+
+    def stop_at_third(task):
+        calls.append(task)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(task)
+
+    monkeypatch.setattr(utils, "make_maps", stop_at_third)
+    with pytest.raises(SystemExit) as stop:
+        run("tiny", "--method", "paper")
+    assert stop.value.code == 130
+    record = json.loads((data / "maps.json").read_text())
+    assert record["method"] == "paper" and len(record["masks"]) == 2
+    monkeypatch.setattr(utils, "make_maps", real)
+    run("tiny", "--method", "authors")
+    for name in "abcd":
+        assert (grey(data / f"interior/{name}.png") == decouple(target_mask())[0]).all()
+
+
+def test_resized_masks_are_counted_and_named(data, capsys):
+    write(data / "masks/b.png", target_mask((80, 96)))
+    run("tiny")
+    out = capsys.readouterr().out
+    assert "1 masks resized to their images (b)" in out
+    assert grey(data / "interior/b.png").shape == (40, 48)
+
+
+def test_maps_root(data, tmp_path, capsys):
+    run("tiny", "--maps-root", str(tmp_path / "maps"))
+    assert (tmp_path / "maps/tiny/boundary/d.png").exists() and not (data / "interior").exists()
+
+
+def test_a_place_that_cannot_be_written_says_maps_root(data, capsys):
+    (data / "interior").write_text("a file where the folder should be")
+    assert "--maps-root" in fails(main, "--dataset", "tiny", capsys=capsys)
+
+
+def test_backgrounds_get_empty_maps(tmp_path):
+    root = make_set(tmp_path / "data" / "v2")
+    (root / "images/backgrounds").mkdir()
+    (root / "images/d.png").rename(root / "images/backgrounds/d.png")
+    (root / "masks/d.png").unlink()
+    run("v2")
+    assert not grey(root / "interior/d.png").any() and not grey(root / "boundary/d.png").any()
+
+
+def test_repeated_names_get_a_folder(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / f"data/s/{part}/images/1.png", np.zeros((20, 20), np.uint8))
+        write(tmp_path / f"data/s/{part}/masks/1.png", target_mask((20, 20)))
+    run("s")
+    assert (tmp_path / "data/s/interior/train/1.png").exists()
+    assert (tmp_path / "data/s/boundary/test/1.png").exists()
+
+
+def test_all_bad_masks_are_named(data, capsys):
+    write(data / "masks/a.png", "text")
+    write(data / "masks/c.png", target_mask((40, 99)))
+    message = fails(main, "--dataset", "tiny", capsys=capsys)
+    assert "a.png" in message and "c.png" in message and "b.png" not in message
+    assert (data / "interior/b.png").exists()
+
+
+def test_maps_are_whole_or_absent(data, monkeypatch, capsys):
+    """A rename that never happens leaves neither a map nor a temporary file."""
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert "No space left" in fails(main, "--dataset", "tiny", capsys=capsys)
+    assert not list(data.rglob("*.tmp")) and not list(data.glob("interior/*"))

@@ -1,0 +1,410 @@
+"""Training: a data set -> weights.
+
+    python train.py --dataset NUDT-SIRST
+    torchrun --nproc-per-node 4 train.py --dataset NUDT-SIRST
+
+Everything of a run is in runs/NAME/RUN/: config.json, log.txt, metrics.json, TensorBoard events and
+last.pt, the exponential moving average of the weights with all that `--resume` needs. The test list
+is only watched; `--select test` keeps its best epoch as well (best.pt), and marks it as such.
+"""
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tensorboardX import SummaryWriter
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from augmentation import TrainingSet
+from cli import DataError, atomic_write, command, progress, write_json
+from dataset import Frames, maps_folder, mean_and_std, open_datasets
+from inference import autocast, infer, predict
+from layouts import DatasetFolder
+from metrics import NAMES, count_standard, figures_standard, quantise, shown
+from net import WeightsError, iSmallNet, map_loss
+from processes import Interruption, Processes, environment, quiet_worker
+from recipes import averaged, learning_rate, make_optimizer, parse, resumed
+from utils import decouple_dataset
+
+
+class TrainingError(Exception):
+    """The training cannot go on; the message says where and what is kept."""
+
+
+# --- what a run is made of -----------------------------------------------------------------------
+
+
+def save_checkpoint(checkpoint: dict, path: Path) -> None:
+    """Writes a checkpoint, whole or not at all; a full disk is an OSError, the old file stays."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    with atomic_write(path, sync=True) as file:
+        file.write(buffer.getbuffer())
+
+
+def evaluate(model: iSmallNet, lists: list[Frames], args, processes: Processes) -> dict[str, dict]:
+    """Standard figures of each data set's test list; the processes share the images, and the
+    counts are integers, so the figures do not depend on how many there are."""
+    figures = {}
+    for name, frames in zip(args.dataset, lists):
+        counts = Counter()
+        size = args.batch_size if processes.device.type == "cuda" else 1
+        part = slice(processes.rank, None, processes.world)
+        for _, pred, planes in infer(model, frames, size, args.amp, part=part):
+            counts.update(count_standard(pred, planes[..., -1]))
+        total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
+        figures[name] = figures_standard(total)
+    return figures
+
+
+def summary(figures: dict) -> str:
+    """IoU 71.23 nIoU 70.10 Pd 95.06 Fa·1e6 12.10, as people read it."""
+    return " ".join(f"{NAMES[k]} {shown(k, figures[k])}" for k in ("iou", "niou", "pd", "fa"))
+
+
+def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:
+    """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
+    rows = []
+    for i in range(min(count, len(frames))):
+        image, planes = frames[i]
+        prediction = quantise(predict(model, [image], amp)[0])
+        rest = [np.repeat(p[..., None], 3, 2) for p in (planes[..., -1], prediction)]
+        row = np.hstack([image.astype(np.uint8), *rest])
+        rows.append(row[:256, : 3 * 256])
+    wide = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+class Training:
+    """The state of a run, and the loop over it. One step sees `batch_size` samples of an endless
+    sequence; an epoch is as many samples as the training list has."""
+
+    def __init__(
+        self, args, processes: Processes, train: list[Frames], test: list[Frames], folder: Path
+    ):
+        self.args, self.processes, self.test, self.folder = args, processes, test, folder
+        device = processes.device
+        self.samples = TrainingSet(
+            train,
+            args.batch_size,
+            args.seed,
+            args.augment,
+            args.crop,
+            args.target_share,
+            args.scale_jitter,
+            args.brightness,
+            args.contrast,
+        )
+        torch.manual_seed(args.seed)
+        model = iSmallNet(args.width)
+        mean, std = mean_and_std(train)
+        model.mean.copy_(torch.tensor(mean))
+        model.std.copy_(torch.tensor(std))
+        if device.type == "cuda" and processes.world > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.ema = averaged(self.model, args.ema) if args.ema else None
+        self.optimizer = make_optimizer(self.model, args)
+        fp16 = args.amp == "fp16" and device.type == "cuda"
+        fp16 |= args.amp == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+        self.step, self.history, self.best = 0, [], -1.0
+        self.steps = math.ceil(args.epochs * len(self.samples) / args.batch_size)
+        names = "\n".join(s.name for frames in train for s in frames.samples)
+        self.digest = hashlib.sha256(names.encode()).hexdigest()
+        self.environment = environment(device)
+
+    @property
+    def kept(self) -> iSmallNet:
+        """The weights that are kept: the moving average, or the last ones where there is none."""
+        return self.ema.module if self.ema else self.model
+
+    @property
+    def epoch(self) -> float:
+        return self.step * self.args.batch_size / len(self.samples)
+
+    def info(self, selected_on: str = "nothing") -> dict:
+        """What a weights file says of itself; plain values only."""
+        return {
+            "dataset": list(self.args.dataset),
+            "recipe": self.args.recipe,
+            "width": self.args.width,
+            "seed": self.args.seed,
+            "step": self.step,
+            "steps": self.steps,
+            "epoch": self.epoch,
+            "selected_on": selected_on,
+            "figures": self.history[-1]["figures"] if self.history else {},
+            "args": vars(self.args),
+            "environment": self.environment,
+        }
+
+    def save(self) -> None:
+        if self.processes.rank:
+            return
+        training = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": int(self.ema.n_averaged) if self.ema else 0,
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "step": self.step,
+            "history": self.history,
+            "best": self.best,
+            "list": self.digest,
+        }
+        checkpoint = {"state_dict": self.kept.state_dict(), "info": self.info(), "training": training}
+        save_checkpoint(checkpoint, self.folder / "last.pt")
+
+    def restore(self, checkpoint: dict) -> None:
+        """Takes up a checkpoint of `save`; from here on, everything is as if it never stopped."""
+        training = checkpoint["training"]
+        if training["list"] != self.digest:
+            raise DataError(
+                f"{self.folder}: the training list differs from the one this run began with; start "
+                "another run: leave --resume out"
+            )
+        self.model.load_state_dict(training["model"])
+        if self.ema:
+            self.ema.module.load_state_dict(checkpoint["state_dict"])
+            self.ema.n_averaged.fill_(training["averaged"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scaler.load_state_dict(training["scaler"])
+        torch.set_rng_state(training["rng"])
+        self.step, self.history, self.best = training["step"], training["history"], training["best"]
+
+    def batches(self) -> DataLoader:
+        """This process's share of each step from here on."""
+        size, rank, world = self.args.batch_size, self.processes.rank, self.processes.world
+        shares = [range(s * size + rank, (s + 1) * size, world) for s in range(self.step, self.steps)]
+        options = {"prefetch_factor": 4, "persistent_workers": True} if self.args.workers else {}
+        return DataLoader(
+            self.samples,
+            batch_sampler=shares,
+            num_workers=self.args.workers,
+            pin_memory=self.processes.device.type == "cuda",
+            worker_init_fn=quiet_worker,
+            **options,
+        )
+
+    def train_step(self, network: nn.Module, image: torch.Tensor, maps: torch.Tensor) -> list[float]:
+        """One step of the optimiser; returns the losses of interior, boundary and mask."""
+        device = self.processes.device
+        image = self.model.normalise(image.to(device, non_blocking=True))
+        image = image.contiguous(memory_format=torch.channels_last)
+        targets = maps.to(device, non_blocking=True).split(1, dim=1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, self.args)
+        with autocast(device, self.args.amp):
+            outputs = network(image)
+        losses = [map_loss(out.float(), target) for out, target in zip(outputs, targets)]
+        values = torch.stack(losses).detach().tolist()
+        if not all(map(math.isfinite, values)):
+            raise TrainingError(self.not_finite("loss"))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(sum(losses)).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip or math.inf)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise TrainingError(self.not_finite("gradient"))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.update_parameters(self.model)
+        self.step += 1
+        return values
+
+    def not_finite(self, what: str) -> str:
+        first = self.step * self.args.batch_size
+        names = [self.samples.name(p) for p in range(first, first + self.args.batch_size)]
+        kept = self.folder / "last.pt"
+        return (
+            f"the {what} is not finite in step {self.step + 1} (epoch {self.epoch:.1f}); its samples: "
+            f"{', '.join(names)}. Last good checkpoint: {kept if kept.exists() else 'none yet'}. "
+            "Try a lower --lr, --clip 1, or --amp off"
+        )
+
+    def evaluation_due(self) -> bool:
+        if self.step == self.steps:
+            return True
+        if not self.args.eval_every:
+            return False
+        every = self.args.eval_every * len(self.samples) / self.args.batch_size
+        return int(self.step / every) > int((self.step - 1) / every)
+
+    def evaluate(self, log: SummaryWriter | None, losses: np.ndarray, say) -> None:
+        figures = evaluate(self.kept, self.test, self.args, self.processes)
+        lr = learning_rate(self.step - 1, self.steps, self.args)
+        entry = {"step": self.step, "epoch": self.epoch, "loss": float(losses.sum()), "lr": lr}
+        self.history.append({**entry, "figures": figures})
+        for name, f in figures.items():
+            say(
+                f"epoch {self.epoch:.1f} step {self.step} loss {losses.sum():.4f} | {name} {summary(f)}"
+            )
+        if log:
+            for name, f in figures.items():
+                for key in ("iou", "niou", "pd", "fa"):
+                    if f[key] is not None:
+                        log.add_scalar(f"{name}/{key}", f[key], self.step)
+            view = pictures(self.kept, self.test[0], self.args.amp)
+            log.add_image(
+                f"{self.args.dataset[0]}/image, mask, prediction", view, self.step, dataformats="HWC"
+            )
+        iou = float(np.mean([f["iou"] for f in figures.values()]))
+        if self.args.select == "test" and iou > self.best and not self.processes.rank:
+            self.best = iou
+            best = {"state_dict": self.kept.state_dict(), "info": self.info("the test list")}
+            save_checkpoint(best, self.folder / "best.pt")
+        self.model.train()
+
+    def run(self, interruption: Interruption, log: SummaryWriter | None, say) -> None:
+        """Trains until the last step or an interruption, which is saved."""
+        network = torch.compile(self.model) if self.args.compile else self.model
+        if self.processes.world > 1:
+            ids = [self.processes.device] if self.processes.device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=ids)
+        self.model.train()
+        bar = progress((), "training", self.steps * self.args.batch_size)
+        bar.update(self.step * self.args.batch_size)
+        bar.unpause()
+        saved = time.monotonic()
+        recent = []
+        for image, maps in self.batches():
+            losses = self.train_step(network, image, maps)
+            recent = [*recent[-49:], losses]
+            lr = self.optimizer.param_groups[0]["lr"]
+            bar.set_postfix(loss=f"{sum(losses):.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.update(self.args.batch_size)
+            if log:
+                for name, value in zip(("interior", "boundary", "mask"), losses):
+                    log.add_scalar(f"loss/{name}", value, self.step)
+                log.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
+            if self.evaluation_due():
+                self.evaluate(log, np.mean(recent, axis=0), say)
+            stop = self.processes.any(interruption.check()) and self.step < self.steps
+            due = time.monotonic() - saved > 60 * self.args.save_every
+            if stop or due or self.step == self.steps:
+                self.save()
+                saved = time.monotonic()
+            if stop:
+                break
+        bar.close()
+
+
+def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> int:
+    """Sets a run up, or takes it up again, and trains; returns the exit code."""
+    processes = Processes(args.device)
+    if args.batch_size % processes.world:
+        raise DataError(
+            f"--batch-size: found {args.batch_size}, expected a multiple of {processes.world}"
+        )
+    with contextlib.ExitStack() as stack:
+        if processes.rank:  # one process speaks for all
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        data = open_datasets(args)
+        if processes.rank == 0:
+            for one in data:
+                print(decouple_dataset(one, args.maps_root, args.labels, args.mask_threshold))
+        processes.barrier()
+        train, test = read_lists(data, args)
+        training = Training(args, processes, train, test, folder)
+        if checkpoint:
+            training.restore(checkpoint)
+            if training.step >= training.steps:
+                print(f"{folder}: finished already, {training.steps} steps")
+                return 0
+        log = text = None
+        if processes.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            config = {"args": vars(args), "environment": training.environment}
+            write_json(folder / "config.json", config)
+            text = stack.enter_context(open(folder / "log.txt", "a"))
+            log = SummaryWriter(str(folder), purge_step=training.step + 1 if checkpoint else None)
+            stack.callback(log.close)
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            if text:
+                print(datetime.datetime.now().isoformat(" ", "seconds"), line, file=text, flush=True)
+
+        start = "resumed at" if checkpoint else "from"
+        say(f"run {folder}: {start} step {training.step} of {training.steps}")
+        say(f"arguments: {json.dumps(vars(args))}")
+        say(f"environment: {json.dumps(training.environment)}")
+        interruption = stack.enter_context(Interruption(args.max_minutes))
+        training.run(interruption, log, say)
+        if processes.rank == 0:
+            metrics = {"final": {}, "selected_on": "nothing", "history": training.history}
+            if training.step == training.steps:
+                metrics["final"] = training.history[-1]["figures"]
+            write_json(folder / "metrics.json", metrics)
+        if training.step < training.steps:
+            why = interruption.reason or "another process"
+            say(
+                f"stopped by {why} after step {training.step}, saved. Go on with: train.py "
+                f"--dataset {' '.join(args.dataset)} --resume {folder}"
+            )
+            return interruption.code
+        say(
+            f"weights: {folder / 'last.pt'} (last {'EMA ' if args.ema else ''}weights, no epoch chosen)"
+        )
+        if args.select == "test":
+            best = f"chosen on the test list: IoU {100 * training.best:.2f}"
+            say(f"weights: {folder / 'best.pt'} ({best})")
+    return 0
+
+
+def read_lists(data: list[DatasetFolder], args) -> tuple[list[Frames], list[Frames]]:
+    """The frames of all training and all test lists; one error names everything unusable in them."""
+    lists, problems = [], []
+    for split in ("train", "test"):
+        for one in data:
+            maps = maps_folder(one, args.maps_root) if split == "train" else None
+            try:
+                lists.append(Frames(one, split, maps, args.mask_threshold, args.range))
+            except DataError as error:
+                problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return lists[: len(data)], lists[len(data) :]
+
+
+@command(WeightsError, TrainingError)
+def main(argv: list[str] | None = None) -> int:
+    args, typed = parse(argv)
+    checkpoint = None
+    if args.resume:
+        args, checkpoint, folder = resumed(args, typed)
+    else:
+        name = args.run or datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = Path(args.runs) / "+".join(args.dataset) / name
+        if (folder / "last.pt").exists():
+            raise DataError(
+                f"{folder}: there is a run here; continue it: --resume, or name another --run"
+            )
+    try:
+        return trained(args, checkpoint, folder)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Label decoupling: a data set's masks -> interior and boundary maps.
+
+    python utils.py --dataset NUAA-SIRST
+
+The maps go to data/NAME/{interior,boundary}/X.png, with maps.json beside them, which records what
+they were made from: maps that are still good are kept.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cli import DataError, atomic_write, command, in_processes, progress
+from dataset import (
+    MAPS,
+    MASK_THRESHOLD,
+    add_data_arguments,
+    complaint,
+    image_shape,
+    maps_folder,
+    open_datasets,
+    read_mask,
+)
+from layouts import DatasetFolder, Sample
+
+METHODS = ("authors", "paper")
+
+
+def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
+    """Split a ground-truth mask into an interior and a boundary map.
+
+    Args:
+        mask: HxW uint8, 0 background, 255 target.
+        method: "authors" (published code) or "paper" (Wei et al., CVPR 2020, eq. 2-3).
+
+    Returns:
+        (interior, boundary), both HxW uint8 in [0, 255]. With "paper" their sum is the mask; with
+        "authors" the interior map reaches two pixels beyond it, since a blur comes first.
+
+    Raises:
+        ValueError: mask is not two-dimensional uint8, or no such method.
+    """
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(f"mask: found {mask.dtype} {mask.shape}, expected uint8 (H, W)")
+    if method not in METHODS:
+        raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
+    if not mask.any():
+        return np.zeros_like(mask), np.zeros_like(mask)
+    if method == "paper":
+        if mask.all():
+            return mask.copy(), np.zeros_like(mask)
+        distance = cv2.distanceTransform((mask > 0).astype(np.uint8), cv2.DIST_L2, 5)
+        interior = np.rint(mask * (distance / distance.max())).astype(np.uint8)
+        return interior, mask - interior
+    blurred = (cv2.blur(mask, (5, 5)) > 0).astype(np.uint8)
+    if not blurred.any():  # grey values too faint to survive the blur
+        return np.zeros_like(mask), mask.copy()
+    root = np.sqrt(cv2.distanceTransform(blurred, cv2.DIST_L2, 5))
+    interior = np.floor(root / root.max() * np.float32(255)).astype(np.uint8)
+    return interior, np.where(mask > interior, mask - interior, 0).astype(np.uint8)
+
+
+def signature(sample: Sample) -> list[int]:
+    """What a map is made from: the mask file's size and time, and the image's height and width."""
+    stat = sample.mask.stat() if sample.mask else None
+    return [stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0, *image_shape(sample.image)]
+
+
+def map_files(folder: Path, sample: Sample) -> list[Path]:
+    return [folder / kind / f"{sample.name}.png" for kind in MAPS]
+
+
+def make_maps(task: tuple[Sample, Path, str, int, list[int]]) -> tuple[str, list[int], bool]:
+    """Writes the two maps of a sample; returns its name, its record, and whether its mask was
+    resized."""
+    sample, folder, method, threshold, made_from = task
+    shape = tuple(made_from[2:])
+    mask = read_mask(sample, shape, threshold)
+    sizes = []
+    for path, pixels in zip(map_files(folder, sample), decouple(mask, method)):
+        encoded = cv2.imencode(".png", pixels)[1].tobytes()
+        with atomic_write(path) as file:
+            file.write(encoded)
+        sizes.append(len(encoded))
+    resized = sample.mask is not None and image_shape(sample.mask) != shape
+    return sample.name, [*made_from, *sizes], resized
+
+
+def try_make_maps(task: tuple) -> tuple[str, list[int], bool] | DataError:
+    try:
+        return make_maps(task)
+    except DataError as error:
+        return error
+
+
+def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
+    """The entries of the record whose maps are still good."""
+    if (record.get("method"), record.get("mask_threshold")) != (method, threshold):
+        return {}
+    good = {}
+    for sample in samples:
+        entry = record["masks"].get(sample.name)
+        try:
+            sizes = [path.stat().st_size for path in map_files(folder, sample)]
+            if entry == [*signature(sample), *sizes]:
+                good[sample.name] = entry
+        except (OSError, DataError):  # made again, or named there
+            continue
+    return good
+
+
+def decouple_dataset(
+    data: DatasetFolder,
+    maps_root: str | None = None,
+    method: str = "authors",
+    threshold: int = MASK_THRESHOLD,
+    workers: int = 1,
+    force: bool = False,
+) -> str:
+    """Makes the label maps of all of a data set's samples that have no good ones yet.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        DataError: names all masks that cannot be used; or the folder cannot be written.
+    """
+    folder = maps_folder(data, maps_root)
+    samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
+    problems = [problem for part in data.problems.values() for problem in part]
+    try:
+        record = json.loads((folder / "maps.json").read_text())
+        kept = kept_maps(folder, samples, record, method, threshold) if not force else {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # none yet, or spoilt
+        kept = {}
+    tasks = []
+    for sample in samples:
+        if sample.name not in kept:
+            try:
+                tasks.append((sample, folder, method, threshold, signature(sample)))
+            except DataError as error:
+                problems.append(str(error))
+    done, resized = {}, []
+
+    def write_record() -> None:
+        entries = dict(sorted((kept | done).items()))
+        text = json.dumps({"method": method, "mask_threshold": threshold, "masks": entries})
+        with atomic_write(folder / "maps.json") as file:
+            file.write(text.replace("], ", "],\n").encode())
+
+    try:
+        if tasks:
+            write_record()  # first of all without the maps that change now
+        try:
+            results = in_processes(try_make_maps, tasks, workers)
+            for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
+                if isinstance(result, DataError):
+                    problems.append(str(result))
+                    continue
+                done[result[0]] = result[1]
+                resized += [result[0]] if result[2] else []
+        finally:
+            if tasks:
+                write_record()
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: the maps cannot be written ({error.strerror}); put them "
+            "elsewhere with --maps-root DIR (for train.py and visualization.py too)"
+        ) from error
+    if problems:
+        raise DataError(complaint(data, " and ".join(data.lists), problems))
+    which = f" ({', '.join(resized[:5])}{' …' if len(resized) > 5 else ''})" if resized else ""
+    return (
+        f"{data.name}: maps of {len(done)} masks made, {len(kept)} kept, {len(resized)} masks resized "
+        f"to their images{which}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_data_arguments(parser, maps=True)
+    add = parser.add_argument
+    add("--method", "--labels", choices=METHODS, default="authors", help="published code or formula")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--force", action="store_true", help="make all maps again")
+    return parser
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    for data in open_datasets(args):
+        print(
+            decouple_dataset(
+                data, args.maps_root, args.method, args.mask_threshold, max(args.workers, 1), args.force
+            )
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

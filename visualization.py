@@ -1,0 +1,291 @@
+"""Figures: what a network found, image by image, and its curves.
+
+    python visualization.py --dataset NUAA-SIRST
+
+For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
+prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
+below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, where
+the maps come from a run of train.py, training.png.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.measure import label
+
+from cli import DataError, atomic_write, command, in_processes, progress
+from dataset import (
+    add_data_arguments,
+    complaint,
+    maps_folder,
+    open_datasets,
+    read_image,
+    read_map,
+    read_maps,
+    read_mask,
+)
+from layouts import DatasetFolder, Sample
+from metrics import THRESHOLD, components, count_standard, match
+
+COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
+SIDE = 320  # px of a panel's cell
+ZOOM = 40  # px of the image in the zoomed row
+CAPTION = 26  # px
+TITLES = ("image", "mask", "interior", "boundary", "prediction", "outcome")
+
+
+def outcome(pred: np.ndarray, mask: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The components of a map and a mask, each with what became of it under the standard protocol.
+
+    Args:
+        pred, mask: HxW uint8.
+
+    Returns:
+        (kind, HxW bool) pairs, kind "hit" (a matched prediction), "miss" or "false alarm".
+    """
+    p, g = pred >= THRESHOLD, mask >= THRESHOLD
+    targets, predicted = components(g), components(p)
+    pairs = match(targets, predicted)
+    hits, found = {b for _, b in pairs}, {a for a, _ in pairs}
+    labels_p, labels_g = label(p, connectivity=2), label(g, connectivity=2)  # in the same order
+    kinds = ["hit" if i in hits else "false alarm" for i in range(len(predicted))]
+    result = [(kind, labels_p == i) for i, kind in enumerate(kinds, start=1)]
+    return result + [("miss", labels_g == i + 1) for i in range(len(targets)) if i not in found]
+
+
+def cell(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Grey or RGB pixels as an RGB picture of (width, height), every pixel a sharp square."""
+    rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+    return cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_NEAREST)
+
+
+def caption(text: str, width: int, scale: float = 0.5, colour=(255, 255, 255)) -> np.ndarray:
+    strip = np.zeros((CAPTION, width, 3), np.uint8)
+    cv2.putText(strip, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+    return strip
+
+
+def draw_outcome(image: np.ndarray, regions: list, scale: float) -> np.ndarray:
+    """The image, enlarged, with each component's pixels tinted and a frame around it."""
+    h, w = image.shape[:2]
+    tinted = image.copy()
+    for kind, region in regions:
+        tinted[region] = (0.4 * tinted[region] + 0.6 * np.array(COLOURS[kind])).astype(np.uint8)
+    picture = cell(tinted, (round(w * scale), round(h * scale)))
+    for kind, region in regions:
+        y, x = np.nonzero(region)
+        gap = max(3 * scale, 4)
+        start = (round(x.min() * scale - gap), round(y.min() * scale - gap))
+        end = (round((x.max() + 1) * scale + gap), round((y.max() + 1) * scale + gap))
+        cv2.rectangle(picture, start, end, COLOURS[kind], 2)
+    return picture
+
+
+def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The panel of one image, RGB uint8: a row of whole pictures, a row of zooms, a legend.
+
+    Args:
+        planes: image (HxWx3) and then the HxW maps to show, prediction last.
+    """
+    regions = outcome(pred, mask)
+    image = planes[0]
+    h, w = image.shape[:2]
+    scale = SIDE / max(h, w)
+    size = (round(w * scale), round(h * scale))
+    worst = sorted(regions, key=lambda r: ("miss", "false alarm", "hit").index(r[0]))
+    y, x = np.nonzero(worst[0][1]) if worst else (np.array([h // 2]), np.array([w // 2]))
+    top = int(np.clip(y.mean() - ZOOM / 2, 0, max(h - ZOOM, 0)))
+    left = int(np.clip(x.mean() - ZOOM / 2, 0, max(w - ZOOM, 0)))
+    window = (slice(top, top + ZOOM), slice(left, left + ZOOM))
+    zh, zw = image[window].shape[:2]
+    zoom = min(size[0] / zw, size[1] / zh)
+    zoomed = (round(zw * zoom), round(zh * zoom))
+    cut = [(kind, region[window]) for kind, region in regions if region[window].any()]
+    columns = []
+    for title, plane in zip(TITLES, [*planes, None]):
+        whole = draw_outcome(image, regions, scale) if plane is None else cell(plane, size)
+        near = draw_outcome(image[window], cut, zoom) if plane is None else cell(plane[window], zoomed)
+        near = np.pad(near, [(0, size[1] - near.shape[0]), (0, size[0] - near.shape[1]), (0, 0)])
+        if plane is None:
+            corner = (round(left * scale), round(top * scale))
+            end = (round((left + zw) * scale) - 1, round((top + zh) * scale) - 1)
+            cv2.rectangle(whole, corner, end, (255, 255, 255), 1)
+        column = np.vstack([caption(title, size[0]), whole, np.zeros((4, size[0], 3), np.uint8), near])
+        columns += [column, np.full((column.shape[0], 4, 3), 40, np.uint8)]
+    picture = np.hstack(columns[:-1])
+    n = {kind: sum(k == kind for k, _ in regions) for kind in COLOURS}
+    counts = count_standard(pred, mask)
+    union = counts["tp"] + counts["fp"] + counts["fn"]
+    iou = f"IoU {100 * counts['tp'] / union:.1f}" if union else "nothing to find, nothing found"
+    head = caption(f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, framed white", picture.shape[1])
+    foot, at = caption("", picture.shape[1]), 4
+    for kind, colour in COLOURS.items():
+        text = f"{kind}: {n[kind]}"
+        cv2.putText(foot, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+        at += 12 * len(text)
+    return np.vstack([head, picture, foot])
+
+
+def draw(sample: Sample, maps: Path, labels: Path, folder: Path, args) -> tuple | DataError:
+    """Writes a sample's panel; returns (name, tp, union, misses, false alarms)."""
+    try:
+        image = read_image(sample.image, args.range).astype(np.uint8)
+        shape = image.shape[:2]
+        pred = read_map(maps / f"{sample.name}.png", shape)
+        mask = read_mask(sample, shape, args.mask_threshold)
+        parts = read_maps(labels, sample, shape)
+    except DataError as error:
+        return error
+    picture = panel(sample.name, [image, mask, *parts, pred], pred, mask)
+    with atomic_write(folder / f"{sample.name}.png") as file:
+        file.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    n = count_standard(pred, mask)
+    missed = n["targets"] - n["matched"]
+    return sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"], missed, n["components"] - n["matched"]
+
+
+def montage(folder: Path, rows: list[tuple], each: int) -> None:
+    """The worst and the best images by IoU, one panel below the other, at half size."""
+    ranked = sorted((r for r in rows if r[2]), key=lambda r: (r[1] / r[2], r[0]))
+    worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
+    strips = []
+    for title, group in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
+        pictures = [cv2.imread(str(folder / f"{row[0]}.png"))[..., ::-1] for row in group]
+        if pictures:
+            half = {"dsize": None, "fx": 0.5, "fy": 0.5, "interpolation": cv2.INTER_AREA}
+            strips += [title, *(cv2.resize(p, **half) for p in pictures)]
+    if not strips:
+        return
+    width = max(s.shape[1] for s in strips if not isinstance(s, str))
+    stack = []
+    for s in strips:
+        s = caption(s, width, 0.6) if isinstance(s, str) else s
+        stack.append(np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))))
+    with atomic_write(folder.parent / "montage.png") as file:
+        file.write(cv2.imencode(".png", np.vstack(stack)[..., ::-1])[1].tobytes())
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def read_points(path: Path) -> list[dict[str, float]]:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v) if v else float("nan") for k, v in row.items()} for row in rows]
+
+
+def plot(path: Path, title: str, x: str, y: str, lines: list[tuple], log: bool = False) -> None:
+    """A line plot as PNG; `lines` holds (xs, ys, label, operating point's index or None)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.2, 4.2), dpi=150)
+    for xs, ys, name, point in lines:
+        (line,) = axes.plot(xs, ys, label=name, linewidth=1.5)
+        if point is not None:
+            where = "threshold 128 (p ≥ 0.5)"
+            axes.plot(xs[point], ys[point], "o", color=line.get_color(), label=where)
+    if log:
+        axes.set_xscale("log")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+    pyplot.close(figure)
+
+
+def draw_curves(name: str, maps: Path) -> list[str]:
+    """ROC, precision-recall and Pd-Fa from what eval.py wrote, training from the run's metrics;
+    returns a note for each that there is nothing to draw from."""
+    notes = []
+    try:
+        points = read_points(maps / "metrics_roc_pr.csv")
+        at = [int(p["threshold"]) for p in points].index(THRESHOLD)
+        fpr, tpr = ([p[k] for p in points] for k in ("fpr", "tpr"))
+        plot(maps / "roc.png", f"{name}: ROC (pixels)", "false positive rate", "true positive rate",
+             [(fpr, tpr, "", at)], log=True)  # fmt: skip
+        recall, precision = ([p[k] for p in points] for k in ("recall", "precision"))
+        plot(maps / "precision_recall.png", f"{name}: precision-recall (pixels)", "recall", "precision",
+             [(recall, precision, "", at)])  # fmt: skip
+        points = read_points(maps / "metrics_pd_fa.csv")
+        at = [int(p["threshold"]) for p in points].index(THRESHOLD)
+        fa, pd = [1e6 * p["fa"] for p in points], [p["pd"] for p in points]
+        plot(maps / "pd_fa.png", f"{name}: Pd-Fa (targets)", "Fa, 1e-6", "Pd", [(fa, pd, "", at)])
+    except FileNotFoundError:
+        notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
+    try:
+        run = Path(json.loads((maps / "about.json").read_text())["weights"]).parent
+        history = json.loads((run / "metrics.json").read_text())["history"]
+    except (OSError, ValueError, KeyError):
+        return [*notes, "no training curves: the maps do not come from a run of train.py"]
+    epochs = [entry["epoch"] for entry in history]
+    lines = []
+    for one in history[0]["figures"]:
+        for key, title in (("iou", "IoU"), ("niou", "nIoU"), ("pd", "Pd")):
+            lines.append((epochs, [h["figures"][one][key] for h in history], f"{one} {title}", None))
+    plot(maps / "training.png", f"{run.name}: test list, watched", "epoch", "fraction", lines)
+    return notes
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_data_arguments(parser, maps=True)
+    add = parser.add_argument
+    add("--results", default="results", metavar="DIR", help="where test.py and eval.py wrote")
+    add("--each", type=int, default=5, metavar="N", help="worst and best images in the montage")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    return parser
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    for data in open_datasets(args):
+        maps = Path(args.results) / data.name
+        if not maps.is_dir():
+            raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
+        draw_dataset(data, maps, args)
+        print(*draw_curves(data.name, maps), f"figures: {maps}/figures/, {maps}/montage.png", sep="\n")
+
+
+def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> None:
+    """The panels and the montage of a test list.
+
+    Raises:
+        DataError: names all maps and files that are missing or cannot be used.
+    """
+    labels = maps_folder(data, args.maps_root)
+    if not (labels / "maps.json").exists():
+        raise DataError(
+            f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
+        )
+    one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", args=args)
+    rows, problems = [], list(data.problems["test"])
+    samples = data.samples("test")
+    results = in_processes(one, samples, args.workers)
+    for result in progress(results, f"{data.name} figures", len(samples)):
+        if isinstance(result, DataError):
+            problems.append(str(result))
+        else:
+            rows.append(result)
+    if problems:
+        raise DataError(complaint(data, "test", problems))
+    montage(maps / "figures", rows, args.each)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
