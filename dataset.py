@@ -115,6 +115,17 @@ def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = MASK_THRE
     return np.where(read_mask_values(sample.mask, shape) >= threshold, 255, 0).astype(np.uint8)
 
 
+def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask file has another size than its image."""
+    return sample.mask is not None and image_shape(sample.mask) != shape
+
+
+def resized_note(names: list[str]) -> str:
+    """What a run says, once, of the masks that it resized."""
+    which = f" ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})" if names else ""
+    return f"{len(names)} masks resized to their images{which}"
+
+
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
     """(H, W) of an image file, from its header alone."""
     try:
@@ -158,9 +169,7 @@ def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
         raise DataError(f"{path}: found {pixels.dtype} {pixels.shape}, expected an 8-bit grey PNG")
     if pixels.shape != shape:
         (h, w), (height, width) = pixels.shape, shape
-        raise DataError(
-            f"{path}: found {w}x{h}, expected its image's {width}x{height} (width x height)"
-        )
+        raise DataError(f"{path}: found {w}x{h} (width x height), expected {width}x{height}")
     return pixels
 
 
@@ -210,6 +219,9 @@ class Frames:
                 self.cache.append(result)
         if problems:
             raise DataError(complaint(data, split, problems))
+        pairs = zip(self.samples, self.shapes)
+        if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
+            print(f"{data.name} {split}: {resized_note(resized)}")
 
     def _try(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | DataError:
         try:

@@ -25,9 +25,11 @@ from dataset import (
     add_data_arguments,
     complaint,
     image_shape,
+    is_resized,
     open_datasets,
     read_map,
     read_mask_values,
+    resized_note,
 )
 from layouts import DatasetFolder, Sample
 from metrics import (
@@ -48,12 +50,14 @@ class Counts:
 
     protocols: dict[str, Counter] = field(default_factory=dict)
     levels: np.ndarray = field(default_factory=lambda: np.zeros((2, 256), np.int64))
+    resized: list[str] = field(default_factory=list)
     pd_fa: np.ndarray = field(default_factory=lambda: np.zeros((len(PD_FA_THRESHOLDS), 4), np.int64))
 
     def add(self, other: "Counts") -> None:
         for name, counts in other.protocols.items():
             self.protocols.setdefault(name, Counter()).update(counts)
         self.levels += other.levels
+        self.resized += other.resized
         self.pd_fa += other.pd_fa
 
 
@@ -67,9 +71,11 @@ def count(
         mask = np.zeros(shape, np.uint8)
         if sample.mask is not None:
             mask = read_mask_values(sample.mask, shape)
+        resized = is_resized(sample, shape)
     except DataError as error:
         return error
     counts = Counts(levels=count_levels(pred, mask, threshold))
+    counts.resized = [sample.name] if resized else []
     for name in protocols:
         options = {"threshold": threshold} if name == "standard" else {}
         counts.protocols[name] = Counter(PROTOCOLS[name].count(pred, mask, **options))
@@ -103,6 +109,8 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
             total.add(result)
     if problems:
         raise DataError(complaint(data, "test", problems))
+    if total.resized:
+        print(f"{data.name} test: {resized_note(total.resized)}")
     return total
 
 

@@ -80,13 +80,13 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--save-every", type=float, default=5.0, metavar="MINUTES", help="between checkpoints")
     add("--max-minutes", type=float, metavar="M", help="save and leave after M minutes; --resume later")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
-    add("--run", metavar="RUN", help="name of the run's folder; default: date and time")
+    add("--run-name", metavar="RUN", help="name of the run's folder; default: date and time")
     add(
         "--resume",
         nargs="?",
         const="newest",
         metavar="RUN",
-        help="continue a run: its folder, or nothing for --run's or the newest one of the data set",
+        help="continue a run: its folder; without a value --run-name's, or the newest of the data set",
     )
     parser.set_defaults(**RECIPES[recipe])
     return parser
@@ -115,7 +115,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
 
 # What may differ between a run and its continuation without changing the weights.
 FREE = {
-    *("resume", "data_root", "maps_root", "runs", "run", "device", "workers", "max_minutes"),
+    *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
     *("save_every", "eval_every", "select", "compile"),
 }
 
@@ -129,8 +129,8 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
     folder = Path(args.runs) / "+".join(args.dataset)
     if args.resume != "newest":
         path = Path(args.resume)
-    elif args.run:
-        path = folder / args.run
+    elif args.run_name:
+        path = folder / args.run_name
     else:
         found = sorted(folder.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
         if not found:

@@ -28,6 +28,7 @@ from tensorboardX import SummaryWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from augmentation import TrainingSet
 from cli import DataError, atomic_write, command, progress, write_json
@@ -126,6 +127,7 @@ class Training:
         fp16 |= args.amp == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.step, self.history, self.best = 0, [], -1.0
+        self.recent: list[list[float]] = []  # losses of the last steps, for the log
         self.steps = math.ceil(args.epochs * len(self.samples) / args.batch_size)
         names = "\n".join(s.name for frames in train for s in frames.samples)
         self.digest = hashlib.sha256(names.encode()).hexdigest()
@@ -168,6 +170,7 @@ class Training:
             "step": self.step,
             "history": self.history,
             "best": self.best,
+            "recent": self.recent,
             "list": self.digest,
         }
         checkpoint = {"state_dict": self.kept.state_dict(), "info": self.info(), "training": training}
@@ -188,12 +191,14 @@ class Training:
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         torch.set_rng_state(training["rng"])
-        self.step, self.history, self.best = training["step"], training["history"], training["best"]
+        for key in ("step", "history", "best", "recent"):
+            setattr(self, key, training[key])
 
     def batches(self) -> DataLoader:
         """This process's share of each step from here on."""
         size, rank, world = self.args.batch_size, self.processes.rank, self.processes.world
         shares = [range(s * size + rank, (s + 1) * size, world) for s in range(self.step, self.steps)]
+        forks = self.args.workers and sys.platform == "linux"
         options = {"prefetch_factor": 4, "persistent_workers": True} if self.args.workers else {}
         return DataLoader(
             self.samples,
@@ -201,6 +206,7 @@ class Training:
             num_workers=self.args.workers,
             pin_memory=self.processes.device.type == "cuda",
             worker_init_fn=quiet_worker,
+            multiprocessing_context="fork" if forks else None,  # the frames are shared, not copied
             **options,
         )
 
@@ -249,15 +255,14 @@ class Training:
         every = self.args.eval_every * len(self.samples) / self.args.batch_size
         return int(self.step / every) > int((self.step - 1) / every)
 
-    def evaluate(self, log: SummaryWriter | None, losses: np.ndarray, say) -> None:
+    def evaluate(self, log: SummaryWriter | None, say) -> None:
         figures = evaluate(self.kept, self.test, self.args, self.processes)
         lr = learning_rate(self.step - 1, self.steps, self.args)
-        entry = {"step": self.step, "epoch": self.epoch, "loss": float(losses.sum()), "lr": lr}
+        loss = float(np.sum(self.recent) / len(self.recent))
+        entry = {"step": self.step, "epoch": self.epoch, "loss": loss, "lr": lr}
         self.history.append({**entry, "figures": figures})
         for name, f in figures.items():
-            say(
-                f"epoch {self.epoch:.1f} step {self.step} loss {losses.sum():.4f} | {name} {summary(f)}"
-            )
+            say(f"epoch {self.epoch:.1f} step {self.step} loss {loss:.4f} | {name} {summary(f)}")
         if log:
             for name, f in figures.items():
                 for key in ("iou", "niou", "pd", "fa"):
@@ -285,10 +290,9 @@ class Training:
         bar.update(self.step * self.args.batch_size)
         bar.unpause()
         saved = time.monotonic()
-        recent = []
         for image, maps in self.batches():
             losses = self.train_step(network, image, maps)
-            recent = [*recent[-49:], losses]
+            self.recent = [*self.recent[-49:], losses]
             lr = self.optimizer.param_groups[0]["lr"]
             bar.set_postfix(loss=f"{sum(losses):.3f}", lr=f"{lr:.1e}", refresh=False)
             bar.update(self.args.batch_size)
@@ -297,7 +301,7 @@ class Training:
                     log.add_scalar(f"loss/{name}", value, self.step)
                 log.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
             if self.evaluation_due():
-                self.evaluate(log, np.mean(recent, axis=0), say)
+                self.evaluate(log, say)
             stop = self.processes.any(interruption.check()) and self.step < self.steps
             due = time.monotonic() - saved > 60 * self.args.save_every
             if stop or due or self.step == self.steps:
@@ -336,11 +340,15 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
             config = {"args": vars(args), "environment": training.environment}
             write_json(folder / "config.json", config)
             text = stack.enter_context(open(folder / "log.txt", "a"))
-            log = SummaryWriter(str(folder), purge_step=training.step + 1 if checkpoint else None)
+            log = SummaryWriter(
+                str(folder),
+                purge_step=training.step + 1 if checkpoint else None,
+                filename_suffix=f".{training.step}",  # two files of one second are two files
+            )
             stack.callback(log.close)
 
         def say(line: str) -> None:
-            print(line, flush=True)
+            tqdm.write(line)  # above the bar
             if text:
                 print(datetime.datetime.now().isoformat(" ", "seconds"), line, file=text, flush=True)
 
@@ -393,11 +401,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.resume:
         args, checkpoint, folder = resumed(args, typed)
     else:
-        name = args.run or datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = args.run_name or datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = Path(args.runs) / "+".join(args.dataset) / name
         if (folder / "last.pt").exists():
             raise DataError(
-                f"{folder}: there is a run here; continue it: --resume, or name another --run"
+                f"{folder}: there is a run here; continue it: --resume, or name another --run-name"
             )
     try:
         return trained(args, checkpoint, folder)

@@ -22,9 +22,11 @@ from dataset import (
     add_data_arguments,
     complaint,
     image_shape,
+    is_resized,
     maps_folder,
     open_datasets,
     read_mask,
+    resized_note,
 )
 from layouts import DatasetFolder, Sample
 
@@ -87,8 +89,7 @@ def make_maps(task: tuple[Sample, Path, str, int, list[int]]) -> tuple[str, list
         with atomic_write(path) as file:
             file.write(encoded)
         sizes.append(len(encoded))
-    resized = sample.mask is not None and image_shape(sample.mask) != shape
-    return sample.name, [*made_from, *sizes], resized
+    return sample.name, [*made_from, *sizes], is_resized(sample, shape)
 
 
 def try_make_maps(task: tuple) -> tuple[str, list[int], bool] | DataError:
@@ -99,10 +100,11 @@ def try_make_maps(task: tuple) -> tuple[str, list[int], bool] | DataError:
 
 
 def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
-    """The entries of the record whose maps are still good."""
+    """The entries of the record whose maps are still good, those of other lists' samples too."""
     if (record.get("method"), record.get("mask_threshold")) != (method, threshold):
         return {}
-    good = {}
+    names = {sample.name for sample in samples}
+    good = {name: entry for name, entry in record["masks"].items() if name not in names}
     for sample in samples:
         entry = record["masks"].get(sample.name)
         try:
@@ -156,16 +158,15 @@ def decouple_dataset(
     try:
         if tasks:
             write_record()  # first of all without the maps that change now
-        try:
             results = in_processes(try_make_maps, tasks, workers)
-            for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
-                if isinstance(result, DataError):
-                    problems.append(str(result))
-                    continue
-                done[result[0]] = result[1]
-                resized += [result[0]] if result[2] else []
-        finally:
-            if tasks:
+            try:
+                for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
+                    if isinstance(result, DataError):
+                        problems.append(str(result))
+                        continue
+                    done[result[0]] = result[1]
+                    resized += [result[0]] if result[2] else []
+            finally:
                 write_record()
     except OSError as error:
         raise DataError(
@@ -174,10 +175,9 @@ def decouple_dataset(
         ) from error
     if problems:
         raise DataError(complaint(data, " and ".join(data.lists), problems))
-    which = f" ({', '.join(resized[:5])}{' …' if len(resized) > 5 else ''})" if resized else ""
     return (
-        f"{data.name}: maps of {len(done)} masks made, {len(kept)} kept, {len(resized)} masks resized "
-        f"to their images{which}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
+        f"{data.name}: maps of {len(done)} masks made, {len(samples) - len(done)} kept, "
+        f"{resized_note(resized)}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
     )
 
 

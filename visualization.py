@@ -233,7 +233,9 @@ def draw_curves(name: str, maps: Path) -> list[str]:
     lines = []
     for one in history[0]["figures"]:
         for key, title in (("iou", "IoU"), ("niou", "nIoU"), ("pd", "Pd")):
-            lines.append((epochs, [h["figures"][one][key] for h in history], f"{one} {title}", None))
+            values = [h["figures"][one][key] for h in history]
+            values = [float("nan") if v is None else v for v in values]
+            lines.append((epochs, values, f"{one} {title}", None))
     plot(maps / "training.png", f"{run.name}: test list, watched", "epoch", "fraction", lines)
     return notes
 

@@ -121,7 +121,7 @@ def test_mask_of_another_size_is_resized_by_opencv_s_nearest(tmp_path):
     sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")
     expected = cv2.resize(large, (325, 220), interpolation=cv2.INTER_NEAREST)
     assert (read_mask(sample, (220, 325)) == expected).all() and expected.any()
-    with pytest.raises(DataError, match="592x400.*300x220"):
+    with pytest.raises(DataError, match=r"592x400.*300x220"):
         read_mask(sample, (220, 300))
 
 

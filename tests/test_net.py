@@ -1,5 +1,6 @@
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,9 +166,8 @@ BAD = {
 
 
 def cut(path, size=1000, name="cut.pt"):
-    raw = open(path, "rb").read() if path else b"hello"
-    with open(name, "wb") as file:
-        file.write(raw[:size])
+    raw = Path(path).read_bytes() if path else b"hello"
+    Path(name).write_bytes(raw[:size])
     return name
 
 

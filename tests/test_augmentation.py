@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+from conftest import make_set
+
+from augmentation import AUTHORS_SIDES, TrainingSet, authors_crop, random_crop
+from dataset import Frames
+from layouts import find_dataset
+from utils import decouple_dataset
+
+
+@pytest.fixture
+def frames(tmp_path) -> Frames:
+    root = make_set(tmp_path / "data" / "tiny", shape=(96, 120), names="abcde", train=4)
+    found = find_dataset("tiny")
+    decouple_dataset(found)
+    return Frames(found, "train", maps=root)
+
+
+def coloured(frames: Frames) -> Frames:
+    """Frames whose three image channels are the three maps: what geometry does to one, it must do
+    to the other."""
+    frames.cache = [(planes.copy(), planes) for _, planes in frames.cache]
+    return frames
+
+
+@pytest.mark.parametrize("augment", ["crop", "authors"])
+def test_geometry_is_the_same_for_image_and_maps(frames, augment):
+    options = {"brightness": 0, "contrast": 0, "scale_jitter": 1.0}
+    samples = TrainingSet([coloured(frames)], 2, 0, augment, crop=64, **options)
+    for position in range(40):
+        image, maps = samples[position]
+        assert image.shape == maps.shape
+        assert torch.allclose(image / 255, maps, atol=1e-5)
+
+
+def test_rescaled_crops_keep_the_image_under_its_mask(frames):
+    samples = TrainingSet([frames], 2, 0, crop=64, target_share=1.0, scale_jitter=1.5)
+    inside, outside = [], []
+    for position in range(60):
+        image, maps = samples[position]
+        assert set(maps[2].unique().tolist()) <= {0.0, 1.0}
+        inside.append(image[0][maps[2] > 0].mean())
+        outside.append(image[0][maps[2] == 0].mean())
+    assert min(inside) > 150 and max(outside) < 110  # the target is 230, the rest 60 to 90
+
+
+def test_maps_are_interior_boundary_mask_in_this_order(frames):
+    samples = TrainingSet([frames], 1, 0, crop=64, target_share=1.0, scale_jitter=1.0)
+    _, (interior, boundary, mask) = samples[0]
+    assert interior.max() == 1.0 and (interior[mask == 0] > 0).any()  # reaches beyond the mask
+    assert (boundary[mask == 0] == 0).all()
+    expected = torch.clamp(mask - interior, min=0)
+    assert torch.allclose(boundary, expected, atol=1e-6)
+
+
+def test_an_epoch_has_every_image_once_and_its_own_order(frames):
+    samples = TrainingSet([frames], 3, seed=5)
+    orders = [[samples.index(e * 4 + i) for i in range(4)] for e in range(6)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert samples.name(0) == "abcd"[orders[0][0]]
+
+
+def test_a_sample_depends_on_seed_and_position_only(frames):
+    one, two = (TrainingSet([frames], 2, 7, crop=32) for _ in range(2))
+    two[3]
+    for position in (9, 0, 9):
+        for a, b in zip(one[position], two[position]):
+            assert torch.equal(a, b)
+    assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0][0], one[0][0])
+
+
+def test_target_share(frames):
+    def share(p):
+        samples = TrainingSet([frames], 2, 0, crop=32, target_share=p)
+        return np.mean([samples[i][1][2].any() for i in range(100)])
+
+    assert share(1.0) == 1.0 and share(0.0) < 0.6
+
+
+def test_crops_of_images_smaller_than_the_crop_are_reflected():
+    planes = np.arange(6, dtype=np.uint8).reshape(1, 6, 1).repeat(4, 0)
+    cut = random_crop(planes, 12, None, np.random.default_rng(0))
+    assert cut.shape == (12, 12, 1)
+    assert cut[0, :, 0].tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 5, 4, 3, 2]
+
+
+def test_centred_crops_hold_their_centre_even_at_a_border():
+    planes = np.zeros((50, 50, 1), np.uint8)
+    planes[2, 47] = 255
+    for seed in range(20):
+        cut = random_crop(planes, 16, np.array([2.0, 47.0]), np.random.default_rng(seed))
+        assert cut.shape == (16, 16, 1) and cut.any()
+
+
+def test_authors_crop_takes_less_than_an_eighth_of_a_side():
+    planes = np.zeros((80, 160, 6), np.uint8)
+    shapes = [authors_crop(planes, np.random.default_rng(s)).shape for s in range(200)]
+    heights, widths = {s[0] for s in shapes}, {s[1] for s in shapes}
+    assert min(heights) == 71 and max(heights) == 80 and min(widths) == 141 and max(widths) == 160
+
+
+def test_authors_batches_have_one_size_each(frames):
+    samples = TrainingSet([frames], 4, 0, "authors")
+    sides = [{samples[4 * step + i][0].shape[-1] for i in range(4)} for step in range(12)]
+    assert all(len(side) == 1 for side in sides)
+    assert len(set.union(*sides)) > 2 and set.union(*sides) <= set(AUTHORS_SIDES)

@@ -1,0 +1,96 @@
+import cv2
+import numpy as np
+import pytest
+from conftest import fails
+from skimage.measure import label
+
+from layouts import find_dataset
+from metrics import evaluate
+from synthetic import local_snr, main, ring, scene
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [scene(0, i, 128) for i in range(240, 340)]  # the default set's test list
+
+
+def test_same_seed_same_bytes(tmp_path):
+    for root in ("one", "two"):
+        main(["--data-root", root, "--train", "3", "--test", "2", "--seed", "4"])
+    main(["--data-root", "three", "--train", "3", "--test", "2", "--seed", "5"])
+    one = tmp_path / "one"
+    files = [p.relative_to(one) for p in one.glob("**/*") if p.is_file()]
+    assert len(files) == 5 + 5 + 2 + 1
+    same = [(one / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files]
+    assert all(same)
+    first = "Synthetic-SIRST/images/000000.png"
+    assert (one / first).read_bytes() != (tmp_path / "three" / first).read_bytes()
+
+
+def test_it_is_a_data_set_in_dnanet_s_layout():
+    main(["--train", "3", "--test", "2"])
+    data = find_dataset("Synthetic-SIRST")
+    assert [len(data.lists[k]) for k in ("train", "test")] == [3, 2]
+    assert not any(data.problems.values())
+
+
+def test_targets_are_as_promised(scenes):
+    counts, areas, snrs = [], [], []
+    for image, mask in scenes:
+        labels = label(mask, connectivity=2)
+        counts.append(labels.max())
+        for k in range(1, labels.max() + 1):
+            areas.append(int((labels == k).sum()))
+            snrs.append(local_snr(image, labels == k))
+    assert min(counts) >= 1 and max(counts) == 4
+    assert min(areas) >= 2 and max(areas) <= 80 and np.median(areas) < 30
+    assert min(snrs) >= 1.5 and max(snrs) <= 10
+    assert min(snrs) < 2.5 and max(snrs) > 9
+
+
+def test_some_targets_are_dimmer_than_the_clutter(scenes):
+    dimmer = [image[mask > 0].max() < image[mask == 0].max() for image, mask in scenes]
+    assert np.mean(dimmer) > 0.3
+
+
+def test_a_top_hat_filter_does_not_solve_it(scenes):
+    """The best kernel at the best threshold, both chosen on the test images themselves."""
+    best = 0.0
+    for size in (3, 5, 7, 9, 11, 15):
+        for shape in (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE):
+            kernel = cv2.getStructuringElement(shape, (size, size))
+            found = [(cv2.morphologyEx(i, cv2.MORPH_TOPHAT, kernel), m) for i, m in scenes]
+            for t in range(4, 120, 4):
+                pairs = [((hat >= t).astype(np.uint8) * 255, mask) for hat, mask in found]
+                tp, union = (sum(int(op(p > 0, m > 0).sum()) for p, m in pairs)
+                             for op in (np.logical_and, np.logical_or))  # fmt: skip
+                best = max(best, tp / max(union, 1))
+    assert 0.05 < best < 0.40
+
+
+def test_local_snr_by_hand():
+    """A ring of grey 10 and 20 in turn has mean 15 and deviation 5; a target of 40 stands 5 above."""
+    image = np.indices((30, 30)).sum(0) % 2 * 10.0 + 10
+    mask = np.zeros((30, 30), np.uint8)
+    mask[15, 14:16] = 255
+    image[15, 14:16] = 40
+    assert local_snr(image, mask) == pytest.approx(5, abs=0.01)
+    around = ring(mask > 0)
+    assert around.sum() == 15 * 16 - 5 * 6 and not around[13:18, 12:18].any()
+
+
+def test_masks_are_exact(scenes):
+    """A perfect prediction scores 1: masks are 0/255, and no two targets touch."""
+    pairs = [(mask, mask) for _, mask in scenes]
+    assert evaluate(pairs)["iou"] == 1.0
+    assert {int(v) for _, mask in scenes for v in np.unique(mask)} == {0, 255}
+
+
+def test_a_finished_set_is_kept_and_another_is_not_overwritten(capsys):
+    argv = ["--train", "2", "--test", "1"]
+    main(argv)
+    main(argv)
+    assert "is there already" in capsys.readouterr().out
+    assert "--force" in fails(main, *argv, "--seed", "1", capsys=capsys)
+    main([*argv, "--seed", "1", "--force"])
+    assert "--size" in fails(main, "--size", "8", capsys=capsys)

@@ -1,0 +1,352 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import fails, make_set, write
+from tensorboardX import proto
+
+import train as train_module
+from augmentation import TrainingSet
+from net import WeightsError, load_weights, read_checkpoint
+from recipes import averaged, learning_rate, parse
+from train import main
+
+REPOSITORY = Path(__file__).parent.parent
+# 6 training images in batches of 2: 3 steps an epoch.
+TINY = ["--dataset", "tiny", "--width", "4", "--crop", "32", "--batch-size", "2", "--lr", "1e-3"]
+TINY += ["--workers", "0", "--device", "cpu"]
+RUN = Path("runs/tiny/x")
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path) -> Path:
+    return make_set(tmp_path / "data" / "tiny", names="abcdefgh", train=6)
+
+
+def run(*argv, folder="x"):
+    return main([*TINY, "--run-name", folder, *map(str, argv)])
+
+
+def weights(folder: Path | str, name="last.pt") -> dict[str, torch.Tensor]:
+    return read_checkpoint(Path(folder) / name)["state_dict"]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
+
+
+def start(*argv, **options) -> subprocess.Popen:
+    command = [sys.executable, str(REPOSITORY / "train.py"), *TINY, *map(str, argv)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, **pipes, **options)
+
+
+def test_a_run_leaves_all_that_it_promises():
+    assert run("--epochs", 2, "--eval-every", 1) == 0
+    config = json.loads((RUN / "config.json").read_text())
+    assert config["args"]["crop"] == 32 and config["environment"]["torch"] == torch.__version__
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert [h["epoch"] for h in metrics["history"]] == [1, 2]
+    assert set(metrics["final"]["tiny"]) >= {"iou", "niou", "pd", "fa"}
+    assert metrics["selected_on"] == "nothing"
+    assert (
+        "step 6 of 6" not in (RUN / "log.txt").read_text()
+        and "epoch 2.0" in (RUN / "log.txt").read_text()
+    )
+    assert list(RUN.glob("events*")) and not (RUN / "best.pt").exists()
+    model = load_weights(RUN / "last.pt", width=4)
+    assert model.info["epoch"] == 2 and model.info["selected_on"] == "nothing"
+    assert model.info["figures"] == metrics["final"]
+
+
+def test_normalisation_is_that_of_the_training_images_and_travels():
+    run("--epochs", 1)
+    model = load_weights(RUN / "last.pt")
+    from conftest import picture
+
+    pixels = np.concatenate([picture(i).ravel() for i in range(6)]).astype(float)
+    assert model.mean.tolist() == pytest.approx([pixels.mean()] * 3, rel=1e-6)
+    assert model.std.tolist() == pytest.approx([pixels.std()] * 3, rel=1e-6)
+
+
+def test_the_loss_falls_and_the_target_is_found():
+    """108 steps on six images of the same target: enough to find it in the other two."""
+    run("--epochs", 36, "--lr", 1e-2, "--ema", 0.9, "--eval-every", 6)
+    history = json.loads((RUN / "metrics.json").read_text())["history"]
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["figures"]["tiny"]["pd"] == 1.0
+    assert history[-1]["figures"]["tiny"]["iou"] > 0.5
+
+
+def test_same_seed_same_weights_and_another_seed_others():
+    run("--epochs", 2, folder="a")
+    run("--epochs", 2, "--workers", 2, folder="b")
+    run("--epochs", 2, "--seed", 1, folder="c")
+    a, b, c = (weights(f"runs/tiny/{name}") for name in "abc")
+    assert equal(a, b) and not equal(a, c)
+
+
+# --- interruption ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [[], ["--recipe", "authors", "--batch-size", 2]])
+def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
+    """Stopped by the clock after every step, and resumed until it is done."""
+    if recipe:  # its whole images of 224 to 352 px are slow: small ones do here
+        monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))
+    run("--epochs", 2, "--eval-every", 1, *recipe, folder="whole")
+    run("--epochs", 2, "--eval-every", 1, "--max-minutes", 0, *recipe)
+    stops = 0
+    while read_checkpoint(RUN / "last.pt")["info"]["step"] < 6:
+        assert main(["--dataset", "tiny", "--resume", str(RUN), "--max-minutes", "0"]) == 0
+        stops += 1
+    assert stops == 5
+    whole, parts = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
+    assert equal(whole["state_dict"], parts["state_dict"])
+    assert equal(whole["training"]["model"], parts["training"]["model"])
+    assert whole["training"]["history"] == parts["training"]["history"]
+    logs = [logged(folder) for folder in ("runs/tiny/whole", RUN)]
+    assert logs[0] == logs[1] and len(logs[0]) == 6
+
+
+def logged(folder) -> dict[int, float]:
+    """The mask losses in a run's TensorBoard files by step, each once."""
+    values = {}
+    for path in sorted(Path(folder).glob("events*"), key=lambda p: p.stat().st_mtime_ns):
+        raw = path.read_bytes()
+        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
+            size = int.from_bytes(raw[:8], "little")
+            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
+            raw = raw[16 + size :]
+            for value in event.summary.value:
+                if value.tag == "loss/mask":
+                    assert event.step not in values
+                    values[event.step] = value.simple_value
+    return values
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_leave(number):
+    process = start("--epochs", 5000, "--run-name", "x", "--workers", 2)
+    deadline = time.monotonic() + 120
+    while not (RUN / "log.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out
+    assert "--resume runs/tiny/x" in out and "Traceback" not in out
+    assert read_checkpoint(RUN / "last.pt")["info"]["step"] > 0
+
+
+def test_resume_takes_the_newest_run_and_its_arguments(capsys):
+    run("--epochs", 1, "--max-minutes", 0, folder="old")
+    run("--epochs", 1, "--max-minutes", 0, "--seed", 3, folder="new")
+    main(["--dataset", "tiny", "--resume"])
+    assert read_checkpoint("runs/tiny/new/last.pt")["info"]["step"] == 3
+    assert read_checkpoint("runs/tiny/old/last.pt")["info"]["step"] == 1
+    capsys.readouterr()
+    main(["--dataset", "tiny", "--resume"])
+    assert "finished already, 3 steps" in capsys.readouterr().out
+
+
+def test_resume_refuses_what_would_change_the_result(capsys, data):
+    run("--epochs", 1, "--max-minutes", 0)
+    for flag, value in (("width", 8), ("lr", 0.5), ("recipe", "authors"), ("batch-size", 3)):
+        argv = ["--dataset", "tiny", "--resume", str(RUN), f"--{flag}", str(value)]
+        message = fails(main, *argv, capsys=capsys)
+        assert f"--{flag}" in message and str(value) in message
+    write(data / "50_50/train.txt", "a\nb\n")
+    assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+
+
+def test_resume_without_a_run(capsys):
+    assert "no run to resume" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    torch.save({"state_dict": {}}, "weights.pt")
+    argv = ["--dataset", "tiny", "--resume", "weights.pt"]
+    assert "weights only" in fails(main, *argv, capsys=capsys)
+
+
+def test_a_run_is_not_overwritten(capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    assert "--resume" in fails(main, *TINY, "--run-name", "x", capsys=capsys)
+
+
+def test_a_failing_write_keeps_the_last_checkpoint(monkeypatch, capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    before = (RUN / "last.pt").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device", str(RUN / "last.pt"))
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    assert "last.pt: No space left on device" in message
+    assert (RUN / "last.pt").read_bytes() == before and not list(RUN.glob("*.tmp"))
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_names(monkeypatch, capsys):
+    run("--epochs", 2, "--max-minutes", 0)
+    before = (RUN / "last.pt").read_bytes()
+    real = TrainingSet.__getitem__
+
+    def poisoned(self, position):
+        image, maps = real(self, position)
+        return (image * float("nan") if position == 6 else image), maps
+
+    monkeypatch.setattr(TrainingSet, "__getitem__", poisoned)
+    message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    first, second = (TrainingSet([Names()], 2, 0).index(p) for p in (6, 7))
+    assert "loss is not finite in step 4" in message
+    assert f"{'abcdef'[first]}, {'abcdef'[second]}." in message
+    assert (RUN / "last.pt").read_bytes() == before
+
+
+class Names:
+    def __len__(self):
+        return 6
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(monkeypatch, capsys):
+    real = train_module.map_loss
+
+    def poisoned(logits, target):
+        value = real(logits, target)
+        return value + (logits * 0).sum().abs().sqrt()  # finite, its gradient is not
+
+    monkeypatch.setattr(train_module, "map_loss", poisoned)
+    message = fails(main, *TINY, "--run-name", "x", "--epochs", "1", capsys=capsys)
+    assert "gradient is not finite in step 1" in message and not (RUN / "last.pt").exists()
+
+
+def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
+    write(data / "images/a.png", "text")
+    (data / "masks/b.png").unlink()
+    write(data / "50_50/test.txt", "g\nghost\n")
+    message = fails(main, *TINY, "--run-name", "x", capsys=capsys)
+    assert all(name in message for name in ("a.png", "b.png", "ghost"))
+    assert not RUN.exists()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--crop", "16"], "--crop: found 16, expected 32"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--lr", "nan"], "--lr"),
+        (["--device", "cuda"], "no CUDA device"),
+    ],
+)
+def test_bad_arguments(argv, message, capsys):
+    if argv[0] == "--device" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    assert message in fails(main, *TINY, *argv, capsys=capsys)
+
+
+def test_weights_error_is_caught():
+    assert issubclass(WeightsError, Exception)
+
+
+# --- the model that is kept ------------------------------------------------------------------------
+
+
+def test_select_test_keeps_and_marks_the_best_epoch():
+    run("--epochs", 4, "--lr", 1e-2, "--eval-every", 1, "--select", "test")
+    best, last = read_checkpoint(RUN / "best.pt"), read_checkpoint(RUN / "last.pt")
+    assert best["info"]["selected_on"] == "the test list" and last["info"]["selected_on"] == "nothing"
+    history = json.loads((RUN / "metrics.json").read_text())["history"]
+    ious = [h["figures"]["tiny"]["iou"] for h in history]
+    assert best["info"]["epoch"] == history[int(np.argmax(ious))]["epoch"]
+    run("--epochs", 4, "--lr", 1e-2, "--eval-every", 0, folder="unwatched")
+    assert equal(weights("runs/tiny/unwatched"), last["state_dict"])  # watching changes nothing
+
+
+def test_moving_average_by_hand():
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = averaged(model, 0.5)
+    values = []
+    for value in (1.0, 2.0, 4.0):
+        torch.nn.init.constant_(model.weight, value)
+        ema.update_parameters(model)
+        values.append(ema.module.weight.item())
+    # the first is copied; then decay min(0.5, (1 + n) / (10 + n)) for n = 1, 2
+    second = 1 + (1 - 2 / 11) * (2 - 1)
+    assert values == pytest.approx([1, second, second + (1 - 3 / 12) * (4 - second)])
+
+
+def test_learning_rates_by_hand():
+    args, _ = parse(["--dataset", "x", "--lr", "1", "--warmup", "0.2"])
+    rates = [learning_rate(step, 10, args) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0] and rates[6] == pytest.approx(0.5)
+    assert rates[9] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 8)))
+    args, _ = parse(["--dataset", "x", "--recipe", "authors"])
+    rates = [learning_rate(step, 9, args) for step in range(9)]
+    assert rates == pytest.approx([0.05 * k / 5 for k in (1, 2, 3, 4, 5, 4, 3, 2, 1)])
+
+
+def test_recipes():
+    args, _ = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
+    assert (args.optimizer, args.lr, args.weight_decay, args.batch_size) == ("sgd", 0.05, 5e-4, 16)
+    assert (args.epochs, args.augment, args.ema) == (3, "authors", 0.0)
+    assert parse(["--dataset", "x", "--recipe", "authors"])[0].epochs == 1500
+    optimizer = train_module.make_optimizer(torch.nn.Linear(1, 1), args)
+    assert optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9
+
+
+def test_joint_training(data, tmp_path):
+    make_set(tmp_path / "data" / "other", names="uvw", train=1, shape=(50, 60))
+    argv = [*TINY, "--run-name", "j", "--epochs", "1"]
+    argv[1:2] = ["tiny", "other"]
+    assert main(argv) == 0
+    info = read_checkpoint("runs/tiny+other/j/last.pt")["info"]
+    assert set(info["figures"]) == {"tiny", "other"} and info["steps"] == 4
+
+
+# --- several processes -----------------------------------------------------------------------------
+
+
+def test_two_processes_count_and_train_as_one(tmp_path):
+    argv = ["--epochs", "1", "--eval-every", "1", "--lr", "1e-4"]
+    run(*argv, folder="one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    command += ["29517", str(REPOSITORY / "train.py"), *TINY, "--run-name", "two", *argv]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads(Path(f"runs/tiny/{f}/metrics.json").read_text()) for f in ("one", "two"))
+    for key in ("images", "targets"):
+        assert one["final"]["tiny"][key] == two["final"]["tiny"][key] == 2
+    assert done.stdout.count("epoch 1.0 step 3") == 1  # one process speaks
+
+
+def test_evaluation_counts_do_not_depend_on_the_processes(data):
+    """The test list evaluated whole, and in 3 parts as 3 processes would: the same figures."""
+    from collections import Counter
+
+    from dataset import Frames
+    from inference import infer
+    from layouts import find_dataset
+    from metrics import count_standard
+
+    write(data / "50_50/test.txt", "".join(f"{n}\n" for n in "abcdefgh"))
+    run("--epochs", 4, "--lr", 1e-2)
+    model, frames = load_weights(RUN / "last.pt"), Frames(find_dataset("tiny"), "test")
+
+    def counts(part):
+        total = Counter()
+        for _, pred, planes in infer(model, frames, part=part):
+            total.update(count_standard(pred, planes[..., -1]))
+        return total
+
+    parts = [counts(slice(rank, None, 3)) for rank in range(3)]
+    assert sum(parts, Counter()) == counts(slice(None)) and parts[2]["images"] == 2

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, make_set, picture, target_mask, write
+
+import eval as evaluation
+import utils
+from visualization import CAPTION, COLOURS, draw_outcome, main, outcome, panel
+
+GREEN, RED, YELLOW = (COLOURS[kind] for kind in ("hit", "miss", "false alarm"))
+
+
+@pytest.fixture
+def results(data, tmp_path) -> Path:
+    """data/tiny decoupled, its maps: image c found, image d missed with a false alarm."""
+    utils.main(["--dataset", "tiny"])
+    write(tmp_path / "results/tiny/c.png", target_mask())
+    wrong = np.zeros((40, 48), np.uint8)
+    wrong[30:32, 40:42] = 200
+    write(tmp_path / "results/tiny/d.png", wrong)
+    return tmp_path / "results/tiny"
+
+
+def colours(path) -> set:
+    """The outcome colours in a panel, its legend left out."""
+    pixels = cv2.imread(str(path))[:-CAPTION, :, ::-1].reshape(-1, 3)
+    return {colour for colour in (GREEN, RED, YELLOW) if (pixels == colour).all(1).sum() > 20}
+
+
+def test_panels_montage_and_curves(results, capsys):
+    evaluation.main(["--dataset", "tiny"])
+    main(["--dataset", "tiny"])
+    assert colours(results / "figures/c.png") == {GREEN}
+    assert colours(results / "figures/d.png") == {RED, YELLOW}
+    for name in ("montage", "roc", "precision_recall", "pd_fa"):
+        assert cv2.imread(str(results / f"{name}.png")).std() > 5, name
+    assert "no training curves" in capsys.readouterr().out
+
+
+def test_training_curves_come_from_the_run_of_the_weights(results, tmp_path):
+    history = [
+        {"epoch": e, "figures": {"tiny": {"iou": e / 4, "niou": e / 5, "pd": None}}} for e in (1, 2)
+    ]
+    write(tmp_path / "runs/tiny/x/metrics.json", json.dumps({"history": history}))
+    write(results / "about.json", json.dumps({"weights": "runs/tiny/x/last.pt"}))
+    evaluation.main(["--dataset", "tiny"])
+    main(["--dataset", "tiny"])
+    assert cv2.imread(str(results / "training.png")).std() > 5
+
+
+def test_outcome_by_component():
+    mask, pred = target_mask(), np.zeros((40, 48), np.uint8)
+    assert [kind for kind, _ in outcome(pred, mask)] == ["miss"]
+    pred[11:13, 13:15] = 255
+    pred[30, 30] = 128
+    found = outcome(pred, mask)
+    assert [kind for kind, _ in found] == ["hit", "false alarm"]
+    assert (found[0][1] == (pred == 255)).all() and found[1][1].sum() == 1
+
+
+def test_a_single_pixel_is_visible():
+    """One pixel in 388x456 is tinted, and framed in at least 2 px lines."""
+    image = np.full((388, 456, 3), 100, np.uint8)
+    region = np.zeros((388, 456), bool)
+    region[200, 300] = True
+    picture = draw_outcome(image, [("miss", region)], 320 / 456)
+    assert (picture == RED).all(2).sum() >= 30
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (1, 1), (7, 400), (388, 456), (128, 128)])
+def test_panels_of_any_shape(shape):
+    image = np.repeat(picture(0, shape)[..., None], 3, 2)
+    empty = np.zeros(shape, np.uint8)
+    drawn = panel("x", [image, empty, empty, empty, empty], empty, empty)
+    assert drawn.dtype == np.uint8 and drawn.ndim == 3
+
+
+def test_missing_stages_name_the_next_command(data, results, tmp_path, capsys):
+    main(["--dataset", "tiny"])
+    assert "type python eval.py --dataset tiny" in capsys.readouterr().out
+    (results / "c.png").unlink()
+    assert "c.png: missing" in fails(main, "--dataset", "tiny", capsys=capsys)
+    (data / "maps.json").unlink()
+    assert "python utils.py --dataset tiny" in fails(main, "--dataset", "tiny", capsys=capsys)
+    make_set(tmp_path / "data/other")
+    assert "python test.py --dataset other" in fails(main, "--dataset", "other", capsys=capsys)
