@@ -47,6 +47,13 @@ class Processes:
         dist.all_reduce(together, dist.ReduceOp.MAX)
         return bool(together)
 
+    def share(self, model: torch.nn.Module) -> None:
+        """Gives all processes the first one's weights and batch-norm statistics. Outside CUDA the
+        statistics are each process's own, since SyncBatchNorm exists there alone."""
+        if self.world > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()

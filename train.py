@@ -61,6 +61,7 @@ def evaluate(model: iSmallNet, lists: list[Frames], args, processes: Processes) 
     """Standard figures of each data set's test list; the processes share the images, and the
     counts are integers, so the figures do not depend on how many there are."""
     figures = {}
+    processes.share(model)
     for name, frames in zip(args.dataset, lists):
         counts = Counter()
         size = args.batch_size if processes.device.type == "cuda" else 1
