@@ -1,5 +1,6 @@
 """What all command lines share: errors, progress bars, and files that are whole or not there."""
 
+import argparse
 import contextlib
 import functools
 import json
@@ -69,7 +70,14 @@ def write_json(path: Path, content) -> None:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
-def progress(items: Iterable, label: str, total: int, unit: str = "image") -> tqdm:
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that are values; where there is none, the help says what happens."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def progress(items: Iterable, label: str, total: int, unit: str = "image", leave: bool = True) -> tqdm:
     """A progress bar on standard error; in a log file it moves every 20 seconds only."""
     pace = 0.1 if sys.stderr.isatty() else 20.0
     return tqdm(
@@ -78,6 +86,7 @@ def progress(items: Iterable, label: str, total: int, unit: str = "image") -> tq
         total=total,
         unit=unit,
         mininterval=pace,
+        leave=leave,
         dynamic_ncols=True,
         disable=os.environ.get("RANK", "0") != "0",  # of several processes one speaks
     )

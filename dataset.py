@@ -177,11 +177,13 @@ class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
     `frames[i]` is (image, planes): HxWx3 in 0-255 units, and HxWxP uint8: the mask alone, or
-    (interior, boundary, mask) where maps is given.
+    (interior, boundary, mask) after `add_maps`.
 
     Args:
         data, split: the data set and "train" or "test".
-        maps: the folder of the label maps, for training.
+        threshold: mask values from here up are target.
+        value_range: as in `read_image`.
+        memory: bytes that may be kept; a quarter of the machine's by default.
 
     Raises:
         DataError: names every entry and file of the list that cannot be used.
@@ -191,13 +193,13 @@ class Frames:
         self,
         data: DatasetFolder,
         split: str,
-        maps: Path | None = None,
         threshold: int = MASK_THRESHOLD,
         value_range: tuple[float, float] | None = None,
         memory: float | None = None,
     ):
         self.samples = data.samples(split)
-        self.maps, self.threshold, self.value_range = maps, threshold, value_range
+        self.threshold, self.value_range = threshold, value_range
+        self.maps: Path | None = None
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
         self.cache: list[tuple[np.ndarray, np.ndarray]] | None = []
@@ -235,6 +237,17 @@ class Frames:
         planes = read_maps(self.maps, sample, shape) if self.maps else []
         return image, np.dstack([*planes, read_mask(sample, shape, self.threshold)])
 
+    def add_maps(self, folder: Path) -> None:
+        """Adds the label maps that `utils.py` wrote to a folder, for training.
+
+        Raises:
+            DataError: names all that are missing or spoilt.
+        """
+        self.maps = folder
+        for i, sample in enumerate(self.samples if self.cache is not None else []):
+            image, mask = self.cache[i]
+            self.cache[i] = image, np.dstack([*read_maps(folder, sample, self.shapes[i]), mask])
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -271,8 +284,11 @@ def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, .
 # --- what the command lines share ----------------------------------------------------------------
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, maps: bool = False) -> None:
-    """The arguments that every stage has, under the same names."""
+def add_data_arguments(
+    parser: argparse.ArgumentParser, images: bool = True, maps: bool = False
+) -> None:
+    """The arguments of all stages that name a data set, of those that read its images, and of those
+    that read or write its label maps, under the same names everywhere."""
     add = parser.add_argument
     add("--dataset", nargs="+", required=True, metavar="NAME", help="folders below --data-root")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
@@ -290,13 +306,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, maps: bool = False) -> N
         metavar="GREY",
         help="mask values from here up are target, 1-255",
     )
-    add(
-        "--range",
-        nargs=2,
-        type=float,
-        metavar=("MIN", "MAX"),
-        help="values that become 0 and 255 in images of more than 8 bits; default: each image's own",
-    )
+    if images:
+        add(
+            "--range",
+            nargs=2,
+            type=float,
+            metavar=("MIN", "MAX"),
+            help="values that become 0 and 255 in images of more than 8 bits; default: each one's own",
+        )
     if maps:
         add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
 
@@ -307,8 +324,9 @@ def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
         raise DataError("--split: expected a folder, or a training and a test list")
     if not 1 <= args.mask_threshold <= 255:
         raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
-    if args.range and not args.range[0] < args.range[1]:
-        raise DataError(f"--range: found {args.range[0]:g} {args.range[1]:g}, expected MIN < MAX")
+    low, high = getattr(args, "range", None) or (0, 1)
+    if not low < high:
+        raise DataError(f"--range: found {low:g} {high:g}, expected MIN < MAX")
     found = []
     for name in dict.fromkeys(args.dataset):
         data = find_dataset(name, args.data_root, args.split)

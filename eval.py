@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cli import DataError, atomic_write, command, in_processes, progress, write_json
+from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress, write_json
 from dataset import (
     add_data_arguments,
     complaint,
@@ -152,9 +152,9 @@ def chosen_on_test(maps: Path) -> bool:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser)
+    add_data_arguments(parser, images=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
     add("--maps", metavar="DIR", help="folder of the maps X.png; default: RESULTS/NAME")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cli import DataError
+from cli import DataError, HelpFormatter
 from dataset import add_data_arguments
 from net import WIDTH, read_checkpoint
 from utils import METHODS
@@ -39,10 +39,19 @@ RECIPES = {
 }
 
 
+LIMITS = {
+    **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
+    **dict.fromkeys(("seed", "lr", "weight_decay", "clip", "workers"), (0, math.inf)),
+    **dict.fromkeys(("eval_every", "save_every"), (0, math.inf)),
+    **dict.fromkeys(("target_share", "brightness", "contrast"), (0, 1)),
+    **{"crop": (32, math.inf), "ema": (0, 0.99999), "warmup": (0, 0.9)},
+}
+
+
 def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Training: a data set -> weights, in RUNS/NAME/RUN/.",
+        formatter_class=HelpFormatter,
     )
     add_data_arguments(parser, maps=True)
     add = parser.add_argument
@@ -98,18 +107,16 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
     recipe.add_argument("--recipe", choices=list(RECIPES), default="default")
     parser = build_parser(recipe.parse_known_args(argv)[0].recipe)
     args = parser.parse_args(argv)
+    args.dataset = list(dict.fromkeys(args.dataset))
     bare = build_parser()
     for action in bare._actions:
         action.default = argparse.SUPPRESS
     bare._defaults.clear()
-    limits = {
-        "width": 1, "epochs": 1, "batch_size": 1, "crop": 32, "scale_jitter": 1, "lr": 0, "ema": 0,
-        "clip": 0, "workers": 0, "eval_every": 0, "save_every": 0,
-    }  # fmt: skip
-    for name, least in limits.items():
-        if not getattr(args, name) >= least:
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(args, name) <= most:
             flag = name.replace("_", "-")
-            raise DataError(f"--{flag}: found {getattr(args, name)}, expected {least} or more")
+            expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
+            raise DataError(f"--{flag}: found {getattr(args, name)}, expected {expected}")
     return args, set(vars(bare.parse_args(argv)))
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from skimage.filters import gaussian
 
-from cli import DataError, atomic_write, command, progress, write_json
+from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
 
 SNR_RANGE = (1.5, 10.0)
 AREA_RANGE = (2, 80)  # px
@@ -157,7 +157,7 @@ def make(folder: Path, seed: int, train: int, test: int, side: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")

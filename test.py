@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from cli import DataError, atomic_write, command, progress, write_json
+from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
 from dataset import Frames, add_data_arguments, open_datasets
 from inference import infer, pick_device
 from layouts import DatasetFolder
@@ -71,7 +71,7 @@ def predict_dataset(
     model: iSmallNet, data: DatasetFolder, folder: Path, args: argparse.Namespace
 ) -> dict[str, float | int | None]:
     """Writes the maps and images.csv of a test list; returns its standard figures."""
-    frames = Frames(data, "test", None, args.mask_threshold, args.range)
+    frames = Frames(data, "test", args.mask_threshold, args.range)
     total, rows = Counter(), []
     bar = progress((), f"{data.name} test", len(frames))
     for i, pred, planes in infer(model, frames, args.batch_size, args.amp, args.resize):
@@ -96,7 +96,7 @@ def predict_dataset(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_data_arguments(parser)
     add = parser.add_argument

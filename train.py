@@ -35,7 +35,7 @@ from cli import DataError, atomic_write, command, progress, write_json
 from dataset import Frames, maps_folder, mean_and_std, open_datasets
 from inference import autocast, infer, predict
 from layouts import DatasetFolder
-from metrics import NAMES, count_standard, figures_standard, quantise, shown
+from metrics import count_standard, figures_standard, quantise, summary
 from net import WeightsError, iSmallNet, map_loss
 from processes import Interruption, Processes, environment, quiet_worker
 from recipes import averaged, learning_rate, make_optimizer, parse, resumed
@@ -66,16 +66,14 @@ def evaluate(model: iSmallNet, lists: list[Frames], args, processes: Processes) 
         counts = Counter()
         size = args.batch_size if processes.device.type == "cuda" else 1
         part = slice(processes.rank, None, processes.world)
+        shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
         for _, pred, planes in infer(model, frames, size, args.amp, part=part):
+            shown.update()
             counts.update(count_standard(pred, planes[..., -1]))
+        shown.close()
         total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
         figures[name] = figures_standard(total)
     return figures
-
-
-def summary(figures: dict) -> str:
-    """IoU 71.23 nIoU 70.10 Pd 95.06 Fa·1e6 12.10, as people read it."""
-    return " ".join(f"{NAMES[k]} {shown(k, figures[k])}" for k in ("iou", "niou", "pd", "fa"))
 
 
 def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:
@@ -103,17 +101,9 @@ class Training:
     ):
         self.args, self.processes, self.test, self.folder = args, processes, test, folder
         device = processes.device
-        self.samples = TrainingSet(
-            train,
-            args.batch_size,
-            args.seed,
-            args.augment,
-            args.crop,
-            args.target_share,
-            args.scale_jitter,
-            args.brightness,
-            args.contrast,
-        )
+        keys = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter")
+        keys += ("brightness", "contrast")
+        self.samples = TrainingSet(train, **{key: getattr(args, key) for key in keys})
         torch.manual_seed(args.seed)
         model = iSmallNet(args.width)
         mean, std = mean_and_std(train)
@@ -145,6 +135,7 @@ class Training:
 
     def info(self, selected_on: str = "nothing") -> dict:
         """What a weights file says of itself; plain values only."""
+        current = self.history[-1] if self.history else None
         return {
             "dataset": list(self.args.dataset),
             "recipe": self.args.recipe,
@@ -154,7 +145,7 @@ class Training:
             "steps": self.steps,
             "epoch": self.epoch,
             "selected_on": selected_on,
-            "figures": self.history[-1]["figures"] if self.history else {},
+            "figures": current["figures"] if current and current["step"] == self.step else {},
             "args": vars(self.args),
             "environment": self.environment,
         }
@@ -324,11 +315,13 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
         if processes.rank:  # one process speaks for all
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         data = open_datasets(args)
+        train, test = read_lists(data, args)
         if processes.rank == 0:
             for one in data:
                 print(decouple_dataset(one, args.maps_root, args.labels, args.mask_threshold))
         processes.barrier()
-        train, test = read_lists(data, args)
+        for one, frames in zip(data, train):
+            frames.add_maps(maps_folder(one, args.maps_root))
         training = Training(args, processes, train, test, folder)
         if checkpoint:
             training.restore(checkpoint)
@@ -385,9 +378,8 @@ def read_lists(data: list[DatasetFolder], args) -> tuple[list[Frames], list[Fram
     lists, problems = [], []
     for split in ("train", "test"):
         for one in data:
-            maps = maps_folder(one, args.maps_root) if split == "train" else None
             try:
-                lists.append(Frames(one, split, maps, args.mask_threshold, args.range))
+                lists.append(Frames(one, split, args.mask_threshold, args.range))
             except DataError as error:
                 problems.append(str(error))
     if problems:

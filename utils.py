@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import DataError, atomic_write, command, in_processes, progress
+from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress
 from dataset import (
     MAPS,
     MASK_THRESHOLD,
@@ -184,9 +184,9 @@ def decouple_dataset(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser, maps=True)
+    add_data_arguments(parser, images=False, maps=True)
     add = parser.add_argument
     add("--method", "--labels", choices=METHODS, default="authors", help="published code or formula")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from skimage.measure import label
 
-from cli import DataError, atomic_write, command, in_processes, progress
+from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress
 from dataset import (
     add_data_arguments,
     complaint,
@@ -32,7 +32,7 @@ from dataset import (
     read_mask,
 )
 from layouts import DatasetFolder, Sample
-from metrics import THRESHOLD, components, count_standard, match
+from metrics import PROTOCOLS, THRESHOLD, components, count_standard, match, table
 
 COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
 SIDE = 320  # px of a panel's cell
@@ -243,7 +243,7 @@ def draw_curves(name: str, maps: Path) -> list[str]:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_data_arguments(parser, maps=True)
     add = parser.add_argument
@@ -261,7 +261,11 @@ def main(argv: list[str] | None = None) -> None:
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
         draw_dataset(data, maps, args)
-        print(*draw_curves(data.name, maps), f"figures: {maps}/figures/, {maps}/montage.png", sep="\n")
+        print(*draw_curves(data.name, maps), f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
+        if (maps / "metrics.json").exists():
+            found = json.loads((maps / "metrics.json").read_text())
+            print(table({name: figures for name, figures in found.items() if name in PROTOCOLS}))
+        print(f"open {maps / 'montage.png'}")
 
 
 def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> None:

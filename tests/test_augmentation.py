@@ -14,7 +14,9 @@ def frames(tmp_path) -> Frames:
     root = make_set(tmp_path / "data" / "tiny", shape=(96, 120), names="abcde", train=4)
     found = find_dataset("tiny")
     decouple_dataset(found)
-    return Frames(found, "train", maps=root)
+    frames = Frames(found, "train")
+    frames.add_maps(root)
+    return frames
 
 
 def coloured(frames: Frames) -> Frames:

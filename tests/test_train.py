@@ -235,9 +235,10 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(monkeypatch, ca
 def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
     write(data / "images/a.png", "text")
     (data / "masks/b.png").unlink()
+    write(data / "images/d.png", (data / "images/d.png").read_bytes()[:400])  # its header is whole
     write(data / "50_50/test.txt", "g\nghost\n")
     message = fails(main, *TINY, "--run-name", "x", capsys=capsys)
-    assert all(name in message for name in ("a.png", "b.png", "ghost"))
+    assert all(name in message for name in ("a.png", "b.png", "d.png", "ghost"))
     assert not RUN.exists()
 
 
