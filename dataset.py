@@ -41,6 +41,8 @@ def decode(path: Path) -> np.ndarray:
             picture.load()
         if "16" in rawmode and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
             pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            if pixels is None:
+                raise OSError("damaged")
             return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
         if picture.mode in ("1", "LA", "La"):
             picture = picture.convert("L")
@@ -90,10 +92,12 @@ def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = No
     pixels = decode(Path(path))
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
+    if pixels.dtype.kind == "f":
+        pixels = np.nan_to_num(pixels).clip(0, 65535)
     if pixels.max() <= 1:
-        pixels = (np.nan_to_num(pixels) * 255).astype(np.uint8)
+        pixels = (pixels * 255).astype(np.uint8)
     elif pixels.dtype.kind == "f" and pixels.max() <= 255:
-        pixels = np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
+        pixels = pixels.astype(np.uint8)
     elif pixels.dtype != np.uint8:  # 16 bits: 65535 becomes 255, and no target pixel becomes 0
         pixels = np.maximum(pixels.clip(0, 65535) // 257, pixels > 0).astype(np.uint8)
     if shape is not None and pixels.shape != shape:
@@ -183,7 +187,7 @@ class Frames:
         data, split: the data set and "train" or "test".
         threshold: mask values from here up are target.
         value_range: as in `read_image`.
-        memory: bytes that may be kept; a quarter of the machine's by default.
+        memory: bytes that may be kept; an eighth of the machine's by default.
 
     Raises:
         DataError: names every entry and file of the list that cannot be used.
@@ -261,9 +265,10 @@ def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
 
 
 def memory_budget() -> float:
-    """Bytes that one list may take in memory: a quarter of the machine's."""
+    """Bytes that one list may take in memory: an eighth of the machine's, shared by its processes."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 8 / processes
     except (AttributeError, ValueError, OSError):  # not a POSIX system
         return 2 * 2**30
 
@@ -290,7 +295,8 @@ def add_data_arguments(
     """The arguments of all stages that name a data set, of those that read its images, and of those
     that read or write its label maps, under the same names everywhere."""
     add = parser.add_argument
-    add("--dataset", nargs="+", required=True, metavar="NAME", help="folders below --data-root")
+    name = {"nargs": "+", "required": True, "metavar": "NAME", "type": lambda s: s.rstrip("/")}
+    add("--dataset", **name, help="folders below --data-root")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
     add(
         "--split",

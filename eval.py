@@ -136,8 +136,11 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
         content["selected_on"] = "the test list"
     write_json(output, content)
     write_csv(output.with_name(f"{output.stem}_roc_pr.csv"), points)
-    if not args.no_pd_fa:
-        write_csv(output.with_name(f"{output.stem}_pd_fa.csv"), pd_fa_curve(counts.pd_fa))
+    pd_fa = output.with_name(f"{output.stem}_pd_fa.csv")
+    if args.no_pd_fa:
+        pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
+    else:
+        write_csv(pd_fa, pd_fa_curve(counts.pd_fa))
     return figures
 
 

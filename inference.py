@@ -16,13 +16,17 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device that "auto" or a torch device name stands for.
 
     Raises:
-        DataError: CUDA was asked for and there is none.
+        DataError: there is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DataError(f"--device {name}: this PyTorch finds no CUDA device; take --device cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"--device {name}: not to be had here ({reason}); take --device cpu") from error
+    return device
 
 
 def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:

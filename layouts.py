@@ -4,7 +4,6 @@ A data set is the folder DATA_ROOT/NAME in any of the layouts in use (README, "D
 has to be renamed. `dataset.py` is the door to this file.
 """
 
-import functools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks")
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
+PARTS = ("train", "trainval", "test")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
@@ -74,6 +74,7 @@ def find_dataset(
         DataError: no such data set, no images in it, or no such split. Single bad entries are not
             raised here: they are in `problems`, so that one error can name them all.
     """
+    name = name.rstrip("/")
     root = Path(data_root) / name
     if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
         have = sorted(p.name for p in Path(data_root).glob("*") if p.is_dir())
@@ -82,7 +83,7 @@ def find_dataset(
             "Put the folder there, name another root with --data-root, or make the synthetic set: "
             "python synthetic.py"
         )
-    parts = {part: root / part for part in ("train", "trainval", "test")}
+    parts = {part: root / part for part in PARTS}
     parts = {part: folder for part, folder in parts.items() if image_folder(folder)}
     if plain := image_folder(root):
         images = collect(root, plain, mask_folder(root))
@@ -107,8 +108,8 @@ def find_dataset(
     lists = find_lists(root, name, split)
     if lists is None and not plain:
         for part in parts:
-            entries = [image for image in images if image.part == part]
-            data.lists["test" if part == "test" else "train"] = entries
+            entries = {image.name: image for image in reversed(images) if image.part == part}
+            data.lists["test" if part == "test" else "train"] = [*entries.values()][::-1]
     elif lists is None:
         lists = make_split(data, images)
     if lists is not None:
@@ -117,11 +118,11 @@ def find_dataset(
         for part, path in lists.items():
             data.problems[part] = []
             data.lists[part] = listed(path, index, data, part)
-    inside = functools.cache(lambda folder: folder.resolve())
+    real_root = root.resolve()
     for part, entries in data.lists.items():
         problems = data.problems.setdefault(part, [])
         data.lists[part] = [
-            s for image in entries if (s := checked(image, root, inside(root), problems)) is not None
+            s for image in entries if (s := checked(image, root, real_root, problems)) is not None
         ]
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
@@ -145,20 +146,22 @@ def image_files(folder: Path) -> list[Path]:
     """The image files right in a folder, sorted by name, preferred extension first."""
     if not folder.is_dir():
         return []
-    files = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != "."]
+    files = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS]
+    files = [p for p in files if p.name[0] != "." and p.is_file()]
     return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
 
 
 def image_folder(root: Path) -> Path | None:
-    for folder in (root / name for name in IMAGE_FOLDERS):
-        if any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS))):
-            return folder
-    return None
+    return next((root / name for name in IMAGE_FOLDERS if holds_images(root / name)), None)
 
 
 def mask_folder(root: Path) -> Path:
     folders = [root / name for name in MASK_FOLDERS]
-    return next((f for f in folders if f.is_dir()), folders[0])
+    return next((f for f in folders if holds_images(f)), folders[0])
+
+
+def holds_images(folder: Path) -> bool:
+    return any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS)))
 
 
 def collect(root: Path, folder: Path, masks: Path, top: Path | None = None) -> list[Found]:
@@ -179,7 +182,8 @@ def collect(root: Path, folder: Path, masks: Path, top: Path | None = None) -> l
 def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path] | None:
     """{"train": file, "test": file} of the split asked for or the one that wins; None: no list."""
     if split is not None and len(split) == 2:
-        files = [next((p for p in (root / s, Path(s)) if p.is_file()), None) for s in split]
+        places = [[Path(s)] if ".." in Path(s).parts else [root / s, Path(s)] for s in split]
+        files = [next((p for p in paths if p.is_file()), None) for paths in places]
         if missing := [s for s, file in zip(split, files) if file is None]:
             raise DataError(f"{root}: found no split file {', '.join(missing)}; expected text files")
         return dict(zip(("train", "test"), files))
@@ -195,6 +199,12 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
     if (root / "train.txt").is_file() and (root / "test.txt").is_file():
         return lists_in(root, name)
     candidates = [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name))]
+    strays = [p for f in LIST_FOLDERS for p in (root / f).glob("*.txt") if p.stem.startswith(PARTS)]
+    if strays and not candidates:
+        raise DataError(
+            f"{root}: cannot tell which of {', '.join(shown(p, root) for p in sorted(strays))} are its "
+            "lists; name them: --split TRAIN.txt TEST.txt"
+        )
     return next((c for c in candidates if len(c) == 2), candidates[0] if candidates else None)
 
 
@@ -214,19 +224,22 @@ def lists_in(folder: Path, name: str) -> dict[str, Path]:
 
 def make_split(data: DatasetFolder, images: list[Found]) -> dict[str, Path]:
     """A seeded 50:50 split, written to 50_50/ and announced."""
-    names = sorted(image.name for image in images)
+    names = sorted({image.name for image in images})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
     half = len(names) // 2
+    if not leads_inside(data.root / "50_50", data.root):
+        raise DataError(f"{data.root / '50_50'}: a link that leads out of the data set")
     lists = {}
     for part, chosen in (("train", order[:half]), ("test", order[half:])):
         lists[part] = data.root / "50_50" / f"{part}.txt"
         try:
             with atomic_write(lists[part]) as file:
                 file.write("".join(f"{names[i]}\n" for i in sorted(chosen)).encode())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
             raise DataError(
                 f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
-                f"written there ({error.strerror}); name your lists: --split TRAIN.txt TEST.txt"
+                f"written there ({reason}); name your lists: --split TRAIN.txt TEST.txt"
             ) from error
     data.notes.append(
         f"no list found: made a 50:50 split (seed {SPLIT_SEED}) in {data.root / '50_50'}: "
@@ -270,14 +283,20 @@ def build_index(images: list[Found], root: Path) -> dict[str, list[Found]]:
 
 def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part: str) -> list[Found]:
     """The images that a list names; entries that cannot be used go to the data set's problems."""
-    if path.is_relative_to(data.root) and not path.resolve().is_relative_to(data.root.resolve()):
+    if path.is_relative_to(data.root) and not leads_inside(path, data.root):
         raise DataError(f"{path}: the list is a link that leads out of the data set")
     entries, problems = {}, data.problems[part]
     repeated = 0
     for entry in read_list(path):
         normal = entry.replace("\\", "/")
         outside = ".." in PurePosixPath(normal).parts or normal.startswith("/")
-        images = index.get(normal.removeprefix("./"), [])
+        key = normal.removeprefix("./")
+        images = index.get(key) or index.get(without_extension(key), [])
+        if len(images) > 1:  # in split folders the list says which one it means
+            own = [
+                image for image in images if image.part and (image.part == "test") == (part == "test")
+            ]
+            images = own or images
         folders = {image.path.parent for image in images}
         if outside or PureWindowsPath(entry).drive:
             problems.append(f"{path}: the entry {entry!r} points outside the data set")
@@ -298,10 +317,18 @@ def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part:
     return list(entries.values())
 
 
+def leads_inside(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, is in the folder `root`."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
 def checked(image: Found, root: Path, real_root: Path, problems: list[str]) -> Sample | None:
     """The sample, or None and a problem: a link that leads outside, or no mask."""
     for path in filter(None, (image.path, image.mask)):
-        if not path.resolve().is_relative_to(real_root):
+        if not leads_inside(path, real_root):
             problems.append(f"{path}: a link that leads out of the data set")
             return None
     if image.mask is None and "backgrounds" not in image.path.relative_to(root).parts[:-1]:

@@ -7,8 +7,10 @@ bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation
 
 import os
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -276,6 +278,15 @@ def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed | {"mean": torch.tensor(AUTHORS_MEAN), "std": torch.tensor(AUTHORS_STD)}
 
 
+def numpy_numbers() -> list:
+    """What a pickle needs for NumPy's floats and integers, which many programs leave in their
+    checkpoints (a best IoU, an epoch); they are data, nothing of it can call anything else."""
+    multiarray = sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # NumPy 1 and 2
+    types = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")}
+    return [np.dtype, *types, *((multiarray.scalar, name) for name in names)]
+
+
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """Reads a checkpoint file without executing anything from it.
 
@@ -290,7 +301,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             from safetensors.torch import load_file
 
             return {"state_dict": load_file(path)}
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(numpy_numbers()):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError as error:
         raise WeightsError(f"{path}: needs one more package: pip install safetensors") from error
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
@@ -360,5 +372,5 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
         raise WeightsError(f"{path}: values that are not finite in {bad[0]} ({len(bad)} tensors)")
     model.load_state_dict(state)
     info = checkpoint.get("info")
-    model.info = dict(info) if isinstance(info, dict) else {}
+    model.info = info if isinstance(info, dict) else {}
     return model.eval()

@@ -23,7 +23,7 @@ class Processes:
     def __init__(self, device: str):
         self.rank = int(os.environ.get("RANK", 0))
         self.world = int(os.environ.get("WORLD_SIZE", 1))
-        if self.world > 1 and device == "auto" and torch.cuda.is_available():
+        if self.world > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         self.device = pick_device(device)
         if self.device.type == "cuda" and self.device.index is not None:

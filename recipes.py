@@ -50,6 +50,7 @@ LIMITS = {
 
 def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # --rec would pass by the look at --recipe that comes first
         description="Training: a data set -> weights, in RUNS/NAME/RUN/.",
         formatter_class=HelpFormatter,
     )
@@ -145,9 +146,12 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
         path = found[-1]
     path = path / "last.pt" if path.is_dir() else path
     checkpoint = read_checkpoint(path)
-    if "training" not in checkpoint:
-        raise DataError(f"{path}: holds weights only; expected a last.pt that train.py wrote")
-    kept = argparse.Namespace(**checkpoint["info"]["args"])
+    try:
+        kept = argparse.Namespace(**checkpoint["info"]["args"])
+        if not isinstance(checkpoint["training"]["step"], int):
+            raise TypeError("step")
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: expected a last.pt that train.py wrote, found no {error}") from error
     for name in typed:
         found, asked = getattr(kept, name, None), getattr(args, name)
         if name not in FREE and found != asked:

@@ -185,16 +185,19 @@ def main(argv: list[str] | None = None) -> None:
             found = json.loads(record.read_text())
         except (OSError, ValueError):
             found = None
-        if found != made_from:
+        if found == made_from | {"whole": False}:  # interrupted: it goes on
+            found = None
+        elif found != made_from:
             raise DataError(
                 f"{folder}: there is another data set here (found {found}, expected {made_from}); "
                 "name another folder with --name, or replace it with --force"
             )
-        print(f"{folder}: is there already, seed {args.seed}")
-        return
-    record.unlink(missing_ok=True)
+        if found:
+            print(f"{folder}: is there already, seed {args.seed}")
+            return
+    write_json(record, made_from | {"whole": False})
     make(folder, args.seed, args.train, args.test, args.size)
-    write_json(record, made_from)  # last: it says that the set is whole
+    write_json(record, made_from)
     print(f"{folder}: {args.train} training and {args.test} test images, seed {args.seed}")
 
 

@@ -55,15 +55,16 @@ def describe(path: Path, model: iSmallNet) -> str:
     """One line on where weights come from; what was chosen on the test list is said."""
     info = model.info
     parts = [f"width {model.width}"]
-    if info:
-        parts += [f"trained on {'+'.join(info['dataset'])}", f"recipe {info['recipe']}"]
-        parts += [f"seed {info['seed']}", f"epoch {info['epoch']:.1f}"]
-        if info["step"] < info["steps"]:
-            parts.append(f"unfinished: step {info['step']} of {info['steps']}")
-        if info["selected_on"] != "nothing":
-            parts.append(f"CHOSEN ON {info['selected_on'].upper()}")
-    else:
-        parts.append("the authors' format")
+    if not info:
+        return f"weights {path} (width {model.width}, the authors' format or bare weights)"
+    for key in ("dataset", "recipe", "seed", "epoch"):
+        value = info.get(key, "unknown")
+        value = "+".join(map(str, value)) if isinstance(value, list) else value
+        parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+    if info.get("step") != info.get("steps"):
+        parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
+    if info.get("selected_on", "nothing") != "nothing":
+        parts.append(f"CHOSEN ON {str(info['selected_on']).upper()}")
     return f"weights {path} ({', '.join(parts)})"
 
 
@@ -123,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
         print(describe(path, model))
         device = pick_device(args.device)
         folder = Path(args.results) / data.name
+        (folder / "about.json").unlink(missing_ok=True)  # until all maps are of these weights
         model = model.to(device, memory_format=torch.channels_last)
         figures[data.name] = predict_dataset(model, data, folder, args)
         about = {

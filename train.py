@@ -171,20 +171,24 @@ class Training:
     def restore(self, checkpoint: dict) -> None:
         """Takes up a checkpoint of `save`; from here on, everything is as if it never stopped."""
         training = checkpoint["training"]
-        if training["list"] != self.digest:
+        if training.get("list") != self.digest:
             raise DataError(
                 f"{self.folder}: the training list differs from the one this run began with; start "
                 "another run: leave --resume out"
             )
-        self.model.load_state_dict(training["model"])
-        if self.ema:
-            self.ema.module.load_state_dict(checkpoint["state_dict"])
-            self.ema.n_averaged.fill_(training["averaged"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
-        torch.set_rng_state(training["rng"])
-        for key in ("step", "history", "best", "recent"):
-            setattr(self, key, training[key])
+        try:
+            self.model.load_state_dict(training["model"])
+            if self.ema:
+                self.ema.module.load_state_dict(checkpoint["state_dict"])
+                self.ema.n_averaged.fill_(training["averaged"])
+            self.optimizer.load_state_dict(training["optimizer"])
+            if training["scaler"]:  # none of a run without fp16
+                self.scaler.load_state_dict(training["scaler"])
+            torch.set_rng_state(training["rng"])
+            for key in ("step", "history", "best", "recent"):
+                setattr(self, key, training[key])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise WeightsError(f"{self.folder}: this run's last.pt is damaged ({error})") from error
 
     def batches(self) -> DataLoader:
         """This process's share of each step from here on."""

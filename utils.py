@@ -28,7 +28,7 @@ from dataset import (
     read_mask,
     resized_note,
 )
-from layouts import DatasetFolder, Sample
+from layouts import DatasetFolder, Sample, leads_inside
 
 METHODS = ("authors", "paper")
 
@@ -133,6 +133,12 @@ def decouple_dataset(
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
     folder = maps_folder(data, maps_root)
+    for kind in MAPS:
+        if not maps_root and not leads_inside(folder / kind, folder):
+            raise DataError(
+                f"{folder / kind}: a link that leads out of the data set; remove it, or put the maps "
+                "elsewhere with --maps-root DIR"
+            )
     samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
     problems = [problem for part in data.problems.values() for problem in part]
     try:

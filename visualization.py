@@ -78,7 +78,7 @@ def draw_outcome(image: np.ndarray, regions: list, scale: float) -> np.ndarray:
     tinted = image.copy()
     for kind, region in regions:
         tinted[region] = (0.4 * tinted[region] + 0.6 * np.array(COLOURS[kind])).astype(np.uint8)
-    picture = cell(tinted, (round(w * scale), round(h * scale)))
+    picture = cell(tinted, (max(1, round(w * scale)), max(1, round(h * scale))))
     for kind, region in regions:
         y, x = np.nonzero(region)
         gap = max(3 * scale, 4)
@@ -98,7 +98,7 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
     image = planes[0]
     h, w = image.shape[:2]
     scale = SIDE / max(h, w)
-    size = (round(w * scale), round(h * scale))
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
     worst = sorted(regions, key=lambda r: ("miss", "false alarm", "hit").index(r[0]))
     y, x = np.nonzero(worst[0][1]) if worst else (np.array([h // 2]), np.array([w // 2]))
     top = int(np.clip(y.mean() - ZOOM / 2, 0, max(h - ZOOM, 0)))
@@ -106,7 +106,7 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
     window = (slice(top, top + ZOOM), slice(left, left + ZOOM))
     zh, zw = image[window].shape[:2]
     zoom = min(size[0] / zw, size[1] / zh)
-    zoomed = (round(zw * zoom), round(zh * zoom))
+    zoomed = (max(1, round(zw * zoom)), max(1, round(zh * zoom)))
     cut = [(kind, region[window]) for kind, region in regions if region[window].any()]
     columns = []
     for title, plane in zip(TITLES, [*planes, None]):
@@ -222,21 +222,22 @@ def draw_curves(name: str, maps: Path) -> list[str]:
         at = [int(p["threshold"]) for p in points].index(THRESHOLD)
         fa, pd = [1e6 * p["fa"] for p in points], [p["pd"] for p in points]
         plot(maps / "pd_fa.png", f"{name}: Pd-Fa (targets)", "Fa, 1e-6", "Pd", [(fa, pd, "", at)])
-    except FileNotFoundError:
+    except (OSError, KeyError, ValueError, IndexError):
         notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
     try:
         run = Path(json.loads((maps / "about.json").read_text())["weights"]).parent
         history = json.loads((run / "metrics.json").read_text())["history"]
-    except (OSError, ValueError, KeyError):
-        return [*notes, "no training curves: the maps do not come from a run of train.py"]
-    epochs = [entry["epoch"] for entry in history]
-    lines = []
-    for one in history[0]["figures"]:
+        epochs = [entry["epoch"] for entry in history]
+        losses = [entry["loss"] for entry in history]
+        sets = {one: [h["figures"][one] for h in history] for one in history[0]["figures"]}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return [*notes, "no training curves: found no evaluated run of train.py behind the maps"]
+    lines = [(epochs, losses, "training loss", None)]
+    for one, figures in sets.items():
         for key, title in (("iou", "IoU"), ("niou", "nIoU"), ("pd", "Pd")):
-            values = [h["figures"][one][key] for h in history]
-            values = [float("nan") if v is None else v for v in values]
+            values = [float("nan") if f[key] is None else f[key] for f in figures]
             lines.append((epochs, values, f"{one} {title}", None))
-    plot(maps / "training.png", f"{run.name}: test list, watched", "epoch", "fraction", lines)
+    plot(maps / "training.png", f"{run.name}: loss, and the test list watched", "epoch", "", lines)
     return notes
 
 
@@ -262,9 +263,11 @@ def main(argv: list[str] | None = None) -> None:
             raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
         draw_dataset(data, maps, args)
         print(*draw_curves(data.name, maps), f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
-        if (maps / "metrics.json").exists():
+        try:
             found = json.loads((maps / "metrics.json").read_text())
-            print(table({name: figures for name, figures in found.items() if name in PROTOCOLS}))
+            print(table({name: found[name] for name in PROTOCOLS if name in found}))
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass  # there is a note on that already
         print(f"open {maps / 'montage.png'}")
 
 

@@ -107,6 +107,26 @@ def test_forms_of_masks(tmp_path):
     assert (read_mask_values(tmp_path / "m.png") == on * 200).all()
 
 
+def test_float_masks(tmp_path):
+    values = [[-0.5, 0, 0.4, 1, np.nan]]
+    save(tmp_path / "m.tif", np.array(values, np.float32))
+    assert read_mask_values(tmp_path / "m.tif").tolist() == [[0, 0, 102, 255, 0]]
+    save(tmp_path / "m.tif", np.array([[-3, 0, 127.9, 128, 255]], np.float32))
+    assert read_mask_values(tmp_path / "m.tif").tolist() == [[0, 0, 127, 128, 255]]
+
+
+def test_damaged_16_bit_colour(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write(tmp_path / "c.png", rng.integers(0, 65536, (20, 20, 3)).astype(np.uint16))
+    raw = path.read_bytes()
+    for k in range(0, len(raw), 7):
+        path.write_bytes(raw[:k] + bytes([raw[k] ^ 0x55]) + raw[k + 1 :])
+        try:
+            assert read_image(path).shape[2] == 3
+        except DataError as error:
+            assert "c.png" in str(error)
+
+
 def test_mask_threshold(tmp_path):
     write(tmp_path / "m.png", np.array([[0, 64, 127, 128, 255]], np.uint8))
     sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")

@@ -4,6 +4,7 @@ from conftest import make_set, picture, target_mask, write
 
 from cli import DataError
 from layouts import find_dataset
+from utils import decouple_dataset
 
 
 def names(data, split):
@@ -275,3 +276,70 @@ def test_empty_list_and_binary_list(tmp_path):
     write(root / "50_50/train.txt", b"\x89PNG\xff\x00")
     with pytest.raises(DataError, match="not a text file"):
         find_dataset("s", tmp_path)
+
+
+def test_the_extension_in_a_list_need_not_be_the_file_s(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/train.txt", "a.bmp\nb.PNG\n")
+    assert names(find_dataset("s", tmp_path), "train") == ["a", "b"]
+
+
+def test_lists_of_split_folders_that_repeat_a_name(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        for name in "12":
+            image(root, f"{part}/images", name)
+            mask(root, f"{part}/masks", name)
+        write(root / f"{part}.txt", "1\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
+
+
+def test_lists_that_cannot_be_told_apart_are_not_replaced_by_a_new_split(tmp_path):
+    root = make_set(tmp_path / "s")
+    for file in (root / "50_50").iterdir():
+        file.unlink()
+    for name in ("x", "y"):
+        write(root / f"img_idx/train_{name}.txt", "a\n")
+        write(root / f"img_idx/test_{name}.txt", "b\n")
+    with pytest.raises(DataError, match="--split"):
+        find_dataset("s", tmp_path)
+    assert not list((root / "50_50").iterdir())
+    assert names(find_dataset("s/", tmp_path, ["img_idx/train_y.txt", "img_idx/test_y.txt"]), "test")
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(tmp_path):
+    root = make_set(tmp_path / "data" / "s")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / "interior").symlink_to(outside, target_is_directory=True)
+    with pytest.raises(DataError, match="--maps-root"):
+        decouple_dataset(find_dataset("s", tmp_path / "data"))
+    for file in (root / "50_50").iterdir():
+        file.unlink()
+    (root / "50_50").rmdir()
+    (root / "50_50").symlink_to(outside, target_is_directory=True)
+    with pytest.raises(DataError, match="leads out"):
+        find_dataset("s", tmp_path / "data")
+    assert not list(outside.iterdir())
+
+
+def test_loops_folders_and_twins_among_the_images(tmp_path):
+    root = make_set(tmp_path / "s")
+    (root / "images/c.png").unlink()
+    (root / "images/c.png").symlink_to(root / "images/c.png")  # a loop
+    (root / "images/folder.png").mkdir()
+    write(root / "images/a.jpg", picture())
+    data = find_dataset("s", tmp_path)
+    assert "'c'" in data.problems["test"][0] and names(data, "train") == ["a", "b"]
+    for file in (root / "50_50").iterdir():
+        file.unlink()
+    made = find_dataset("s", tmp_path)
+    assert sorted(names(made, "train") + names(made, "test")) == ["a", "b", "d"]
+
+
+def test_an_empty_mask_folder_does_not_hide_the_filled_one(tmp_path):
+    root = make_set(tmp_path / "s")
+    (root / "masks").rename(root / "mask")
+    (root / "masks").mkdir()
+    assert not find_dataset("s", tmp_path).problems["train"]

@@ -192,6 +192,11 @@ def test_checkpoint_of_another_width():
         load_weights(path, width=8)
 
 
+def test_numpy_numbers_beside_the_weights_are_read():
+    content = {"state_dict": iSmallNet(4).state_dict(), "best": np.float64(0.5), "n": np.int64(3)}
+    assert load_weights(saved(content)).width == 4
+
+
 def test_info_travels():
     path = saved({"state_dict": iSmallNet(4).state_dict(), "info": {"seed": 3}})
     assert load_weights(path).info == {"seed": 3}

@@ -4,6 +4,7 @@ import pytest
 from conftest import fails
 from skimage.measure import label
 
+import synthetic
 from layouts import find_dataset
 from metrics import evaluate
 from synthetic import local_snr, main, ring, scene
@@ -84,6 +85,18 @@ def test_masks_are_exact(scenes):
     pairs = [(mask, mask) for _, mask in scenes]
     assert evaluate(pairs)["iou"] == 1.0
     assert {int(v) for _, mask in scenes for v in np.unique(mask)} == {0, 255}
+
+
+def test_an_interrupted_set_is_finished(tmp_path, monkeypatch, capsys):
+    real = synthetic.scene
+    monkeypatch.setattr(synthetic, "scene", lambda *a: real(*a) if a[1] < 2 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["--train", "3", "--test", "2"])
+    monkeypatch.setattr(synthetic, "scene", real)
+    main(["--train", "3", "--test", "2"])
+    assert len(list((tmp_path / "data/Synthetic-SIRST/images").iterdir())) == 5
+    main(["--train", "3", "--test", "2"])
+    assert "is there already" in capsys.readouterr().out
 
 
 def test_a_finished_set_is_kept_and_another_is_not_overwritten(capsys):

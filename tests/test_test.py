@@ -152,6 +152,13 @@ def test_weights_chosen_on_the_test_list_are_marked(data, tmp_path, capsys):
     assert json.loads(Path("results/tiny/metrics.json").read_text())["selected_on"] == "the test list"
 
 
+@pytest.mark.parametrize("info", [{"a": 1}, {"dataset": None, "epoch": "x"}, "text", {"step": []}])
+def test_odd_information_in_a_checkpoint_does_no_harm(data, info, capsys):
+    torch.save({"state_dict": iSmallNet(4).state_dict(), "info": info}, "odd.pt")
+    main([*TINY, "--weights", "odd.pt"])
+    assert "weights odd.pt (width 4" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_clear_error(data, weights, capsys):
     argv = [*TINY, "--weights", str(weights)]
     assert "width 4, expected width 16" in fails(main, *argv, "--width", 16, capsys=capsys)
@@ -195,6 +202,7 @@ def test_predict_by_hand():
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
-    with pytest.raises(DataError, match="--device cpu"):
-        pick_device("cuda:1")
+    for name in ("cuda:77", "foo", "xpu"):
+        with pytest.raises(DataError, match="--device cpu"):
+            pick_device(name)
     assert not inference.autocast(torch.device("cpu"), "auto")._enabled

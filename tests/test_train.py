@@ -174,7 +174,23 @@ def test_resume_without_a_run(capsys):
     assert "no run to resume" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
     torch.save({"state_dict": {}}, "weights.pt")
     argv = ["--dataset", "tiny", "--resume", "weights.pt"]
-    assert "weights only" in fails(main, *argv, capsys=capsys)
+    assert "expected a last.pt" in fails(main, *argv, capsys=capsys)
+
+
+@pytest.mark.parametrize("part", ["info", "training", "training.model", "training.list"])
+def test_resume_of_a_damaged_run(capsys, part):
+    run("--epochs", 1, "--max-minutes", 0)
+    checkpoint = read_checkpoint(RUN / "last.pt")
+    if "." in part:
+        checkpoint["training"][part.split(".")[1]] = {}
+    else:
+        checkpoint[part] = {}
+    torch.save(checkpoint, RUN / "last.pt")
+    assert "last.pt" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys) or "list" in part
+
+
+def test_flags_are_not_abbreviated(capsys):
+    fails(main, *TINY, "--rec", "authors", capsys=capsys)
 
 
 def test_a_run_is_not_overwritten(capsys):
@@ -248,7 +264,7 @@ def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
         (["--crop", "16"], "--crop: found 16, expected 32"),
         (["--batch-size", "0"], "--batch-size"),
         (["--lr", "nan"], "--lr"),
-        (["--device", "cuda"], "no CUDA device"),
+        (["--device", "cuda"], "--device cuda: not to be had here"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):

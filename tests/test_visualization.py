@@ -42,13 +42,22 @@ def test_panels_montage_and_curves(results, capsys):
 
 def test_training_curves_come_from_the_run_of_the_weights(results, tmp_path):
     history = [
-        {"epoch": e, "figures": {"tiny": {"iou": e / 4, "niou": e / 5, "pd": None}}} for e in (1, 2)
+        {"epoch": e, "loss": 2.0 - e, "figures": {"tiny": {"iou": e / 4, "niou": e / 5, "pd": None}}}
+        for e in (1, 2)
     ]
     write(tmp_path / "runs/tiny/x/metrics.json", json.dumps({"history": history}))
     write(results / "about.json", json.dumps({"weights": "runs/tiny/x/last.pt"}))
     evaluation.main(["--dataset", "tiny"])
     main(["--dataset", "tiny"])
     assert cv2.imread(str(results / "training.png")).std() > 5
+
+
+def test_a_run_without_an_evaluation_has_no_training_curves(results, tmp_path, capsys):
+    write(tmp_path / "runs/tiny/x/metrics.json", json.dumps({"history": []}))
+    for weights in ("runs/tiny/x/last.pt", None):
+        write(results / "about.json", json.dumps({"weights": weights}))
+        main(["--dataset", "tiny"])
+        assert "no training curves" in capsys.readouterr().out
 
 
 def test_outcome_by_component():
@@ -70,7 +79,7 @@ def test_a_single_pixel_is_visible():
     assert (picture == RED).all(2).sum() >= 30
 
 
-@pytest.mark.parametrize("shape", [(40, 48), (1, 1), (7, 400), (388, 456), (128, 128)])
+@pytest.mark.parametrize("shape", [(40, 48), (1, 1), (7, 4000), (4000, 2), (388, 456)])
 def test_panels_of_any_shape(shape):
     image = np.repeat(picture(0, shape)[..., None], 3, 2)
     empty = np.zeros(shape, np.uint8)
