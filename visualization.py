@@ -5,7 +5,7 @@
 For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
 below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, where
-the maps come from a run of train.py, training.png.
+the maps come from a run of train.py, training.png and training_loss.png.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from dataset import (
     read_mask,
 )
 from layouts import DatasetFolder, Sample
-from metrics import PROTOCOLS, THRESHOLD, components, count_standard, match, table
+from metrics import NAMES, PROTOCOLS, THRESHOLD, components, count_standard, match, table
 
 COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
 SIDE = 320  # px of a panel's cell
@@ -232,12 +232,15 @@ def draw_curves(name: str, maps: Path) -> list[str]:
         sets = {one: [h["figures"][one] for h in history] for one in history[0]["figures"]}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return [*notes, "no training curves: found no evaluated run of train.py behind the maps"]
-    lines = [(epochs, losses, "training loss", None)]
+    title = f"{run.name}: the test list, watched"
+    plot(maps / "training_loss.png", f"{run.name}: training loss", "epoch", "loss",
+         [(epochs, losses, "sum of the three outputs", None)])  # fmt: skip
+    lines = []
     for one, figures in sets.items():
-        for key, title in (("iou", "IoU"), ("niou", "nIoU"), ("pd", "Pd")):
+        for key in ("iou", "niou", "pd"):
             values = [float("nan") if f[key] is None else f[key] for f in figures]
-            lines.append((epochs, values, f"{one} {title}", None))
-    plot(maps / "training.png", f"{run.name}: loss, and the test list watched", "epoch", "", lines)
+            lines.append((epochs, values, f"{one} {NAMES[key]}", None))
+    plot(maps / "training.png", title, "epoch", "fraction", lines)
     return notes
 
 
