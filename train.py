@@ -364,7 +364,7 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
         if training.step < training.steps:
             why = interruption.reason or "another process"
             say(
-                f"stopped by {why} after step {training.step}, saved. Go on with: train.py "
+                f"stopped by {why} after step {training.step}, saved. Go on with: python train.py "
                 f"--dataset {' '.join(args.dataset)} --resume {folder}"
             )
             return interruption.code

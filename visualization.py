@@ -108,10 +108,16 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
     zoom = min(size[0] / zw, size[1] / zh)
     zoomed = (max(1, round(zw * zoom)), max(1, round(zh * zoom)))
     cut = [(kind, region[window]) for kind, region in regions if region[window].any()]
+    close = image[window].astype(np.float32)  # dim targets show in the zoom: its contrast is stretched
+    close = ((close - close.min()) * (255 / max(np.ptp(close), 1))).astype(np.uint8)
     columns = []
     for title, plane in zip(TITLES, [*planes, None]):
         whole = draw_outcome(image, regions, scale) if plane is None else cell(plane, size)
-        near = draw_outcome(image[window], cut, zoom) if plane is None else cell(plane[window], zoomed)
+        near = (
+            draw_outcome(close, cut, zoom)
+            if plane is None
+            else cell(close if plane is image else plane[window], zoomed)
+        )
         near = np.pad(near, [(0, size[1] - near.shape[0]), (0, size[0] - near.shape[1]), (0, 0)])
         if plane is None:
             corner = (round(left * scale), round(top * scale))
@@ -124,7 +130,9 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
     counts = count_standard(pred, mask)
     union = counts["tp"] + counts["fp"] + counts["fn"]
     iou = f"IoU {100 * counts['tp'] / union:.1f}" if union else "nothing to find, nothing found"
-    head = caption(f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, framed white", picture.shape[1])
+    head = caption(
+        f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched", picture.shape[1]
+    )
     foot, at = caption("", picture.shape[1]), 4
     for kind, colour in COLOURS.items():
         text = f"{kind}: {n[kind]}"
