@@ -94,6 +94,15 @@ def test_three_pixels_between_thirds():
         assert n["matched"] == 0
 
 
+def test_distances_that_differ_by_rounding_alone_are_equal():
+    """0.3 - 0 and 0.6 - 0.3 px: in floating point the second is the smaller by 1e-16."""
+    targets = Components(np.array([1]), np.array([[0.1 + 0.2, 0.0]]))
+    predicted = Components(np.array([5, 1]), np.array([[0.0, 0.0], [0.6, 0.0]]))
+    first, second = distances(targets, predicted)[0]
+    assert 0 < first - second < 1e-15
+    assert match(targets, predicted) == [(0, 0)]
+
+
 def best_by_brute_force(targets, predicted):
     distance, best = distances(targets, predicted), None
     options = range(-1, len(predicted))

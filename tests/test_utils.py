@@ -125,7 +125,7 @@ def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeyp
     real, calls = utils.make_maps, []
 
     def stop_at_third(task):
-        calls.append(task)
+        calls.append(json.loads((data / "maps.json").read_text()))  # what a SIGKILL now would leave
         if len(calls) == 3:
             raise KeyboardInterrupt
         return real(task)
@@ -134,6 +134,7 @@ def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeyp
     with pytest.raises(SystemExit) as stop:
         run("tiny", "--method", "paper")
     assert stop.value.code == 130
+    assert calls[2] == {"method": "paper", "mask_threshold": 128, "masks": {}}
     record = json.loads((data / "maps.json").read_text())
     assert record["method"] == "paper" and len(record["masks"]) == 2
     monkeypatch.setattr(utils, "make_maps", real)
