@@ -88,7 +88,8 @@ def progress(items: Iterable, label: str, total: int, unit: str = "image", leave
         mininterval=pace,
         leave=leave,
         dynamic_ncols=True,
-        disable=os.environ.get("RANK", "0") != "0",  # of several processes one speaks
+        # Of several processes one speaks, and a log file gets no bar below another.
+        disable=os.environ.get("RANK", "0") != "0" or not (leave or sys.stderr.isatty()),
     )
 
 

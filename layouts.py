@@ -78,10 +78,11 @@ def find_dataset(
     root = Path(data_root) / name
     if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
         have = sorted(p.name for p in Path(data_root).glob("*") if p.is_dir())
+        guess = f"Did you mean --dataset {Path(name).name}? " if Path(name).name in have else ""
         raise DataError(
             f"{root}: no such data set; in {data_root}/ there is: {', '.join(have) or 'nothing'}. "
-            "Put the folder there, name another root with --data-root, or make the synthetic set: "
-            "python synthetic.py"
+            f"{guess}Put the folder there, name another root with --data-root, or make the synthetic "
+            "set: python synthetic.py"
         )
     parts = {part: root / part for part in PARTS}
     parts = {part: folder for part, folder in parts.items() if image_folder(folder)}
@@ -187,6 +188,10 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
         if missing := [s for s, file in zip(split, files) if file is None]:
             raise DataError(f"{root}: found no split file {', '.join(missing)}; expected text files")
         return dict(zip(("train", "test"), files))
+    if split is not None and any(p.is_file() for p in (root / split[0], Path(split[0]))):
+        raise DataError(
+            f"{split[0]}: one list, expected a training and a test list: --split TRAIN.txt TEST.txt"
+        )
     if split is not None:
         lists = lists_in(root / split[0], name) or lists_in(Path(split[0]), name)
         if not lists:

@@ -294,6 +294,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         WeightsError: no such file, not a checkpoint, or one that holds more than plain data.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path}: a folder, expected a weights file; runs keep theirs in last.pt")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
     try:
@@ -306,8 +308,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     except ImportError as error:
         raise WeightsError(f"{path}: needs one more package: pip install safetensors") from error
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+        lines = [*str(error).strip().splitlines(), type(error).__name__]
+        # torch's own text on what it refuses ends in advice on how to run it after all.
+        unsafe = any(words in str(error) for words in ("weights_only", "Weights only"))
+        reason = "it is none, or holds more than tensors and plain values" if unsafe else lines[0]
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason}); expected a file written by train.py or "
             "the authors' weights. Nothing in it was executed. Take another with --weights FILE"

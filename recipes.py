@@ -145,6 +145,9 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
             raise DataError(f"{folder}: found no run to resume; start one: leave --resume out")
         path = found[-1]
     path = path / "last.pt" if path.is_dir() else path
+    if not path.is_file():
+        runs = ", ".join(sorted(p.parent.name for p in folder.glob("*/last.pt"))) or "none"
+        raise DataError(f"{path}: no such run to resume; runs in {folder}: {runs}")
     checkpoint = read_checkpoint(path)
     try:
         kept = argparse.Namespace(**checkpoint["info"]["args"])

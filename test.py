@@ -35,7 +35,8 @@ def find_weights(args: argparse.Namespace, name: str) -> Path:
         DataError: there are none of these.
     """
     if args.weights:
-        return Path(args.weights)
+        path = Path(args.weights)
+        return path / "last.pt" if (path / "last.pt").is_file() else path
     folders = [Path(args.runs) / n for n in dict.fromkeys([name, "+".join(args.dataset)])]
     runs = [path for folder in folders for path in folder.glob("*/last.pt")]
     if runs:
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(parser)
     add = parser.add_argument
-    add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else those shipped")
+    add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
     add("--width", type=int, help="that the weights must have; default: any")
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")

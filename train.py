@@ -350,6 +350,8 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
             if text:
                 print(datetime.datetime.now().isoformat(" ", "seconds"), line, file=text, flush=True)
 
+        if args.batch_size > len(training.samples):
+            say(f"note: --batch-size {args.batch_size} is more than all {len(training.samples)} images")
         start = "resumed at" if checkpoint else "from"
         say(f"run {folder}: {start} step {training.step} of {training.steps}")
         say(f"arguments: {json.dumps(vars(args))}")

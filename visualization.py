@@ -134,8 +134,8 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
         f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched", picture.shape[1]
     )
     foot, at = caption("", picture.shape[1]), 4
-    for kind, colour in COLOURS.items():
-        text = f"{kind}: {n[kind]}"
+    legend = [(f"{kind}: {n[kind]}", colour) for kind, colour in COLOURS.items()]
+    for text, colour in [*legend, ("white frame: zoom", (255, 255, 255))]:
         cv2.putText(foot, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
         at += 12 * len(text)
     return np.vstack([head, picture, foot])
@@ -198,7 +198,8 @@ def plot(path: Path, title: str, x: str, y: str, lines: list[tuple], log: bool =
 
     figure, axes = pyplot.subplots(figsize=(5.2, 4.2), dpi=150)
     for xs, ys, name, point in lines:
-        (line,) = axes.plot(xs, ys, label=name, linewidth=1.5)
+        marker = "o" if len(xs) < 40 and point is None else None  # few points, or a single one
+        (line,) = axes.plot(xs, ys, label=name, linewidth=1.5, marker=marker, markersize=3)
         if point is not None:
             where = "threshold 128 (p ≥ 0.5)"
             axes.plot(xs[point], ys[point], "o", color=line.get_color(), label=where)

@@ -166,6 +166,8 @@ def test_split_names_a_folder_or_two_files(tmp_path):
     assert names(outside, "train") == ["b"]
     with pytest.raises(DataError, match=r"idx_9.*50_50"):
         find_dataset("s", tmp_path, ["idx_9"])
+    with pytest.raises(DataError, match="one list, expected"):
+        find_dataset("s", tmp_path, ["splits/test_full.txt"])
     with pytest.raises(DataError, match=r"nothere\.txt"):
         find_dataset("s", tmp_path, ["nothere.txt", "splits/test_full.txt"])
 
@@ -260,6 +262,8 @@ def test_no_such_data_set_lists_those_that_exist(tmp_path):
     for name in ("three", "../one", "", "."):
         with pytest.raises(DataError, match="one, two"):
             find_dataset(name, tmp_path)
+    with pytest.raises(DataError, match="Did you mean --dataset one"):
+        find_dataset("data/one", tmp_path)
 
 
 def test_no_images_names_the_folders_expected(tmp_path):

@@ -162,6 +162,7 @@ def test_odd_information_in_a_checkpoint_does_no_harm(data, info, capsys):
 def test_bad_input_is_one_clear_error(data, weights, capsys):
     argv = [*TINY, "--weights", str(weights)]
     assert "width 4, expected width 16" in fails(main, *argv, "--width", 16, capsys=capsys)
+    assert "a folder" in fails(main, *TINY, "--weights", "data", capsys=capsys)
     assert "no such weights" in fails(main, *TINY, "--weights", "x.pt", capsys=capsys)
     write(Path("bad.pt"), weights.read_bytes()[:5000])
     assert "bad.pt: not a readable" in fails(main, *TINY, "--weights", "bad.pt", capsys=capsys)

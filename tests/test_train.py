@@ -175,6 +175,9 @@ def test_resume_refuses_what_would_change_the_result(capsys, data):
 
 def test_resume_without_a_run(capsys):
     assert "no run to resume" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    run("--epochs", 1, "--max-minutes", 0)
+    argv = ["--dataset", "tiny", "--resume", "runs/tiny/y"]
+    assert "runs in runs/tiny: x" in fails(main, *argv, capsys=capsys)
     torch.save({"state_dict": {}}, "weights.pt")
     argv = ["--dataset", "tiny", "--resume", "weights.pt"]
     assert "expected a last.pt" in fails(main, *argv, capsys=capsys)
