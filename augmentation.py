@@ -1,6 +1,8 @@
 """Training samples: crops of images and their label maps, augmented alike."""
 
 import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as F
 
 from dataset import MASK_THRESHOLD, Frames
 
@@ -57,12 +59,9 @@ class TrainingSet:
         frames, i = self.frames[self.index(position)]
         return frames.samples[i].name
 
-    def __getitem__(self, position: int):
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(image, maps): 3xSxS float tensor in 0-255 units, and 3xSxS float in [0, 1], the
         interior, boundary and mask maps."""
-        import torch  # here, so that the stages without a network start without it
-        from torchvision.transforms.v2 import functional as F
-
         rng = np.random.default_rng((self.seed, 1, position))
         frames, i = self.frames[self.index(position)]
         planes = np.dstack(frames[i])  # HxWx6: one geometry for the image and its maps

@@ -245,7 +245,7 @@ class Frames:
         """Adds the label maps that `utils.py` wrote to a folder, for training.
 
         Raises:
-            DataError: names all that are missing or spoilt.
+            DataError: one is missing or spoilt.
         """
         self.maps = folder
         for i, sample in enumerate(self.samples if self.cache is not None else []):
@@ -257,6 +257,22 @@ class Frames:
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         return self.read(self.samples[i]) if self.cache is None else self.cache[i]
+
+
+def read_lists(
+    data: list[DatasetFolder], args: argparse.Namespace
+) -> tuple[list[Frames], list[Frames]]:
+    """The frames of all training and all test lists; one error names everything unusable in them."""
+    lists, problems = [], []
+    for split in ("train", "test"):
+        for one in data:
+            try:
+                lists.append(Frames(one, split, args.mask_threshold, args.range))
+            except DataError as error:
+                problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return lists[: len(data)], lists[len(data) :]
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:

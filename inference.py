@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().split("\n")[0]
         raise DataError(f"--device {name}: not to be had here ({reason}); take --device cpu") from error
     return device
@@ -111,3 +111,16 @@ def infer(
         maps = predict(model, [image for image, _ in found], amp, resize)
         for i, probability, (_, planes) in zip(batch, maps, found):
             yield i, quantise(probability), planes
+
+
+def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:
+    """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
+    rows = []
+    for i in range(min(count, len(frames))):
+        image, planes = frames[i]
+        prediction = quantise(predict(model, [image], amp)[0])
+        rest = [np.repeat(p[..., None], 3, 2) for p in (planes[..., -1], prediction)]
+        row = np.hstack([image.astype(np.uint8), *rest])
+        rows.append(row[:256, : 3 * 256])
+    wide = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

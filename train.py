@@ -32,10 +32,9 @@ from tqdm import tqdm
 
 from augmentation import TrainingSet
 from cli import DataError, atomic_write, command, progress, write_json
-from dataset import Frames, maps_folder, mean_and_std, open_datasets
-from inference import autocast, infer, predict
-from layouts import DatasetFolder
-from metrics import count_standard, figures_standard, quantise, summary
+from dataset import Frames, maps_folder, mean_and_std, open_datasets, read_lists
+from inference import autocast, infer, pictures
+from metrics import count_standard, figures_standard, summary
 from net import WeightsError, iSmallNet, map_loss
 from processes import Interruption, Processes, environment, quiet_worker
 from recipes import averaged, learning_rate, make_optimizer, parse, resumed
@@ -74,19 +73,6 @@ def evaluate(model: iSmallNet, lists: list[Frames], args, processes: Processes) 
         total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
         figures[name] = figures_standard(total)
     return figures
-
-
-def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:
-    """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
-    rows = []
-    for i in range(min(count, len(frames))):
-        image, planes = frames[i]
-        prediction = quantise(predict(model, [image], amp)[0])
-        rest = [np.repeat(p[..., None], 3, 2) for p in (planes[..., -1], prediction)]
-        row = np.hstack([image.astype(np.uint8), *rest])
-        rows.append(row[:256, : 3 * 256])
-    wide = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -377,20 +363,6 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
             best = f"chosen on the test list: IoU {100 * training.best:.2f}"
             say(f"weights: {folder / 'best.pt'} ({best})")
     return 0
-
-
-def read_lists(data: list[DatasetFolder], args) -> tuple[list[Frames], list[Frames]]:
-    """The frames of all training and all test lists; one error names everything unusable in them."""
-    lists, problems = [], []
-    for split in ("train", "test"):
-        for one in data:
-            try:
-                lists.append(Frames(one, split, args.mask_threshold, args.range))
-            except DataError as error:
-                problems.append(str(error))
-    if problems:
-        raise DataError("\n".join(problems))
-    return lists[: len(data)], lists[len(data) :]
 
 
 @command(WeightsError, TrainingError)
