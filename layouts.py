@@ -119,12 +119,9 @@ def find_dataset(
         for part, path in lists.items():
             data.problems[part] = []
             data.lists[part] = listed(path, index, data, part)
-    real_root = root.resolve()
     for part, entries in data.lists.items():
         problems = data.problems.setdefault(part, [])
-        data.lists[part] = [
-            s for image in entries if (s := checked(image, root, real_root, problems)) is not None
-        ]
+        data.lists[part] = [s for image in entries if (s := checked(image, root, problems)) is not None]
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
         data.notes.append(f"warning: {len(both)} images are in the training and the test list")
@@ -204,12 +201,6 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
     if (root / "train.txt").is_file() and (root / "test.txt").is_file():
         return lists_in(root, name)
     candidates = [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name))]
-    strays = [p for f in LIST_FOLDERS for p in (root / f).glob("*.txt") if p.stem.startswith(PARTS)]
-    if strays and not candidates:
-        raise DataError(
-            f"{root}: cannot tell which of {', '.join(shown(p, root) for p in sorted(strays))} are its "
-            "lists; name them: --split TRAIN.txt TEST.txt"
-        )
     return next((c for c in candidates if len(c) == 2), candidates[0] if candidates else None)
 
 
@@ -228,7 +219,14 @@ def lists_in(folder: Path, name: str) -> dict[str, Path]:
 
 
 def make_split(data: DatasetFolder, images: list[Found]) -> dict[str, Path]:
-    """A seeded 50:50 split, written to 50_50/ and announced."""
+    """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
+    which it would outrank from then on."""
+    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*.txt")]
+    if strays := sorted(shown(p, data.root) for p in found if p.stem.startswith(PARTS)):
+        raise DataError(
+            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name them: --split "
+            "TRAIN.txt TEST.txt"
+        )
     names = sorted({image.name for image in images})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
     half = len(names) // 2
@@ -330,10 +328,10 @@ def leads_inside(path: Path, root: Path) -> bool:
         return False
 
 
-def checked(image: Found, root: Path, real_root: Path, problems: list[str]) -> Sample | None:
+def checked(image: Found, root: Path, problems: list[str]) -> Sample | None:
     """The sample, or None and a problem: a link that leads outside, or no mask."""
     for path in filter(None, (image.path, image.mask)):
-        if not leads_inside(path, real_root):
+        if not leads_inside(path, root):
             problems.append(f"{path}: a link that leads out of the data set")
             return None
     if image.mask is None and "backgrounds" not in image.path.relative_to(root).parts[:-1]:

@@ -104,6 +104,7 @@ def test_split_folders(tmp_path, first):
     if first == "trainval":  # is taken before train
         image(root, "train/images", "1x")
         mask(root, "train/masks", "1x")
+    write(root / "train_log.txt", "not a list")
     data = find_dataset("s", tmp_path)
     assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
 
