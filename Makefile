@@ -10,7 +10,7 @@ DEMO_RUN := runs/$(DEMO)/demo
 # Half the paper's width and small crops: about 5 minutes on 2 CPU cores.
 DEMO_TRAINING := --width 8 --crop 64 --batch-size 16 --epochs 22 --lr 4e-3 --eval-every 8
 
-.PHONY: help demo test clean
+.PHONY: help demo test browser clean
 
 help:
 	@echo "make demo    the whole pipeline on a synthetic data set, about 10 minutes on 2 CPU cores"
@@ -35,10 +35,17 @@ demo: $(VENV)/run
 	$(RUN) eval.py --dataset $(DEMO) --protocol all
 	$(RUN) visualization.py --dataset $(DEMO)
 
-test: $(VENV)/dev
+test: $(VENV)/dev browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m pytest
+
+# Tests of the report need a browser; without one they are skipped, and say so.
+browser:
+	@if ! command -v chromedriver > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing chromium and chromium-driver, which the tests of the report use"; \
+	  (apt-get -qq update && apt-get -qq -y install chromium chromium-driver) > /dev/null 2>&1 || echo "that failed"; \
+	fi
 
 clean:
 	rm -rf $(VENV) data/$(DEMO) runs/$(DEMO) results/$(DEMO)

@@ -27,8 +27,11 @@ MAPS = ("interior", "boundary")
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def decode(path: Path) -> np.ndarray:
+def decode(path: Path, page: int = 0) -> np.ndarray:
     """An image file as HxW or HxWxC, at its own depth; palettes expanded, whole or not at all.
+
+    Args:
+        page: of a TIFF with several.
 
     Raises:
         DataError: not an image, truncated or damaged.
@@ -37,10 +40,15 @@ def decode(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(path)
+            if page:
+                picture.seek(page)
             rawmode = str(picture.tile[0][3]) if picture.tile else ""
             picture.load()
         if "16" in rawmode and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
-            pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            if page:
+                pixels = (*cv2.imreadmulti(str(path), page, 1, flags=cv2.IMREAD_UNCHANGED)[1], None)[0]
+            else:
+                pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             if pixels is None:
                 raise OSError("damaged")
             return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
@@ -73,9 +81,29 @@ def read_image(path: str | os.PathLike, value_range: tuple[float, float] | None 
         DataError: not an image, truncated or damaged.
     """
     pixels = decode(Path(path))
+    return to_units(pixels, value_range or value_limits(pixels))
+
+
+def value_limits(
+    pixels: np.ndarray, percentiles: tuple[float, float] = (0, 100)
+) -> tuple[float, float] | None:
+    """The values that become 0 and 255: percentiles of the image's own; None for 8 bits, which stay
+    as they are."""
+    if pixels.dtype == np.uint8:
+        return None
+    pixels = np.nan_to_num(pixels)
+    if tuple(percentiles) == (0, 100):
+        return float(pixels.min()), float(pixels.max())
+    low, high = np.percentile(pixels, percentiles)
+    return float(low), float(high)
+
+
+def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
+    """HxW or HxWx3 pixels of any depth -> HxWx3 in 0-255 units, grey repeated: 8 bits as they are,
+    others as float32 with `limits` as 0 and 255."""
     if pixels.dtype != np.uint8:
+        low, high = map(float, limits)
         pixels = np.nan_to_num(pixels.astype(np.float32))
-        low, high = value_range or (float(pixels.min()), float(pixels.max()))
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
@@ -306,12 +334,12 @@ def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def add_data_arguments(
-    parser: argparse.ArgumentParser, images: bool = True, maps: bool = False
+    parser: argparse.ArgumentParser, images: bool = True, maps: bool = False, required: bool = True
 ) -> None:
     """The arguments of all stages that name a data set, of those that read its images, and of those
     that read or write its label maps, under the same names everywhere."""
     add = parser.add_argument
-    name = {"nargs": "+", "required": True, "metavar": "NAME", "type": lambda s: s.rstrip("/")}
+    name = {"nargs": "+", "required": required, "metavar": "NAME", "type": lambda s: s.rstrip("/")}
     add("--dataset", **name, help="folders below --data-root")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
     add(

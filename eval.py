@@ -2,6 +2,7 @@
 
     python eval.py --dataset IRSTD-1k
     python eval.py --dataset NUAA-SIRST --protocol all
+    python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
 
 Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
 precision-recall and Pd-Fa curves as CSV beside it.
@@ -40,6 +41,7 @@ from metrics import (
     count_pd_fa,
     pd_fa_curve,
     pixel_curves,
+    spread,
     table,
 )
 
@@ -161,7 +163,13 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
     add("--maps", metavar="DIR", help="folder of the maps X.png; default: RESULTS/NAME")
-    add("--results", default="results", metavar="DIR", help="where test.py wrote")
+    add(
+        "--results",
+        nargs="+",
+        default=["results"],
+        metavar="DIR",
+        help="where test.py wrote; of several, runs of other seeds say, mean ± standard deviation too",
+    )
     add("--output", metavar="FILE", help="default: metrics.json beside the maps")
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
@@ -174,20 +182,30 @@ def main(argv: list[str] | None = None) -> None:
     sets = open_datasets(args)
     if args.output and len(sets) > 1:
         raise DataError("--output: expected one data set; leave it out for a file in each one's folder")
-    rows = {}
+    if len(args.results) > 1 and (args.maps or args.output):
+        raise DataError("--results: expected one folder beside --maps or --output")
+    rows: dict[tuple[str, ...], list[dict]] = {}
     for data in sets:
-        maps = Path(args.results) / data.name
-        if args.maps:
-            inside = Path(args.maps) / data.name
-            maps = inside if inside.is_dir() else Path(args.maps)
-        output = Path(args.output) if args.output else maps / "metrics.json"
-        for name, figures in evaluate(data, maps, output, args).items():
-            label = f"{data.name} {name}" if len(sets) > 1 else name
-            rows[label] = figures
-        if chosen_on_test(maps):
-            print(f"{maps}: the weights were CHOSEN ON THE TEST LIST")
-        print(f"figures: {output}")
-    print(table(rows))
+        for results in args.results:
+            maps = Path(results) / data.name
+            if args.maps:
+                inside = Path(args.maps) / data.name
+                maps = inside if inside.is_dir() else Path(args.maps)
+            output = Path(args.output) if args.output else maps / "metrics.json"
+            for protocol, figures in evaluate(data, maps, output, args).items():
+                rows.setdefault((data.name, protocol), []).append(figures)
+            if chosen_on_test(maps):
+                print(f"{maps}: the weights were CHOSEN ON THE TEST LIST")
+            print(f"figures: {output}")
+    shown = {}
+    for (name, protocol), runs in rows.items():
+        label = f"{name} {protocol}" if len(sets) > 1 else protocol
+        if len(runs) == 1:
+            shown[label] = runs[0]
+            continue
+        shown |= {f"{label}, {results}": run for results, run in zip(args.results, runs)}
+        shown[f"{label}, {len(runs)} runs"] = spread(runs)
+    print(table(shown))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,19 @@
 """Running the network on frames: device, mixed precision, batches."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cli import DataError
-from dataset import Frames
-from metrics import quantise
+from cli import progress
+from dataset import Frames, to_units, value_limits
+from metrics import count_standard, figures_standard, quantise
 from net import iSmallNet, pad_to_multiple
+from processes import Processes
 
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device that "auto" or a torch device name stands for.
-
-    Raises:
-        DataError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(f"--device {name}: not to be had here ({reason}); take --device cpu") from error
-    return device
+MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
 def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
@@ -40,7 +27,11 @@ def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
 
 @torch.inference_mode()
 def predict(
-    model: iSmallNet, images: list[np.ndarray], amp: str = "auto", resize: int | None = None
+    model: iSmallNet,
+    images: list[np.ndarray],
+    amp: str = "auto",
+    resize: int | None = None,
+    flips: bool = False,
 ) -> list[np.ndarray]:
     """Target probabilities of images that pad to the same size, as one batch.
 
@@ -49,10 +40,17 @@ def predict(
         images: HxWx3 in 0-255 units, each padded to multiples of 16 by itself.
         resize: side to which the images are brought first, as the authors test; the logits are
             brought back by bilinear interpolation.
+        flips: the mean over the image and its three mirror images, at four times the cost.
 
     Returns:
         HxW float32 in [0, 1] for each image, at its own size.
     """
+    if flips:
+        runs = [
+            [mirror(p) for p in predict(model, [mirror(i) for i in images], amp, resize)]
+            for mirror in MIRRORS
+        ]
+        return [np.mean(maps, axis=0) for maps in zip(*runs)]
     device = model.mean.device
     batch = []
     for image in images:
@@ -76,6 +74,62 @@ def predict(
     return out
 
 
+def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarray]]:
+    """Tiles along one axis: (start, weights), evenly spaced, at least `overlap` px shared by two
+    neighbours. Weights fall off linearly over what is shared, and add up to 1 at every pixel."""
+    if size <= tile:
+        return [(0, np.ones(size, np.float32))]
+    count = -(-(size - overlap) // (tile - overlap))
+    starts = np.linspace(0, size - tile, count).round().astype(int)
+    at = np.arange(tile) + 0.5
+    total, ramps = np.zeros(size), []
+    for k, start in enumerate(starts):
+        ramp = np.ones(tile)
+        if k:
+            ramp = np.minimum(ramp, at / (starts[k - 1] + tile - start))
+        if k < count - 1:
+            ramp = np.minimum(ramp, (tile - at) / (start + tile - starts[k + 1]))
+        ramps.append(ramp)
+        total[start : start + tile] += ramp
+    return [
+        (int(start), (ramp / total[start : start + tile]).astype(np.float32))
+        for start, ramp in zip(starts, ramps)
+    ]
+
+
+def predict_frame(
+    model: iSmallNet,
+    pixels: np.ndarray,
+    limits: tuple[float, float] | None = None,
+    tile: int = 512,
+    overlap: int = 64,
+    amp: str = "auto",
+    flips: bool = False,
+) -> np.ndarray:
+    """Target probabilities of a frame of any size, in tiles where it is larger than one.
+
+    The network's channel attention sees a whole frame, and of a tile the tile: the maps are close to,
+    not the same as, those of the frame in one piece.
+
+    Args:
+        model: in evaluation mode, on any device.
+        pixels: HxW or HxWx3, any depth; `limits` as in `to_units`, the frame's own by default.
+        tile, overlap: px.
+
+    Returns:
+        HxW float32 in [0, 1].
+    """
+    limits = limits or value_limits(pixels)
+    height, width = pixels.shape[:2]
+    probability = np.zeros((height, width), np.float32)
+    for top, rows in tile_weights(height, tile, overlap):
+        for left, columns in tile_weights(width, tile, overlap):
+            at = (slice(top, top + len(rows)), slice(left, left + len(columns)))
+            part = predict(model, [to_units(pixels[at], limits)], amp, flips=flips)[0]
+            probability[at] += part * np.outer(rows, columns)
+    return probability
+
+
 def batches_of_equal_size(
     frames: Frames, batch_size: int, part: slice = slice(None)
 ) -> Iterator[list[int]]:
@@ -97,6 +151,7 @@ def infer(
     batch_size: int = 1,
     amp: str = "auto",
     resize: int | None = None,
+    flips: bool = False,
     part: slice = slice(None),
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Runs a list of frames, or a part of it, batch by batch.
@@ -108,9 +163,29 @@ def infer(
     model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
         found = [frames[i] for i in batch]
-        maps = predict(model, [image for image, _ in found], amp, resize)
+        maps = predict(model, [image for image, _ in found], amp, resize, flips)
         for i, probability, (_, planes) in zip(batch, maps, found):
             yield i, quantise(probability), planes
+
+
+def evaluate(
+    model: iSmallNet, lists: dict[str, Frames], batch_size: int, amp: str, processes: Processes
+) -> dict[str, dict]:
+    """Standard figures of test lists, by data set; the processes share the images, and the counts
+    are integers, so the figures do not depend on how many there are."""
+    figures = {}
+    processes.share(model)
+    for name, frames in lists.items():
+        counts = Counter()
+        part = slice(processes.rank, None, processes.world)
+        shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
+        for _, pred, planes in infer(model, frames, batch_size, amp, part=part):
+            shown.update()
+            counts.update(count_standard(pred, planes[..., -1]))
+        shown.close()
+        total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
+        figures[name] = figures_standard(total)
+    return figures
 
 
 def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:

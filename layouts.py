@@ -60,6 +60,16 @@ class DatasetFolder:
             )
         return self.lists[split]
 
+    def hold_out(self, every: int) -> None:
+        """Takes every n-th sample out of the training list and puts them in the test list's place,
+        to choose settings on; 0 leaves all as it is."""
+        if every == 1:
+            raise DataError("--hold-out: found 1, expected 0 (none), or 2 and more")
+        if every:
+            train = self.samples("train")
+            self.lists["test"], self.problems["test"] = train[every // 2 :: every], []
+            self.lists["train"] = [s for i, s in enumerate(train) if i % every != every // 2]
+
 
 def find_dataset(
     name: str, data_root: str | os.PathLike = "data", split: list[str] | None = None

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import mean, stdev
 
 import cv2
 import numpy as np
@@ -301,10 +302,22 @@ NAMES = {  # for people
 }
 
 
-def shown(key: str, value: float | None) -> str:
-    """A figure as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a."""
+def spread(runs: list[dict]) -> dict[str, tuple[float, float] | None]:
+    """Mean and standard deviation (of a sample, n - 1) of each figure over two or more runs; None
+    where a run has none."""
+    values = {key: [figures[key] for figures in runs] for key in runs[0]}
+    return {
+        key: None if None in found else (mean(found), stdev(found)) for key, found in values.items()
+    }
+
+
+def shown(key: str, value: float | tuple[float, float] | None) -> str:
+    """A figure as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a; a pair is
+    mean ± standard deviation."""
     if value is None:
         return "n/a"
+    if isinstance(value, tuple):
+        return " ± ".join(shown(key, part) for part in value)
     return f"{1e6 * value:.2f}" if key in ("fa", "md") else f"{100 * value:.2f}"
 
 

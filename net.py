@@ -7,23 +7,25 @@ bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation
 
 import os
 import re
-import sys
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from checkpoints import WeightsError, read_checkpoint, unwrap
+
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
 SCALES = 5
+# The paper's network, and what is left of it when one of its ideas is taken out (ablations): one
+# stream that learns the mask alone, or with the interior or boundary map beside it; U-Net decoders
+# in place of the nested interaction; the sum of the two streams' features in place of the fusion.
+VARIANTS = ("full", "single", "interior", "boundary", "unet", "sum")
+OUTPUTS = ("interior", "boundary", "mask")
+# The authors' letters for the streams: "b" is the interior ("body"), "d" the boundary ("detail").
+STREAMS = {"b": "interior", "d": "boundary"}
 # The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
 AUTHORS_MEAN = (124.55, 118.90, 102.94)
 AUTHORS_STD = (56.77, 55.97, 57.50)
-
-
-class WeightsError(Exception):
-    """A weights file that cannot be read, or holds another network; the message says which."""
 
 
 class ChannelAttention(nn.Module):
@@ -96,17 +98,23 @@ class Stream(nn.Module):
     """The interior or the boundary stream: image (N, 3, H, W) -> multi-scale features.
 
     Node x[i][j] is scale i (0 finest), column j; column 0 is the encoder, and the last node of
-    each scale, i + j = 4, goes into the aggregation.
+    each scale, i + j = 4, goes into the aggregation. With `unet` these are the only nodes, and each
+    sees its scale's encoder and the deeper neighbour alone.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, unet: bool = False):
         super().__init__()
+        self.unet = unet
         c = [width * 2**i for i in range(SCALES)]
         self.nodes = nn.ModuleDict()
         for j in range(SCALES):
             for i in range(SCALES - j):
                 if j == 0:
                     inputs = c[i - 1] if i else 3
+                elif unet:
+                    if i + j < SCALES - 1:
+                        continue
+                    inputs = c[i] + c[i + 1]
                 else:  # own scale x j, deeper neighbour, and twice the shallower one
                     inputs = c[i] * j + c[i + 1] + (2 * c[i - 1] if i else 0)
                 blocks = [Block(inputs, c[i])] + [Block(c[i], c[i]) for _ in range(i > 0)]
@@ -121,8 +129,10 @@ class Stream(nn.Module):
             x.append([self.nodes[f"{i}_0"](F.max_pool2d(x[i - 1][0], 2))])
         for j in range(1, SCALES):  # multi-scale nested interaction, column by column, top down
             for i in range(SCALES - j):
-                seen = [*x[i], up(x[i + 1][j - 1])]
-                if i > 0:
+                if f"{i}_{j}" not in self.nodes:
+                    continue
+                seen = [*x[i], up(x[i + 1][-1])]
+                if i > 0 and not self.unet:
                     seen += [down(x[i - 1][j - 1]), down(x[i - 1][j])]
                 x[i].append(self.nodes[f"{i}_{j}"](torch.cat(seen, dim=1)))
         f = aggregation_inputs(self.lateral, [row[-1] for row in x])
@@ -155,18 +165,24 @@ class iSmallNet(nn.Module):
 
     Args:
         width: channels at full resolution; 16 is the paper's (9,688,461 parameters).
+        variant: one of VARIANTS; "full" is the paper's.
     """
 
-    def __init__(self, width: int = WIDTH):
+    def __init__(self, width: int = WIDTH, variant: str = "full"):
         super().__init__()
-        self.width = width
-        self.interior = Stream(width)
-        self.boundary = Stream(width)
-        self.fusion = Fusion(width)
-        self.interior_head = nn.Conv2d(width, 1, 3, padding=1)
-        self.boundary_head = nn.Conv2d(width, 1, 3, padding=1)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
+        self.width, self.variant = width, variant
+        one = variant in ("single", *STREAMS.values())
+        self.streams = (variant,) if one else ("interior", "boundary")
+        for name in self.streams:
+            self.add_module(name, Stream(width, unet=variant == "unet"))
+        self.fusion = None if one or variant == "sum" else Fusion(width)
+        for name in self.streams:
+            if name != "single":
+                self.add_module(f"{name}_head", nn.Conv2d(width, 1, 3, padding=1))
         self.mask_head = nn.Sequential(
-            nn.Conv2d(3 * width, width, 3, padding=1),
+            nn.Conv2d(width if one else 3 * width, width, 3, padding=1),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.Conv2d(width, 1, 3, padding=1),
@@ -184,24 +200,27 @@ class iSmallNet(nn.Module):
         """(N, 3, H, W) in 0-255 units, any dtype -> float, zero mean and unit variance."""
         return (image - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Args:
             image: (N, 3, H, W), normalised, any H and W.
 
         Returns:
-            (interior_logits, boundary_logits, mask_logits), each (N, 1, H, W).
+            (interior_logits, boundary_logits, mask_logits), each (N, 1, H, W); None for a map that
+            a variant does not predict.
         """
         height, width = image.shape[2:]
         x = pad_to_multiple(image)
-        interior, f_interior = self.interior(x)
-        boundary, f_boundary = self.boundary(x)
-        fused = self.fusion(f_interior, f_boundary)
-        outputs = (
-            self.interior_head(interior),
-            self.boundary_head(boundary),
-            self.mask_head(torch.cat([interior, boundary, fused], dim=1)),
-        )
-        return tuple(out[..., :height, :width] for out in outputs)
+        features, scales = zip(*(getattr(self, name)(x) for name in self.streams))
+        logits = {
+            name: getattr(self, f"{name}_head")(feature)
+            for name, feature in zip(self.streams, features)
+            if name != "single"
+        }
+        if len(features) == 2:
+            features += (self.fusion(*scales) if self.fusion else sum(features),)
+        logits["mask"] = self.mask_head(torch.cat(features, dim=1))
+        outputs = (logits.get(name) for name in OUTPUTS)
+        return tuple(None if out is None else out[..., :height, :width] for out in outputs)
 
 
 def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
@@ -236,16 +255,16 @@ def loss(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
     """The training loss, a scalar: the plain sum of `map_loss` over interior, boundary, mask.
 
     Args:
-        outputs: interior, boundary and mask logits, each (N, 1, H, W).
+        outputs: interior, boundary and mask logits, each (N, 1, H, W); None counts nothing.
         targets: the three maps in [0, 1] in the same order and shapes.
     """
-    return sum(map_loss(out, target) for out, target in zip(outputs, targets, strict=True))
+    pairs = zip(outputs, targets, strict=True)
+    return sum(map_loss(out, target) for out, target in pairs if out is not None)
 
 
 # --- weights ---------------------------------------------------------------------------------
 
-# The authors' names -> ours. "b" is the interior ("body") stream, "d" the boundary ("detail") one.
-STREAMS = {"b": "interior", "d": "boundary"}
+# The authors' names -> ours.
 AUTHORS_NAMES = [
     (r"([bd])bkbone\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
     (r"decoder([bd])1\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
@@ -278,57 +297,15 @@ def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed | {"mean": torch.tensor(AUTHORS_MEAN), "std": torch.tensor(AUTHORS_STD)}
 
 
-def numpy_numbers() -> list:
-    """What a pickle needs for NumPy's floats and integers, which many programs leave in their
-    checkpoints (a best IoU, an epoch); they are data, nothing of it can call anything else."""
-    multiarray = sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # NumPy 1 and 2
-    types = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")}
-    return [np.dtype, *types, *((multiarray.scalar, name) for name in names)]
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Reads a checkpoint file without executing anything from it.
-
-    Raises:
-        WeightsError: no such file, not a checkpoint, or one that holds more than plain data.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise WeightsError(f"{path}: a folder, expected a weights file; runs keep theirs in last.pt")
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return {"state_dict": load_file(path)}
-        with torch.serialization.safe_globals(numpy_numbers()):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError as error:
-        raise WeightsError(f"{path}: needs one more package: pip install safetensors") from error
-    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        lines = [*str(error).strip().splitlines(), type(error).__name__]
-        # torch's own text on what it refuses ends in advice on how to run it after all.
-        unsafe = any(words in str(error) for words in ("weights_only", "Weights only"))
-        reason = "it is none, or holds more than tensors and plain values" if unsafe else lines[0]
-        raise WeightsError(
-            f"{path}: not a readable checkpoint ({reason}); expected a file written by train.py or "
-            "the authors' weights. Nothing in it was executed. Take another with --weights FILE"
-        ) from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: found a {type(found).__name__}, expected a state dict")
-    return found
-
-
-def unwrap(checkpoint: dict) -> dict[str, Tensor]:
-    """The tensors in a checkpoint, out of the wrappings in use and without `module.`."""
-    state = checkpoint
-    for wrapping in ("state_dict", "model", "model_state_dict", "net", "params"):
-        if isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
-    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}
+def variant_of(state: dict[str, Tensor]) -> str:
+    """Which of VARIANTS a state dict holds, told by its names."""
+    parts = {key.split(".")[0] for key in state}
+    streams = parts & {"single", *STREAMS.values()}
+    if len(streams) == 1:
+        return streams.pop()
+    if not any(".nodes.0_1." in key for key in state):
+        return "unet"
+    return "full" if "fusion" in parts else "sum"
 
 
 def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet:
@@ -350,7 +327,7 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
     state = unwrap(checkpoint)
     if any(key.startswith("bbkbone.") for key in state):
         state = from_authors(state)
-    first = state.get("interior.nodes.0_0.0.conv1.weight")
+    first = next((v for k, v in state.items() if k.endswith(".nodes.0_0.0.conv1.weight")), None)
     if first is None or first.ndim != 4:
         some = ", ".join(list(state)[:3]) or "no tensors"
         raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")
@@ -359,7 +336,7 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
             f"{path}: found a network of width {first.shape[0]}, expected width {width}; "
             f"type --width {first.shape[0]} or take other weights"
         )
-    model = iSmallNet(first.shape[0])
+    model = iSmallNet(first.shape[0], variant_of(state))
     expected = model.state_dict()
     wrong = [f"{k} is missing" for k in expected if k not in state]
     wrong += [f"{k} is not part of the network" for k in state if k not in expected]

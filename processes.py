@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,24 @@ import torch
 import torch.distributed as dist
 import torchvision
 
-from inference import pick_device
+from cli import DataError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device that "auto" or a torch device name stands for.
+
+    Raises:
+        DataError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"--device {name}: not to be had here ({reason}); take --device cpu") from error
+    return device
 
 
 class Processes:
@@ -54,6 +72,10 @@ class Processes:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
+    def close(self) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()
@@ -92,6 +114,16 @@ def quiet_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def cpu_name() -> str:
+    """The processor, and the instructions of it that torch uses."""
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:  # not Linux
+        found = None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
 def environment(device: torch.device) -> dict[str, str]:
     """Versions, hardware and commit, for the log and the checkpoint."""
     here = Path(__file__).parent
@@ -100,7 +132,7 @@ def environment(device: torch.device) -> dict[str, str]:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
-    hardware = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    hardware = f"{cpu_name()}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     return {

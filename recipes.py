@@ -1,4 +1,5 @@
-"""Training recipes: their values as command-line arguments, optimiser, schedule, averaging."""
+"""Training recipes: their values as command-line arguments, first weights, optimiser, schedule,
+averaging."""
 
 import argparse
 import math
@@ -8,9 +9,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from checkpoints import read_checkpoint
 from cli import DataError, HelpFormatter
-from dataset import add_data_arguments
-from net import WIDTH, read_checkpoint
+from dataset import Frames, add_data_arguments, mean_and_std
+from net import VARIANTS, WIDTH, iSmallNet, load_weights
 from utils import METHODS
 
 RECIPES = {
@@ -24,6 +26,7 @@ RECIPES = {
         "schedule": "cosine",
         "ema": 0.998,
         "clip": 1.0,
+        "prior": 0.01,
     },
     "authors": {  # their published code
         "epochs": 1500,
@@ -35,6 +38,7 @@ RECIPES = {
         "schedule": "triangle",
         "ema": 0.0,
         "clip": 0.0,
+        "prior": 0.5,
     },
 }
 
@@ -44,7 +48,13 @@ LIMITS = {
     **dict.fromkeys(("seed", "lr", "weight_decay", "clip", "workers"), (0, math.inf)),
     **dict.fromkeys(("eval_every", "save_every"), (0, math.inf)),
     **dict.fromkeys(("target_share", "brightness", "contrast"), (0, 1)),
-    **{"crop": (32, math.inf), "ema": (0, 0.99999), "warmup": (0, 0.9)},
+    **{
+        "hold_out": (0, math.inf),
+        "crop": (32, math.inf),
+        "ema": (0, 0.99999),
+        "warmup": (0, 0.9),
+        "prior": (1e-6, 0.5),
+    },
 }
 
 
@@ -58,6 +68,9 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--labels", "--method", choices=METHODS, default="authors", help="label decoupling")
     add("--width", type=int, default=WIDTH, help="channels at full resolution; 16 is the paper's")
+    add("--variant", choices=VARIANTS, default="full", help="ablations: what net.py leaves out")
+    add("--init", metavar="FILE", help="weights to begin with; default: new ones")
+    add("--hold-out", type=int, default=0, metavar="N", help="test on every Nth training image instead")
     add("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
 
     add = parser.add_argument_group(
@@ -78,6 +91,7 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--schedule", choices=("cosine", "triangle"), help="lr: warm-up and cosine, or up and down")
     add("--warmup", type=float, default=0.05, metavar="P", help="share of the steps, for cosine")
     add("--ema", type=float, metavar="D", help="decay of the averaged weights per step; 0: none")
+    add("--prior", type=float, metavar="P", help="probability that the untrained network gives")
     add("--clip", type=float, metavar="NORM", help="largest gradient norm; 0: any")
 
     add = parser.add_argument_group("running").add_argument
@@ -150,7 +164,8 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
         raise DataError(f"{path}: no such run to resume; runs in {folder}: {runs}")
     checkpoint = read_checkpoint(path)
     try:
-        kept = argparse.Namespace(**checkpoint["info"]["args"])
+        defaults = {action.dest: action.default for action in build_parser()._actions}
+        kept = argparse.Namespace(**(defaults | checkpoint["info"]["args"]))
         if not isinstance(checkpoint["training"]["step"], int):
             raise TypeError("step")
     except (KeyError, TypeError) as error:
@@ -167,6 +182,30 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
         if name in typed or name in ("resume", "max_minutes"):
             setattr(kept, name, getattr(args, name))
     return kept, checkpoint, path.parent
+
+
+def first_weights(args: argparse.Namespace, train: list[Frames]) -> iSmallNet:
+    """The network that a run begins with: new, with the normalisation of its training images, or
+    that of --init, with the normalisation and the `info` that it has."""
+    torch.manual_seed(args.seed)
+    model = iSmallNet(args.width, args.variant)
+    if args.init:
+        found = load_weights(args.init, args.width)
+        if found.variant != args.variant:
+            raise DataError(
+                f"--init {args.init}: found variant {found.variant}, expected {args.variant}; type "
+                f"--variant {found.variant} or take other weights"
+            )
+        model.load_state_dict(found.state_dict())
+        model.info = found.info
+        return model
+    mean, std = mean_and_std(train)
+    model.mean.copy_(torch.tensor(mean))
+    model.std.copy_(torch.tensor(std))
+    for name, layer in model.named_modules():
+        if name in ("interior_head", "boundary_head", "mask_head.3"):
+            nn.init.constant_(layer.bias, math.log(args.prior / (1 - args.prior)))
+    return model
 
 
 def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:

@@ -10,21 +10,27 @@ import argparse
 import csv
 import hashlib
 import io
+import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 
+import stream
+from baselines import BASELINES, choose, run
 from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
 from dataset import Frames, add_data_arguments, open_datasets
-from inference import infer, pick_device
+from detect import SHIPPED, Detector
+from frames import find_sources
+from inference import infer
 from layouts import DatasetFolder
 from metrics import UNIT, count_standard, figures_standard, table
 from net import WeightsError, iSmallNet, load_weights
-
-SHIPPED = Path(__file__).parent / "weights"
+from processes import Processes, pick_device
 
 
 def find_weights(args: argparse.Namespace, name: str) -> Path:
@@ -62,6 +68,8 @@ def describe(path: Path, model: iSmallNet) -> str:
         value = info.get(key, "unknown")
         value = "+".join(map(str, value)) if isinstance(value, list) else value
         parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+    if info.get("init"):
+        parts.append("begun with other weights")
     if info.get("step") != info.get("steps"):
         parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
     if info.get("selected_on", "nothing") != "nothing":
@@ -69,14 +77,48 @@ def describe(path: Path, model: iSmallNet) -> str:
     return f"weights {path} ({', '.join(parts)})"
 
 
-def predict_dataset(
-    model: iSmallNet, data: DatasetFolder, folder: Path, args: argparse.Namespace
+Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
+
+
+def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
+    """The network's maps of a list, and what about.json says of them."""
+    path = find_weights(args, data.name)
+    model = load_weights(path, args.width)
+    print(describe(path, model))
+    model = model.to(pick_device(args.device), memory_format=torch.channels_last)
+    about = {
+        "weights": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "selected_on": model.info.get("selected_on", "unknown"),
+        "resize": args.resize,
+        "flips": args.flips,
+    }
+    return infer(model, frames, args.batch_size, args.amp, args.resize, args.flips), about
+
+
+def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
+    """A classical method's maps of a list, and what about.json says of them."""
+    train = Frames(data, "train", args.mask_threshold, args.range)
+    window, threshold, iou = choose(train, args.baseline, args.workers)
+    print(
+        f"{args.baseline}: window {window} px, threshold {threshold:.2f} standard deviations, chosen "
+        f"on the training list (IoU {100 * iou:.2f} there)"
+    )
+    about = {"baseline": args.baseline, "window": window, "threshold": threshold}
+    about["selected_on"] = "the training list"
+    return run(frames, args.baseline, window, threshold, args.workers), about
+
+
+def write_maps(
+    found: Iterator[tuple[int, np.ndarray, np.ndarray]],
+    data: DatasetFolder,
+    frames: Frames,
+    folder: Path,
 ) -> dict[str, float | int | None]:
-    """Writes the maps and images.csv of a test list; returns its standard figures."""
-    frames = Frames(data, "test", args.mask_threshold, args.range)
+    """Writes the maps and images.csv of a list; returns its standard figures."""
     total, rows = Counter(), []
     bar = progress((), f"{data.name} test", len(frames))
-    for i, pred, planes in infer(model, frames, args.batch_size, args.amp, args.resize):
+    for i, pred, planes in found:
         name = frames.samples[i].name
         with atomic_write(folder / f"{name}.png") as file:
             file.write(cv2.imencode(".png", pred)[1].tobytes())
@@ -95,49 +137,126 @@ def predict_dataset(
     return figures_standard(total)
 
 
+def detect_targets(args: argparse.Namespace) -> int:
+    """--input and --watch: the detector with its settings, and the loop over frames (stream.py)."""
+    expected = {
+        "--threshold above 0, at most 1": 0 < args.threshold <= 1,
+        "--tile of 32 or more": args.tile >= 32,
+        "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
+        "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
+        "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
+        "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(
+            args.min_area, args.max_targets, args.every, args.batch_size, args.workers
+        )
+        >= 1,
+        "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
+        "--input without --baseline and --resize": not (args.baseline or args.resize),
+    }
+    if wrong := [text for text, right in expected.items() if not right]:
+        raise DataError(f"expected {'; '.join(wrong)}")
+    sources = find_sources(args.input or [])
+    path = Path(args.weights) if args.weights else SHIPPED / "joint.safetensors"
+    model = load_weights(path, args.width)
+    processes = Processes(args.device)
+    if processes.rank == 0:
+        print(describe(path, model))
+    settings = (
+        "threshold",
+        "min_area",
+        "max_targets",
+        "percentiles",
+        "tile",
+        "overlap",
+        "amp",
+        "flips",
+    )
+    detector = Detector(
+        model.to(processes.device, memory_format=torch.channels_last),
+        limits=tuple(args.range) if args.range else None,
+        **{key: getattr(args, key) for key in settings},
+    )
+    try:
+        return stream.run(args, sources, detector, path, processes)
+    finally:
+        processes.close()
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
         formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser)
+    add_data_arguments(parser, required=False)
     add = parser.add_argument
     add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
     add("--width", type=int, help="that the weights must have; default: any")
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
     add("--batch-size", type=int, default=1, metavar="N", help="images of equal padded size together")
+    add("--baseline", choices=BASELINES, help="a classical method in place of the network")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes, for --baseline",
+    )
     add("--resize", type=int, metavar="PX", help="run at PX x PX, as the authors do at 352")
+    add("--flips", action="store_true", help="mean over the image and its three mirror images")
+    add = parser.add_argument_group("frames of your own, in place of a data set").add_argument
+    add(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders, patterns, videos, multi-page TIFFs, .npy stacks",
+    )
+    add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
+    add("--name", help="results go to DIR/NAME; default: the input's name, or frames")
+    add("--threshold", type=float, default=0.5, metavar="P", help="probability of a target's pixels")
+    add("--min-area", type=int, default=1, metavar="PX", help="smaller targets are dropped")
+    add("--max-targets", type=int, default=100, metavar="N", help="a frame; the highest scores stay")
+    add("--tile", type=int, default=512, metavar="PX", help="larger frames are run in tiles")
+    add("--overlap", type=int, default=64, metavar="PX", help="of two tiles, at least")
+    add(
+        "--percentiles",
+        nargs=2,
+        type=float,
+        default=(0, 100),
+        metavar=("LOW", "HIGH"),
+        help="of a frame of more than 8 bits, which become 0 and 255, where there is no --range",
+    )
+    add("--every", type=int, default=1, metavar="N", help="of a video, TIFF or stack every Nth frame")
+    add("--save-npy", action="store_true", help="probabilities as .npy, too, float32")
+    add("--strict", action="store_true", help="stop at the first frame that cannot be read")
+    add("--resume", action="store_true", help="frames that are done are not done again")
+    add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
     return parser
 
 
 @command(WeightsError)
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if sum(map(bool, (args.dataset, args.input, args.watch))) != 1:
+        raise DataError("expected one of --dataset NAME, --input PATH, --watch FOLDER")
+    if args.input or args.watch:
+        return detect_targets(args)
+    if args.baseline and args.weights:
+        raise DataError("--baseline and --weights: expected one of them")
     if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
         raise DataError("expected --batch-size and --resize of 1 or more")
     figures = {}
     for data in open_datasets(args):
-        path = find_weights(args, data.name)
-        model = load_weights(path, args.width)
-        print(describe(path, model))
-        device = pick_device(args.device)
         folder = Path(args.results) / data.name
-        (folder / "about.json").unlink(missing_ok=True)  # until all maps are of these weights
-        model = model.to(device, memory_format=torch.channels_last)
-        figures[data.name] = predict_dataset(model, data, folder, args)
-        about = {
-            "weights": str(path),
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "selected_on": model.info.get("selected_on", "unknown"),
-            "resize": args.resize,
-            "images": [s.name for s in data.samples("test")],
-        }
-        write_json(folder / "about.json", about)
+        frames = Frames(data, "test", args.mask_threshold, args.range)
+        found, about = (baseline if args.baseline else network)(data, frames, args)
+        (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this
+        figures[data.name] = write_maps(found, data, frames, folder)
+        write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})
         print(f"maps, images.csv: {folder}")
     print(table(figures))
+    return 0
 
 
 if __name__ == "__main__":

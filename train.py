@@ -12,18 +12,15 @@ import argparse
 import contextlib
 import datetime
 import hashlib
-import io
 import json
 import math
 import os
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tensorboardX import SummaryWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -31,48 +28,19 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from augmentation import TrainingSet
-from cli import DataError, atomic_write, command, progress, write_json
-from dataset import Frames, maps_folder, mean_and_std, open_datasets, read_lists
-from inference import autocast, infer, pictures
-from metrics import count_standard, figures_standard, summary
-from net import WeightsError, iSmallNet, map_loss
+from checkpoints import WeightsError, save_checkpoint
+from cli import DataError, command, progress, write_json
+from dataset import Frames, maps_folder, open_datasets, read_lists
+from inference import autocast, evaluate, pictures
+from metrics import summary
+from net import OUTPUTS, iSmallNet, map_loss
 from processes import Interruption, Processes, environment, quiet_worker
-from recipes import averaged, learning_rate, make_optimizer, parse, resumed
+from recipes import averaged, first_weights, learning_rate, make_optimizer, parse, resumed
 from utils import decouple_dataset
 
 
 class TrainingError(Exception):
     """The training cannot go on; the message says where and what is kept."""
-
-
-# --- what a run is made of -----------------------------------------------------------------------
-
-
-def save_checkpoint(checkpoint: dict, path: Path) -> None:
-    """Writes a checkpoint, whole or not at all; a full disk is an OSError, the old file stays."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    with atomic_write(path, sync=True) as file:
-        file.write(buffer.getbuffer())
-
-
-def evaluate(model: iSmallNet, lists: list[Frames], args, processes: Processes) -> dict[str, dict]:
-    """Standard figures of each data set's test list; the processes share the images, and the
-    counts are integers, so the figures do not depend on how many there are."""
-    figures = {}
-    processes.share(model)
-    for name, frames in zip(args.dataset, lists):
-        counts = Counter()
-        size = args.batch_size if processes.device.type == "cuda" else 1
-        part = slice(processes.rank, None, processes.world)
-        shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
-        for _, pred, planes in infer(model, frames, size, args.amp, part=part):
-            shown.update()
-            counts.update(count_standard(pred, planes[..., -1]))
-        shown.close()
-        total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
-        figures[name] = figures_standard(total)
-    return figures
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -83,18 +51,19 @@ class Training:
     sequence; an epoch is as many samples as the training list has."""
 
     def __init__(
-        self, args, processes: Processes, train: list[Frames], test: list[Frames], folder: Path
+        self,
+        args,
+        processes: Processes,
+        model: iSmallNet,
+        train: list[Frames],
+        test: list[Frames],
+        folder: Path,
     ):
         self.args, self.processes, self.test, self.folder = args, processes, test, folder
         device = processes.device
         keys = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter")
         keys += ("brightness", "contrast")
         self.samples = TrainingSet(train, **{key: getattr(args, key) for key in keys})
-        torch.manual_seed(args.seed)
-        model = iSmallNet(args.width)
-        mean, std = mean_and_std(train)
-        model.mean.copy_(torch.tensor(mean))
-        model.std.copy_(torch.tensor(std))
         if device.type == "cuda" and processes.world > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device, memory_format=torch.channels_last)
@@ -104,6 +73,8 @@ class Training:
         fp16 |= args.amp == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.step, self.history, self.best = 0, [], -1.0
+        self.seconds = 0.0  # in the loop, all sessions together
+        self.init = model.info  # of the weights that the run began with
         self.recent: list[list[float]] = []  # losses of the last steps, for the log
         self.steps = math.ceil(args.epochs * len(self.samples) / args.batch_size)
         names = "\n".join(s.name for frames in train for s in frames.samples)
@@ -122,14 +93,19 @@ class Training:
     def info(self, selected_on: str = "nothing") -> dict:
         """What a weights file says of itself; plain values only."""
         current = self.history[-1] if self.history else None
+        if selected_on == "nothing":
+            selected_on = self.init.get("selected_on", "nothing")
         return {
             "dataset": list(self.args.dataset),
             "recipe": self.args.recipe,
             "width": self.args.width,
+            "variant": self.args.variant,
             "seed": self.args.seed,
             "step": self.step,
             "steps": self.steps,
             "epoch": self.epoch,
+            "hours": self.seconds / 3600,
+            "init": self.init,
             "selected_on": selected_on,
             "figures": current["figures"] if current and current["step"] == self.step else {},
             "args": vars(self.args),
@@ -149,6 +125,7 @@ class Training:
             "history": self.history,
             "best": self.best,
             "recent": self.recent,
+            "seconds": self.seconds,
             "list": self.digest,
         }
         checkpoint = {"state_dict": self.kept.state_dict(), "info": self.info(), "training": training}
@@ -173,6 +150,8 @@ class Training:
             torch.set_rng_state(training["rng"])
             for key in ("step", "history", "best", "recent"):
                 setattr(self, key, training[key])
+            self.seconds = training.get("seconds", 0.0)
+            self.init = checkpoint["info"].get("init", {})
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise WeightsError(f"{self.folder}: this run's last.pt is damaged ({error})") from error
 
@@ -192,8 +171,8 @@ class Training:
             **options,
         )
 
-    def train_step(self, network: nn.Module, image: torch.Tensor, maps: torch.Tensor) -> list[float]:
-        """One step of the optimiser; returns the losses of interior, boundary and mask."""
+    def train_step(self, network: nn.Module, image: torch.Tensor, maps: torch.Tensor) -> dict:
+        """One step of the optimiser; returns the losses by output."""
         device = self.processes.device
         image = self.model.normalise(image.to(device, non_blocking=True))
         image = image.contiguous(memory_format=torch.channels_last)
@@ -202,12 +181,16 @@ class Training:
             group["lr"] = learning_rate(self.step, self.steps, self.args)
         with autocast(device, self.args.amp):
             outputs = network(image)
-        losses = [map_loss(out.float(), target) for out, target in zip(outputs, targets)]
-        values = torch.stack(losses).detach().tolist()
+        losses = {
+            name: map_loss(out.float(), target)
+            for name, out, target in zip(OUTPUTS, outputs, targets)
+            if out is not None
+        }
+        values = torch.stack(list(losses.values())).detach().tolist()
         if not all(map(math.isfinite, values)):
             raise TrainingError(self.not_finite("loss"))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(sum(losses)).backward()
+        self.scaler.scale(sum(losses.values())).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip or math.inf)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
@@ -217,7 +200,7 @@ class Training:
         if self.ema:
             self.ema.update_parameters(self.model)
         self.step += 1
-        return values
+        return dict(zip(losses, values))
 
     def not_finite(self, what: str) -> str:
         first = self.step * self.args.batch_size
@@ -238,7 +221,9 @@ class Training:
         return int(self.step / every) > int((self.step - 1) / every)
 
     def evaluate(self, log: SummaryWriter | None, say) -> None:
-        figures = evaluate(self.kept, self.test, self.args, self.processes)
+        size = self.args.batch_size if self.processes.device.type == "cuda" else 1
+        lists = dict(zip(self.args.dataset, self.test))
+        figures = evaluate(self.kept, lists, size, self.args.amp, self.processes)
         lr = learning_rate(self.step - 1, self.steps, self.args)
         loss = float(np.sum(self.recent) / len(self.recent))
         entry = {"step": self.step, "epoch": self.epoch, "loss": loss, "lr": lr}
@@ -272,14 +257,15 @@ class Training:
         bar.update(self.step * self.args.batch_size)
         bar.unpause()
         saved = time.monotonic()
+        started = saved - self.seconds
         for image, maps in self.batches():
             losses = self.train_step(network, image, maps)
-            self.recent = [*self.recent[-49:], losses]
+            self.recent = [*self.recent[-49:], list(losses.values())]
             lr = self.optimizer.param_groups[0]["lr"]
-            bar.set_postfix(loss=f"{sum(losses):.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", lr=f"{lr:.1e}", refresh=False)
             bar.update(self.args.batch_size)
             if log:
-                for name, value in zip(("interior", "boundary", "mask"), losses):
+                for name, value in losses.items():
                     log.add_scalar(f"loss/{name}", value, self.step)
                 log.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
             if self.evaluation_due():
@@ -287,6 +273,7 @@ class Training:
             stop = self.processes.any(interruption.check()) and self.step < self.steps
             due = time.monotonic() - saved > 60 * self.args.save_every
             if stop or due or self.step == self.steps:
+                self.seconds = time.monotonic() - started
                 self.save()
                 saved = time.monotonic()
             if stop:
@@ -294,9 +281,10 @@ class Training:
         bar.close()
 
 
-def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> int:
+def trained(
+    args: argparse.Namespace, processes: Processes, checkpoint: dict | None, folder: Path
+) -> int:
     """Sets a run up, or takes it up again, and trains; returns the exit code."""
-    processes = Processes(args.device)
     if args.batch_size % processes.world:
         raise DataError(
             f"--batch-size: found {args.batch_size}, expected a multiple of {processes.world}"
@@ -305,6 +293,8 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
         if processes.rank:  # one process speaks for all
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         data = open_datasets(args)
+        for one in data:
+            one.hold_out(args.hold_out)
         train, test = read_lists(data, args)
         if processes.rank == 0:
             for one in data:
@@ -312,7 +302,8 @@ def trained(args: argparse.Namespace, checkpoint: dict | None, folder: Path) -> 
         processes.barrier()
         for one, frames in zip(data, train):
             frames.add_maps(maps_folder(one, args.maps_root))
-        training = Training(args, processes, train, test, folder)
+        model = iSmallNet(args.width, args.variant) if checkpoint else first_weights(args, train)
+        training = Training(args, processes, model, train, test, folder)
         if checkpoint:
             training.restore(checkpoint)
             if training.step >= training.steps:
@@ -378,11 +369,11 @@ def main(argv: list[str] | None = None) -> int:
             raise DataError(
                 f"{folder}: there is a run here; continue it: --resume, or name another --run-name"
             )
+    processes = Processes(args.device)
     try:
-        return trained(args, checkpoint, folder)
+        return trained(args, processes, checkpoint, folder)
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        processes.close()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@
 For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
 below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, where
-the maps come from a run of train.py, training.png and training_loss.png.
+the maps come from a run of train.py, training.png and training_loss.png; and report/index.html
+(report.py), which shows all of it in a browser. After `test.py --input`, with the same --input or
+--name, the report alone.
 """
 
 import argparse
@@ -18,7 +20,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage.measure import label
 
 from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress
 from dataset import (
@@ -31,33 +32,17 @@ from dataset import (
     read_maps,
     read_mask,
 )
+from figures import panels, surfaces
+from gallery import write_gallery
 from layouts import DatasetFolder, Sample
-from metrics import NAMES, PROTOCOLS, THRESHOLD, components, count_standard, match, table
+from metrics import NAMES, PROTOCOLS, THRESHOLD, count_standard, table
+from report import COLOURS, entry, outcome, write_layers, write_page
+from stream import results_folder
 
-COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
 SIDE = 320  # px of a panel's cell
 ZOOM = 40  # px of the image in the zoomed row
 CAPTION = 26  # px
 TITLES = ("image", "mask", "interior", "boundary", "prediction", "outcome")
-
-
-def outcome(pred: np.ndarray, mask: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The components of a map and a mask, each with what became of it under the standard protocol.
-
-    Args:
-        pred, mask: HxW uint8.
-
-    Returns:
-        (kind, HxW bool) pairs, kind "hit" (a matched prediction), "miss" or "false alarm".
-    """
-    p, g = pred >= THRESHOLD, mask >= THRESHOLD
-    targets, predicted = components(g), components(p)
-    pairs = match(targets, predicted)
-    hits, found = {b for _, b in pairs}, {a for a, _ in pairs}
-    labels_p, labels_g = label(p, connectivity=2), label(g, connectivity=2)  # in the same order
-    kinds = ["hit" if i in hits else "false alarm" for i in range(len(predicted))]
-    result = [(kind, labels_p == i) for i, kind in enumerate(kinds, start=1)]
-    return result + [("miss", labels_g == i + 1) for i in range(len(targets)) if i not in found]
 
 
 def cell(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -141,22 +126,29 @@ def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarra
     return np.vstack([head, picture, foot])
 
 
-def draw(sample: Sample, maps: Path, labels: Path, folder: Path, args) -> tuple | DataError:
-    """Writes a sample's panel; returns (name, tp, union, misses, false alarms)."""
+def draw(
+    numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, args
+) -> tuple[tuple, dict] | DataError:
+    """Writes a sample's panel, and its layers for the report; returns (name, tp, union), and what
+    the report knows of it."""
+    order, sample = numbered
     try:
         image = read_image(sample.image, args.range).astype(np.uint8)
         shape = image.shape[:2]
         pred = read_map(maps / f"{sample.name}.png", shape)
         mask = read_mask(sample, shape, args.mask_threshold)
         parts = read_maps(labels, sample, shape)
+        others = [read_map(other / f"{sample.name}.png", shape) for other in args.compare]
     except DataError as error:
         return error
     picture = panel(sample.name, [image, mask, *parts, pred], pred, mask)
+    layers = [image, mask, *parts, pred]
+    write_layers(maps / "report" / "images", order, layers, others)
     with atomic_write(folder / f"{sample.name}.png") as file:
         file.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
     n = count_standard(pred, mask)
-    missed = n["targets"] - n["matched"]
-    return sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"], missed, n["components"] - n["matched"]
+    row = sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"]
+    return row, entry(order, sample.name, layers, others)
 
 
 def montage(folder: Path, rows: list[tuple], each: int) -> None:
@@ -258,9 +250,21 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n")[0],
         formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser, maps=True)
+    add_data_arguments(parser, maps=True, required=False)
     add = parser.add_argument
     add("--results", default="results", metavar="DIR", help="where test.py and eval.py wrote")
+    add("--name", help="after test.py --input: its results, RESULTS/NAME, in place of a data set")
+    add("--input", nargs="+", metavar="PATH", help="the same, under the name that test.py gave them")
+    add(
+        "--compare",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folders of other runs' maps (results/RUN/NAME): side by side in the report",
+    )
+    add("--figure", choices=("paper",), help="also panels and 3-D surfaces as PDF and SVG")
+    add("--images", nargs="+", metavar="X", help="of the test list, in --figure; default: four")
     add("--each", type=int, default=5, metavar="N", help="worst and best images in the montage")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     return parser
@@ -269,22 +273,84 @@ def build_parser() -> argparse.ArgumentParser:
 @command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    if bool(args.dataset) == bool(args.name or args.input):
+        raise DataError("expected --dataset NAME, or after test.py --input: --name NAME")
+    if not args.dataset:
+        folder = results_folder(args.results, args.name, args.input or [])
+        print(f"open {write_gallery(folder, args.workers)}")
+        return
+    for other in args.compare:
+        if not other.is_dir():
+            raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
     for data in open_datasets(args):
         maps = Path(args.results) / data.name
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
-        draw_dataset(data, maps, args)
+        entries = draw_dataset(data, maps, args)
         print(*draw_curves(data.name, maps), f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
-        try:
-            found = json.loads((maps / "metrics.json").read_text())
-            print(table({name: found[name] for name in PROTOCOLS if name in found}))
-        except (OSError, ValueError, TypeError, AttributeError):
-            pass  # there is a note on that already
-        print(f"open {maps / 'montage.png'}")
+        figures = read_json(maps / "metrics.json")
+        figures = {name: figures[name] for name in PROTOCOLS if isinstance(figures.get(name), dict)}
+        if figures:
+            print(table(figures))
+        about = read_json(maps / "about.json")
+        origin = about.get("weights") or about.get("baseline") or "maps of another program"
+        if about.get("selected_on") == "the test list":
+            origin = f"{origin}, CHOSEN ON THE TEST LIST"
+        page = write_page(
+            maps / "report",
+            f"{data.name}, test list",
+            origin,
+            figures,
+            entries,
+            [str(other) for other in args.compare],
+        )
+        if args.figure:
+            print(*draw_paper(data, maps, entries, args), sep="\n")
+        print(f"open {maps / 'montage.png'} and {page}")
 
 
-def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> None:
-    """The panels and the montage of a test list.
+def draw_paper(
+    data: DatasetFolder, maps: Path, entries: list[dict], args: argparse.Namespace
+) -> list[Path]:
+    """The figures of figures.py: of --images, or of four from bad to good IoU.
+
+    Raises:
+        DataError: an image is not in the test list.
+    """
+    samples = {sample.name: sample for sample in data.samples("test")}
+    ranked = sorted((e["page"] for e in entries if e["page"]["targets"]), key=lambda page: page["iou"])
+    chosen = args.images or [ranked[k * (len(ranked) - 1) // 3]["name"] for k in range(4) if ranked]
+    if unknown := [name for name in chosen if name not in samples]:
+        raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
+    rows = []
+    for name in dict.fromkeys(chosen):
+        image = read_image(samples[name].image, args.range)
+        shape = image.shape[:2]
+        mask = read_mask(samples[name], shape, args.mask_threshold)
+        preds = [read_map(folder / f"{name}.png", shape) for folder in (maps, *args.compare)]
+        kinds = ("miss", "hit", "false alarm")
+        regions = sorted(outcome(preds[0], mask), key=lambda r: kinds.index(r[0]))
+        at = np.argwhere(regions[0][1]).mean(axis=0) if regions else np.array(shape) / 2
+        rows.append((name, tuple(at), [image.mean(axis=2).astype(np.uint8), mask, *preds]))
+    titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
+    if not rows:
+        return []
+    folder = maps / "paper"
+    return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
+
+
+def read_json(path: Path) -> dict:
+    """What a stage before this wrote; nothing where it has not run."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> list[dict]:
+    """The panels, the montage and the report's pictures of a test list; returns what the report
+    knows of its images.
 
     Raises:
         DataError: names all maps and files that are missing or cannot be used.
@@ -295,17 +361,19 @@ def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> N
             f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
         )
     one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", args=args)
-    rows, problems = [], list(data.problems["test"])
+    rows, entries, problems = [], [], list(data.problems["test"])
     samples = data.samples("test")
-    results = in_processes(one, samples, args.workers)
+    results = in_processes(one, list(enumerate(samples)), args.workers)
     for result in progress(results, f"{data.name} figures", len(samples)):
         if isinstance(result, DataError):
             problems.append(str(result))
         else:
-            rows.append(result)
+            rows.append(result[0])
+            entries.append(result[1])
     if problems:
         raise DataError(complaint(data, "test", problems))
     montage(maps / "figures", rows, args.each)
+    return entries
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Small data sets and helpers that the tests share; everything is made in tmp_path."""
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -73,3 +74,28 @@ def fails(main, *argv: str, capsys) -> str:
         main([str(a) for a in argv])
     assert stop.value.code == 2
     return capsys.readouterr().err
+
+
+@pytest.fixture
+def browser(tmp_path):
+    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if not all(programs):
+        pytest.skip("no chromium and chromedriver here (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path}/chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+def names_of(browser) -> list[str]:
+    """The names on the report's cards, in order."""
+    return [node.text for node in browser.find_elements("css selector", "#gallery h3")]

@@ -115,3 +115,23 @@ def test_a_data_set_with_a_bad_training_list_can_still_be_evaluated(data, tmp_pa
     shutil.copytree(data / "masks", tmp_path / "maps")
     main(["--dataset", "tiny", "--maps", "maps"])
     assert json.loads(Path("maps/metrics.json").read_text())["standard"]["iou"] == 1.0
+
+
+def test_several_runs_give_mean_and_standard_deviation(data, capsys):
+    for seed, (left, right) in enumerate([(12, 16), (12, 15), (12, 14)]):  # 12, 9, 6 of 12 pixels
+        pred = np.zeros((40, 48), np.uint8)
+        pred[10:13, left:right] = 255
+        for name in "cd":
+            write(Path(f"r{seed}/tiny/{name}.png"), pred)
+    main(["--dataset", "tiny", "--workers", "1", "--results", "r0", "r1", "r2"])
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[2] for row in rows if row.lstrip().startswith("standard, r")] == [
+        "100.00",
+        "75.00",
+        "50.00",
+    ]
+    assert "75.00 ± 25.00" in rows[-1] and rows[-1].lstrip().startswith("standard, 3 runs")
+    assert json.loads(Path("r2/tiny/metrics.json").read_text())["standard"]["iou"] == 0.5
+    assert "expected one folder" in fails(
+        main, "--dataset", "tiny", "--results", "r0", "r1", "--maps", "x", capsys=capsys
+    )

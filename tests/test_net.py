@@ -7,21 +7,20 @@ import pytest
 import torch
 from conftest import GOLDEN
 
+from checkpoints import WeightsError, read_checkpoint, save_weights
 from net import (
+    OUTPUTS,
+    VARIANTS,
     Block,
-    WeightsError,
     iSmallNet,
     load_weights,
     loss,
     map_loss,
     pad_to_multiple,
-    read_checkpoint,
 )
 
 sys.path.insert(0, str(GOLDEN))
 import fill
-
-OUTPUTS = ("interior", "boundary", "mask")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,58 @@ def test_widths(width):
     assert model.interior.nodes["0_0"][0].ca.fc1.weight.shape[0] == 1  # never less than one channel
     with torch.no_grad():
         assert [o.shape for o in model(torch.zeros(2, 3, 32, 48))] == [(2, 1, 32, 48)] * 3
+
+
+# What is there of each variant, by its tensors' names: streams, nested nodes, fusion, heads.
+PARTS = {
+    "full": {"interior", "boundary", "fusion", "interior_head", "boundary_head", "mask_head"},
+    "unet": {"interior", "boundary", "fusion", "interior_head", "boundary_head", "mask_head"},
+    "sum": {"interior", "boundary", "interior_head", "boundary_head", "mask_head"},
+    "interior": {"interior", "interior_head", "mask_head"},
+    "boundary": {"boundary", "boundary_head", "mask_head"},
+    "single": {"single", "mask_head"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_have_their_parts_outputs_and_gradients_and_are_told_by_their_names(variant):
+    torch.manual_seed(0)
+    model = iSmallNet(4, variant)
+    state = model.state_dict()
+    assert {key.split(".")[0] for key in state} - {"mean", "std"} == PARTS[variant]
+    assert any(".nodes.1_1." in key for key in state) == (variant != "unet")
+    outputs = model(torch.randn(2, 3, 32, 32))
+    there = [f"{name}_head" in PARTS[variant] for name in OUTPUTS]
+    assert [out is not None for out in outputs] == there
+    target = torch.rand(2, 1, 32, 32)
+    total = loss(outputs, (target, target, target))
+    each = [map_loss(out, target) for out in outputs if out is not None]
+    assert total.item() == pytest.approx(sum(each).item())
+    total.backward()
+    unused = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not unused
+    assert load_weights(saved({"state_dict": state})).variant == variant
+
+
+def test_unet_decoders_see_their_encoder_and_the_deeper_neighbour_alone():
+    model = iSmallNet(4, "unet").interior
+    assert set(model.nodes) == {*(f"{i}_0" for i in range(5)), "0_4", "1_3", "2_2", "3_1"}
+    assert model.nodes["1_3"][0].conv1.in_channels == 8 + 16
+    assert model.nodes["0_4"][0].conv1.in_channels == 4 + 8
+
+
+def test_the_fusion_by_sum_is_the_sum():
+    torch.manual_seed(0)
+    model, x = iSmallNet(4, "sum").eval(), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        interior, boundary = model.interior(x)[0], model.boundary(x)[0]
+        expected = model.mask_head(torch.cat([interior, boundary, interior + boundary], dim=1))
+        assert torch.equal(model(x)[2], expected)
+
+
+def test_no_other_variants():
+    with pytest.raises(ValueError, match="found 'double', expected one of full, single"):
+        iSmallNet(4, "double")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 4000), (16, 16), (17, 33), (2, 31)])
@@ -202,3 +253,18 @@ def test_info_travels():
     path = saved({"state_dict": iSmallNet(4).state_dict(), "info": {"seed": 3}})
     assert load_weights(path).info == {"seed": 3}
     assert read_checkpoint(path)["info"] == {"seed": 3}
+
+
+def test_shipped_weights_are_half_the_size_and_say_what_they_are():
+    torch.manual_seed(0)
+    model = iSmallNet(4)
+    model.mean.fill_(101.2345)
+    info = {"seed": 3, "figures": {"NUAA-SIRST": {"iou": 0.75}}}
+    save_weights(model.to(memory_format=torch.channels_last).state_dict(), info, Path("x.safetensors"))
+    found = load_weights("x.safetensors")
+    assert found.info == info and torch.equal(found.mean, model.mean)  # normalisation is not rounded
+    for key, value in model.state_dict().items():
+        rounded = value.half().to(value.dtype) if value.ndim > 1 else value
+        assert torch.equal(found.state_dict()[key], rounded), key
+    full = Path(saved({"state_dict": model.state_dict()})).stat().st_size
+    assert Path("x.safetensors").stat().st_size < 0.65 * full

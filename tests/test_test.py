@@ -11,10 +11,11 @@ from conftest import GOLDEN, fails, make_set, picture, write
 import inference
 from cli import DataError
 from dataset import Frames
-from inference import batches_of_equal_size, pick_device, predict
+from inference import batches_of_equal_size, predict
 from layouts import find_dataset
 from metrics import evaluate, quantise
 from net import iSmallNet, load_weights
+from processes import pick_device
 from test import main
 
 TINY = ["--dataset", "tiny", "--device", "cpu"]

@@ -96,3 +96,24 @@ def test_missing_stages_name_the_next_command(data, results, tmp_path, capsys):
     assert "python utils.py --dataset tiny" in fails(main, "--dataset", "tiny", capsys=capsys)
     make_set(tmp_path / "data/other")
     assert "python test.py --dataset other" in fails(main, "--dataset", "other", capsys=capsys)
+
+
+def test_figures_for_papers_are_vectors_and_repeat(tmp_path, capsys):
+    make_set(tmp_path / "data" / "tiny", names="abcdefg", train=1)
+    for name in "bcdefg":
+        write(Path("results/run/tiny") / f"{name}.png", target_mask())
+        write(Path("other/tiny") / f"{name}.png", np.zeros((40, 48), np.uint8))
+    utils.main(["--dataset", "tiny"])
+    argv = ["--dataset", "tiny", "--workers", "1", "--results", "results/run", "--figure", "paper"]
+    main([*argv, "--images", "c", "e", "--compare", "other/tiny"])
+    names = ("panels.pdf", "panels.svg", "surfaces.pdf", "surfaces.svg")
+    files = [Path("results/run/tiny/paper") / name for name in names]
+    before = [path.read_bytes() for path in files]
+    assert before[0].startswith(b"%PDF") and b"<svg" in before[1]
+    for word in (b">image<", b">mask<", b">run<", b">other<", b">c<", b">e<"):
+        assert word in before[1], word
+    main([*argv, "--images", "c", "e", "--compare", "other/tiny"])
+    assert [path.read_bytes() for path in files] == before
+    main(argv)
+    assert b">b<" in files[1].read_bytes()
+    assert "found no zz in the test list" in fails(main, *argv, "--images", "zz", capsys=capsys)

@@ -1,0 +1,186 @@
+"""What was found in frames, on disk: probability maps, overlays, and detections as CSV and COCO JSON.
+
+Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
+interrupted goes on from there, and several processes write a file each. `merge` makes
+detections.csv, detections.json (COCO results) and frames.json (its images and category) of them.
+"""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cli import DataError, atomic_write
+from dataset import to_units
+from detect import Target
+from frames import Frame
+
+CATEGORY = {"id": 1, "name": "target"}
+COLUMNS = (
+    *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
+    *("area", "score", "mean", "snr"),
+)
+YELLOW = (255, 215, 0)
+
+
+def run_length(pixels: np.ndarray, height: int, width: int) -> str:
+    """COCO's compressed run lengths of a mask.
+
+    Args:
+        pixels: (n, 2) y, x of the mask's pixels.
+        height, width: of the frame; runs go down its columns.
+
+    Returns:
+        Lengths of runs of 0 and 1 in turn, the first of 0; each one, from the fourth on as the
+        difference to the one two before, in groups of 5 bits from the low end, a sixth bit says that
+        more follow, 48 makes it a character.
+    """
+    at = np.sort(pixels[:, 1].astype(np.int64) * height + pixels[:, 0])
+    starts = at[np.diff(at, prepend=-2) > 1]
+    ends = at[np.diff(at, append=at[-1] + 2) > 1] + 1
+    edges = [*np.stack([starts, ends], axis=1).ravel().tolist(), height * width]
+    runs = np.diff(edges, prepend=0).tolist()
+    runs = runs if runs[-1] else runs[:-1]
+    text = []
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        while True:
+            low, value = value & 31, value >> 5
+            done = value == (-1 if low & 16 else 0)
+            text.append(chr(48 + low + (0 if done else 32)))
+            if done:
+                break
+    return "".join(text)
+
+
+def record(
+    name: str,
+    position: int,
+    frame: Frame,
+    limits: tuple[float, float] | None,
+    targets: list[Target],
+) -> dict:
+    """A frame and its targets as plain values, a line of the records."""
+    height, width = frame.pixels.shape[:2]
+    return {
+        "position": position,
+        "frame": name,
+        "file": str(frame.source.path),
+        "index": frame.index,
+        "seconds": frame.seconds,
+        "height": height,
+        "width": width,
+        "range": limits,
+        "targets": [
+            {
+                "x": round(t.x, 3),
+                "y": round(t.y, 3),
+                "box": t.box,
+                "area": t.area,
+                "score": round(t.score, 6),
+                "mean": round(t.mean, 6),
+                "snr": None if t.snr is None else round(t.snr, 3),
+                "counts": run_length(t.pixels, height, width),
+            }
+            for t in targets
+        ],
+    }
+
+
+def overlay(
+    pixels: np.ndarray, limits: tuple[float, float] | None, targets: list[Target]
+) -> np.ndarray:
+    """The frame as RGB uint8 with a box around each target, a little off it, and its score."""
+    picture = np.ascontiguousarray(to_units(pixels, limits).astype(np.uint8))
+    height, width = picture.shape[:2]
+    for target in targets:
+        left, top, w, h = target.box
+        start, end = (left - 4, top - 4), (left + w + 3, top + h + 3)
+        cv2.rectangle(picture, start, end, YELLOW, 1)
+        text = f"{target.score:.2f}"
+        x = min(max(left - 4, 2), max(width - 8 * len(text), 2))
+        y = top - 7 if top > 20 else min(top + h + 15, height - 2)
+        for colour, thickness in (((0, 0, 0), 3), (YELLOW, 1)):
+            cv2.putText(
+                picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, thickness, cv2.LINE_AA
+            )
+    return picture
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Grey or RGB pixels as a PNG, whole or not at all."""
+    bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    with atomic_write(path) as file:
+        file.write(cv2.imencode(".png", bgr)[1].tobytes())
+
+
+# --- records ---------------------------------------------------------------------------------------
+
+
+def read_records(folder: Path) -> Iterator[tuple[dict, Path, int]]:
+    """All whole lines of all records: (record, file, where in it). A line that was cut off by an
+    interruption does not count."""
+    for path in sorted(folder.glob("records-*.jsonl")):
+        with open(path, "rb") as file:
+            at = 0
+            for line in file:
+                if line.endswith(b"\n"):
+                    try:
+                        yield json.loads(line), path, at
+                    except ValueError as error:
+                        raise DataError(
+                            f"{path}: damaged at byte {at} ({error}); start again without --resume"
+                        ) from error
+                at += len(line)
+
+
+def open_records(folder: Path, rank: int) -> io.FileIO:
+    """The records of one process, to append to; a line that was cut off is cut away."""
+    path = folder / f"records-{rank}.jsonl"
+    file = open(path, "ab")  # noqa: SIM115
+    raw = path.read_bytes()
+    file.truncate(raw.rfind(b"\n") + 1)
+    return file
+
+
+def merge(folder: Path) -> tuple[int, int]:
+    """Writes detections.csv, detections.json and frames.json; returns frames and targets. The memory
+    it takes grows with the number of frames alone, by some bytes each."""
+    order = sorted((entry["position"], str(path), at) for entry, path, at in read_records(folder))
+    count = 0
+    with (
+        contextlib.ExitStack() as stack,
+        atomic_write(folder / "detections.csv") as table,
+        atomic_write(folder / "detections.json") as results,
+        atomic_write(folder / "frames.json") as companion,
+    ):
+        text = io.TextIOWrapper(table, encoding="utf-8", newline="", write_through=True)
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        results.write(b"[")
+        companion.write(b'{"categories": [' + json.dumps(CATEGORY).encode() + b'],\n"images": [')
+        records = {path: stack.enter_context(open(path, "rb")) for path in {p for _, p, _ in order}}
+        for image_id, (_, path, at) in enumerate(order, start=1):
+            records[path].seek(at)
+            entry = json.loads(records[path].readline())
+            image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
+            image |= {key: entry[key] for key in ("index", "seconds", "height", "width", "range")}
+            companion.write((b",\n" if image_id > 1 else b"\n") + json.dumps(image).encode())
+            for number, t in enumerate(entry["targets"], start=1):
+                count += 1
+                mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
+                found = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
+                found |= {"score": t["score"], "segmentation": mask}
+                results.write((b",\n" if count > 1 else b"\n") + json.dumps(found).encode())
+                where = [entry["frame"], entry["file"], entry["index"], entry["seconds"], number]
+                values = [t[key] for key in ("area", "score", "mean", "snr")]
+                rows.writerow([*where, t["x"], t["y"], *t["box"], *values])
+        results.write(b"\n]\n")
+        companion.write(b"\n]}\n")
+        text.detach()
+    return len(order), count

@@ -1,0 +1,117 @@
+"""Figures for papers: panels and 3-D surfaces of chosen images, as PDF and SVG.
+
+    python visualization.py --dataset NUAA-SIRST --figure paper --images Misc_1 Misc_27
+
+Rows are images, columns the image, the mask and each run's map; an inset shows what lies in the frame.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cli import atomic_write
+
+COLUMN = 1.4  # inches
+FRAME = "#ff3030"
+
+
+def pyplot():
+    """Matplotlib without a screen; text stays text in PDF and SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {"pdf.fonttype": 42, "svg.fonttype": "none", "font.size": 8}
+    matplotlib.rcParams["svg.hashsalt"] = "figures"  # the same figure is the same file
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def save(figure, path: Path) -> list[Path]:
+    """Writes path.pdf and path.svg; no dates in them."""
+    written = []
+    for kind, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
+        written.append(path.with_suffix(f".{kind}"))
+        with atomic_write(written[-1]) as file:
+            figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight", dpi=300)
+    pyplot().close(figure)
+    return written
+
+
+def cut(plane: np.ndarray, centre: tuple[float, float], side: int) -> tuple[np.ndarray, int, int]:
+    """A side x side window of a plane around a centre (y, x), inside it; and its top and left."""
+    corner = [
+        int(np.clip(round(at - side / 2), 0, max(size - side, 0)))
+        for at, size in zip(centre, plane.shape)
+    ]
+    return plane[corner[0] : corner[0] + side, corner[1] : corner[1] + side], *corner
+
+
+def panels(
+    path: Path, rows: list[tuple[str, tuple[float, float], list[np.ndarray]]], titles: list[str]
+) -> list[Path]:
+    """A row an image, a column a method, each with the surroundings of a target enlarged.
+
+    Args:
+        path: without suffix.
+        rows: (name, (y, x) of the target, planes HxW uint8, one a column).
+        titles: of the columns.
+    """
+    plot = pyplot()
+    shapes = [planes[0].shape for _, _, planes in rows]
+    heights = {"height_ratios": [height / width for height, width in shapes]}
+    size = (COLUMN * len(titles), COLUMN * sum(heights["height_ratios"]))
+    figure, axes = plot.subplots(
+        len(rows), len(titles), figsize=size, squeeze=False, gridspec_kw=heights
+    )
+    for line, (name, centre, planes) in zip(axes, rows):
+        for axis, plane in zip(line, planes):
+            axis.imshow(plane, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            near, top, left = cut(plane, centre, min(24, *plane.shape))
+            # the inset lies in the corner that is farthest from the target
+            x = 0.02 if centre[1] > plane.shape[1] / 2 else 0.58
+            y = 0.58 if centre[0] > plane.shape[0] / 2 else 0.02
+            inset = axis.inset_axes((x, y, 0.4, 0.4))
+            inset.imshow(near, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            inset.set(xticks=[], yticks=[])
+            side = len(near)
+            axis.plot(
+                [left, left + side, left + side, left, left],
+                [top, top, top + side, top + side, top],
+                color=FRAME,
+                linewidth=0.6,
+            )
+            for spine in inset.spines.values():
+                spine.set(color=FRAME, linewidth=0.8)
+        line[0].set_ylabel(name)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title)
+    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    return save(figure, path)
+
+
+def surfaces(
+    path: Path, rows: list[tuple[str, tuple[float, float], list[np.ndarray]]], titles: list[str]
+) -> list[Path]:
+    """As `panels`, each plane as a surface over the 40 px around the target."""
+    plot = pyplot()
+    size = (1.2 * COLUMN * len(titles), 1.1 * COLUMN * len(rows))
+    projection = {"projection": "3d"}
+    figure, axes = plot.subplots(
+        len(rows), len(titles), figsize=size, squeeze=False, subplot_kw=projection
+    )
+    for line, (name, centre, planes) in zip(axes, rows):
+        for axis, plane in zip(line, planes):
+            near, top, left = cut(plane, centre, min(40, *plane.shape))
+            y, x = np.mgrid[: near.shape[0], : near.shape[1]]
+            at = (x + left, y + top)
+            axis.plot_surface(*at, near, cmap="viridis", rstride=1, cstride=1, linewidth=0)
+            axis.set(zlim=(0, 255), zticks=[0, 128, 255])
+            axis.tick_params(labelsize=4, pad=-3)
+            axis.view_init(elev=30, azim=-60)
+        line[0].text2D(-0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center")
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, pad=0)
+    figure.subplots_adjust(wspace=0.05, hspace=0.02)
+    return save(figure, path)

@@ -1,0 +1,199 @@
+"""Frames of people's own: image files, folders, globs, videos, multi-page TIFFs and NumPy stacks,
+read one after the other."""
+
+import glob
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from cli import DataError, read_ahead
+from dataset import READ_ERRORS, decode
+from layouts import EXTENSIONS
+
+TIFF = (".tif", ".tiff")
+VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+KINDS = (*EXTENSIONS, ".npy", *VIDEO)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file with one frame or more. `count` is what its header promises; `fps` that of a video."""
+
+    path: Path
+    kind: str  # "image", "pages", "stack" or "video"
+    count: int = 1
+    fps: float | None = None
+    problem: str = ""  # why it cannot be opened
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: HxW or HxWx3 pixels of any depth, or what is wrong with it."""
+
+    source: Source
+    index: int  # in its source
+    pixels: np.ndarray | None
+    problem: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Its time in a video."""
+        return self.index / self.source.fps if self.source.fps else None
+
+
+def find_sources(paths: list[str]) -> list[Source]:
+    """What the paths name, in their order; the files of a folder or glob by name, numbers in it as
+    numbers; each once. What cannot be opened in it is reported when its turn comes.
+
+    Raises:
+        DataError: a path that is not there, or holds no frames.
+    """
+    found = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            files = [p for p in path.iterdir() if p.suffix.lower() in KINDS and p.is_file()]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
+            if not files:
+                raise DataError(f"{text}: no such file, folder or pattern")
+        if not files:
+            raise DataError(f"{text}: found no frames in it, expected {', '.join(KINDS)}")
+        found += sorted(files, key=in_number)
+    return [describe(path) for path in dict.fromkeys(found)]
+
+
+def in_number(path: str | Path) -> list:
+    """Sorts frame_2 before frame_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def describe(path: Path) -> Source:
+    """What a file holds, from its header; one that cannot be read counts as one (bad) image."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            stack = load_stack(path)
+            return Source(path, "stack", len(stack))
+        if suffix in VIDEO:
+            video = cv2.VideoCapture(str(path))
+            count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+            video.release()
+            return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
+        if suffix in TIFF:
+            with Image.open(path) as picture:
+                pages = getattr(picture, "n_frames", 1)
+            return Source(path, "pages" if pages > 1 else "image", pages)
+    except DataError as error:
+        return Source(path, "image", problem=str(error))
+    except READ_ERRORS as error:
+        return Source(path, "image", problem=f"{path}: not a readable image ({error})")
+    return Source(path, "image")
+
+
+def load_stack(path: Path) -> np.ndarray:
+    """A NumPy file as frames, (N, H, W) or (N, H, W, 3), left on disk; (H, W) and (H, W, 3) are one."""
+    try:
+        stack = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a readable NumPy array ({error})") from error
+    if stack.ndim == 2 or (stack.ndim == 3 and stack.shape[2] == 3):
+        stack = stack[None]
+    if stack.ndim not in (3, 4) or (stack.ndim == 4 and stack.shape[3] != 3) or 0 in stack.shape:
+        raise DataError(f"{path}: found shape {stack.shape}, expected (N, H, W) or (N, H, W, 3)")
+    if stack.dtype.kind not in "uif":
+        raise DataError(f"{path}: found {stack.dtype}, expected integers or floats")
+    return stack
+
+
+def read_frames(chosen: list[tuple[Source, list[int]]], workers: int = 2) -> Iterator[Frame]:
+    """Reads frames in order: of each source those with the given indices. A frame that cannot be
+    read comes with a `problem`."""
+    for single, group in itertools.groupby(chosen, key=lambda pair: pair[0].kind == "image"):
+        if single:
+            yield from read_ahead(
+                read_image_frame, [source for source, _ in group], workers, 2 * workers
+            )
+            continue
+        for source, indices in group:
+            read = {"pages": read_pages, "stack": read_stack, "video": read_video}[source.kind]
+            done = 0
+            try:
+                for frame in read(source, indices):
+                    done += 1
+                    yield frame
+            except (*READ_ERRORS, DataError, cv2.error) as error:
+                for index in indices[done:]:
+                    yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
+
+
+def read_image_frame(source: Source) -> Frame:
+    if source.problem:
+        return Frame(source, 0, None, source.problem)
+    try:
+        return Frame(source, 0, decode(source.path))
+    except DataError as error:
+        return Frame(source, 0, None, str(error))
+
+
+def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
+    for index in indices:
+        yield Frame(source, index, decode(source.path, page=index))
+
+
+def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
+    stack = load_stack(source.path)
+    for index in indices:
+        yield Frame(source, index, np.array(stack[index]))
+
+
+def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
+    """A header may promise more frames than a video has: it ends where it ends."""
+    video = cv2.VideoCapture(str(source.path))
+    try:
+        wanted, last = set(indices), max(indices, default=-1)
+        for index in range(last + 1):
+            if not video.grab():
+                if index == 0:
+                    raise DataError("not a readable video")
+                return
+            if index in wanted:
+                found, pixels = video.retrieve()
+                if not found:
+                    raise DataError("damaged")
+                yield Frame(source, index, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    finally:
+        video.release()
+
+
+def arriving(folder: Path, known: set[str], seconds: float = 0.5) -> Iterator[Source | None]:
+    """The files of a folder as they appear, each once it has stopped growing; None after each look,
+    so that the one who waits can leave.
+
+    Args:
+        known: files that are done already.
+        seconds: between two looks.
+    """
+    before: dict[Path, tuple[int, int]] = {}
+    while True:
+        now = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in KINDS and str(path) not in known and path.is_file():
+                stat = path.stat()
+                now[path] = (stat.st_size, stat.st_mtime_ns)
+        for path, state in now.items():
+            if before.get(path) == state and state[0]:
+                known.add(str(path))
+                yield describe(path)
+        before = now
+        yield None
+        time.sleep(seconds)

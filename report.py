@@ -1,0 +1,255 @@
+"""The report of a test list or of frames of one's own: RESULTS/NAME/report/index.html, one folder that
+opens from disk.
+
+Figures under all protocols, a threshold slider, curves, and a gallery of all images; of frames, which
+have no masks, the gallery alone. The page is templates/report.html; what it shows comes from here as
+JSON, the pictures as PNG beside it.
+"""
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.measure import label
+
+from cli import atomic_write
+from metrics import (
+    NAMES,
+    PD_FA_THRESHOLDS,
+    PROTOCOLS,
+    THRESHOLD,
+    components,
+    count_levels,
+    count_pd_fa,
+    match,
+    pd_fa_curve,
+    pixel_curves,
+    shown,
+)
+from synthetic import local_snr, ring
+
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+LAYERS = ("image", "mask", "interior", "boundary", "prediction", "difference")
+FRAME_LAYERS = ("image", "prediction", "overlay")
+WINDOW = 40  # px of the surface plots
+COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
+
+
+def outcome(pred: np.ndarray, mask: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The components of a map and a mask, each with what became of it under the standard protocol.
+
+    Args:
+        pred, mask: HxW uint8.
+
+    Returns:
+        (kind, HxW bool) pairs, kind "hit" (a matched prediction), "miss" or "false alarm".
+    """
+    p, g = pred >= THRESHOLD, mask >= THRESHOLD
+    targets, predicted = components(g), components(p)
+    pairs = match(targets, predicted)
+    hits, found = {b for _, b in pairs}, {a for a, _ in pairs}
+    labels_p, labels_g = label(p, connectivity=2), label(g, connectivity=2)  # in the same order
+    kinds = ["hit" if i in hits else "false alarm" for i in range(len(predicted))]
+    result = [(kind, labels_p == i) for i, kind in enumerate(kinds, start=1)]
+    return result + [("miss", labels_g == i + 1) for i in range(len(targets)) if i not in found]
+
+
+def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image, darkened, with what is right in green, missed in red, false in yellow, by pixel."""
+    picture = (0.5 * image).astype(np.uint8)
+    p, g = pred >= THRESHOLD, mask >= THRESHOLD
+    for kind, pixels in (("hit", p & g), ("miss", g & ~p), ("false alarm", p & ~g)):
+        picture[pixels] = COLOURS[kind]
+    return picture
+
+
+def entry(order: int, name: str, layers: list[np.ndarray], others: list[np.ndarray] = ()) -> dict:
+    """What the page knows of an image, and what the figures are summed up from.
+
+    Args:
+        order: its place in the list.
+        layers: image (HxWx3), mask, interior, boundary, prediction, uint8.
+        others: the predictions of other runs, to be compared.
+    """
+    image, mask, _, _, pred = layers
+    grey = image.mean(axis=2)
+    regions = outcome(pred, mask)
+    targets, predicted = components(mask >= THRESHOLD), components(pred >= THRESHOLD)
+    found = {t for t, _ in match(targets, predicted)}
+    labels = label(mask >= THRESHOLD, connectivity=2)
+    described = []
+    for k in range(len(targets)):
+        one = labels == k + 1
+        snr = local_snr(grey, one) if ring(one).any() else None
+        described.append({"area": int(targets.area[k]), "snr": snr, "hit": k in found})
+    levels = count_levels(pred, mask)
+    false, right = (levels[:, ::-1].cumsum(axis=1)[:, ::-1][row] for row in (0, 1))
+    unions = [int(right[0] + false[t]) for t in PD_FA_THRESHOLDS]  # right[0]: all target pixels
+    ious = [int(right[t]) / union if union else 1.0 for t, union in zip(PD_FA_THRESHOLDS, unions)]
+    kinds = [kind for kind, _ in regions]
+    worst = sorted(regions, key=lambda r: ("miss", "false alarm", "hit").index(r[0]))
+    return {
+        "page": {
+            "id": f"{order:05d}",
+            "name": name,
+            "order": order,
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "iou": ious[PD_FA_THRESHOLDS.index(THRESHOLD)],
+            "miss": kinds.count("miss"),
+            "false": kinds.count("false alarm"),
+            "targets": described,
+            "others": [compared(other, mask) for other in others],
+            "window": window(grey, pred, worst[0][1] if worst else None),
+        },
+        "levels": levels,
+        "pd_fa": count_pd_fa(pred, mask),
+        "ious": np.array(ious),
+    }
+
+
+def compared(pred: np.ndarray, mask: np.ndarray) -> dict:
+    """What the page knows of another run's map: IoU, and which targets it hits."""
+    p, g = pred >= THRESHOLD, mask >= THRESHOLD
+    targets, predicted = components(g), components(p)
+    pairs = match(targets, predicted)
+    union = int((p | g).sum())
+    return {
+        "iou": int((p & g).sum()) / union if union else 1.0,
+        "hits": sorted(t for t, _ in pairs),
+        "false": len(predicted) - len(pairs),
+    }
+
+
+def window(grey: np.ndarray, pred: np.ndarray, region: np.ndarray | None) -> dict:
+    """The grey values and the map around a region, or the centre, for the surface plots."""
+    y, x = np.nonzero(region) if region is not None else (np.array(s // 2) for s in grey.shape)
+    cut = []
+    for at, size in ((y, grey.shape[0]), (x, grey.shape[1])):
+        start = int(np.clip(at.mean() - WINDOW / 2, 0, max(size - WINDOW, 0)))
+        cut.append(slice(start, start + WINDOW))
+    parts = {"image": grey[tuple(cut)].astype(np.uint8), "prediction": pred[tuple(cut)]}
+    packed = {key: base64.b64encode(part.tobytes()).decode() for key, part in parts.items()}
+    return packed | {"side": parts["image"].shape[1]}
+
+
+def write_layers(
+    folder: Path, order: int, layers: list[np.ndarray], others: list[np.ndarray] = ()
+) -> None:
+    """The pictures of an image, under its number: no name of a file gets into a path or the page's
+    addresses. Grey ones are written as grey."""
+    image, mask, _, _, pred = layers
+    pictures = dict(zip(LAYERS, [*layers, difference(image, pred, mask)]))
+    for k, other in enumerate(others, start=1):
+        pictures |= {f"prediction{k}": other, f"difference{k}": difference(image, other, mask)}
+    write_pictures(folder, order, pictures)
+
+
+def write_pictures(folder: Path, order: int, pictures: dict[str, np.ndarray]) -> None:
+    for name, pixels in pictures.items():
+        if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+            pixels = pixels[..., 0]
+        encoded = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
+        with atomic_write(folder / f"{order:05d}_{name}.png") as file:
+            file.write(encoded.tobytes())
+
+
+def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) -> dict:
+    """What the page knows of a frame of one's own, which has no mask.
+
+    Args:
+        order: its place among all.
+        found: its record (detections.py).
+        image, pred: HxWx3 and its probability map HxW, uint8.
+    """
+    region = np.zeros(pred.shape, bool)
+    for left, top, width, height in (target["box"] for target in found["targets"][:1]):
+        region[top : top + height, left : left + width] = True
+    return {
+        "page": {
+            "id": f"{order:05d}",
+            "name": found["frame"],
+            "order": order,
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "targets": [{key: t[key] for key in ("area", "snr", "score")} for t in found["targets"]],
+            "others": [],
+            "window": window(image.mean(axis=2), pred, region if region.any() else None),
+        }
+    }
+
+
+def thresholds(entries: list[dict]) -> list[dict]:
+    """IoU, nIoU, Pd and Fa of the set at each of the 33 thresholds, as eval.py defines them."""
+    levels = sum(e["levels"] for e in entries)
+    curve = pd_fa_curve(sum(e["pd_fa"] for e in entries))
+    nious = np.mean([e["ious"] for e in entries], axis=0)
+    for point, niou in zip(curve, nious.tolist()):
+        false, right = (int(row[point["threshold"] :].sum()) for row in levels)
+        union = int(levels[1].sum()) + false
+        point |= {"iou": right / union if union else 1.0, "niou": niou}
+    return curve
+
+
+def figures_table(figures: dict[str, dict]) -> str:
+    """The figures of eval.py as an HTML table; nothing where it has not run."""
+    rows = {name: figures[name] for name in PROTOCOLS if name in figures}
+    if not rows:
+        return "<p>None yet: type <code>python eval.py --protocol all</code>, then this again.</p>"
+    keys = [key for key in NAMES if any(key in row for row in rows.values())]
+    head = "".join(f"<th scope=col>{html.escape(NAMES[key])}</th>" for key in keys)
+    body = "".join(
+        f"<tr><th scope=row>{name}</th>"
+        + "".join(f"<td>{shown(key, row[key]) if key in row else '–'}</td>" for key in keys)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    head = f"<thead><tr><th scope=col>protocol</th>{head}</tr></thead>"
+    return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    about: str,
+    figures: dict,
+    entries: list[dict],
+    others: list[str] = (),
+) -> Path:
+    """index.html beside images/. File names reach the page as JSON alone, and get into it as text.
+
+    Args:
+        about: a line on where the maps come from.
+        figures: by protocol, as eval.py wrote them.
+        entries: of `entry`, or of `frame_entry`.
+        others: the names of the runs that are compared.
+    """
+    labelled = all("levels" in e for e in entries)
+    layers = [[name, name] for name in (LAYERS if labelled else FRAME_LAYERS)]
+    for k, other in enumerate(others, start=1):
+        layers += [[f"{kind}{k}", f"{kind}, {other}"] for kind in LAYERS[-2:]]
+    content = {
+        "layers": layers,
+        "others": list(others),
+        "thresholds": thresholds(entries) if labelled else [],
+        "pixels": pixel_curves(sum(e["levels"] for e in entries)) if labelled else [],
+        "images": [e["page"] for e in entries],
+    }
+    parts = {
+        "TITLE": html.escape(title),
+        "ABOUT": html.escape(about),
+        "TABLE": figures_table(figures),
+        "DATA": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    page = re.sub(r"%%(\w+)%%", lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    with atomic_write(folder / "index.html") as file:
+        file.write(page.encode())
+    known = {e["page"]["id"] for e in entries}
+    for path in (folder / "images").glob("*.png"):  # of a longer list before
+        if path.name.split("_")[0] not in known:
+            path.unlink()
+    return folder / "index.html"

@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, make_set
+
+from baselines import (
+    BASELINES,
+    THRESHOLDS,
+    choose,
+    ipi,
+    lcm,
+    maxmedian,
+    probability,
+    scores,
+    shrink_rank,
+)
+from dataset import Frames
+from eval import main as evaluate_main
+from layouts import find_dataset
+from test import main
+
+TINY = ["--dataset", "tiny", "--workers", "1"]
+
+
+def scene(shape=(60, 70)) -> np.ndarray:
+    """A smooth background with a 3x3 target at (30, 40)."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = (80 + 0.5 * y + 0.3 * x).astype(np.float32)
+    image[29:32, 39:42] += 60
+    return image
+
+
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_method_is_highest_on_the_target_and_low_elsewhere(method, flip):
+    image = scene().T if flip else scene()
+    window = BASELINES[method].windows[-1]
+    score = BASELINES[method].score(np.ascontiguousarray(image), window)
+    assert score.shape == image.shape and score.dtype == np.float32 and np.isfinite(score).all()
+    score = score.T if flip else score
+    y, x = np.unravel_index(score.argmax(), score.shape)
+    assert abs(y - 30) <= 1 and abs(x - 40) <= 1
+    score = (score - score.mean()) / score.std()
+    score[20:41, 30:51] = 0
+    assert score.max() < 5
+
+
+def test_maxmedian_by_hand():
+    """A single bright pixel is above all its medians; a bright line is its own median."""
+    image = np.zeros((11, 11), np.float32)
+    image[5, 5], image[8, :] = 7, 3
+    expected = np.zeros((11, 11), np.float32)
+    expected[5, 5] = 7
+    assert np.array_equal(maxmedian(image, 5), expected)
+
+
+def test_lcm_by_hand():
+    """Cells of 3 px: a pixel of 90 in 30 makes its own cell's mean 36.67; 90² / 30 beside it."""
+    image = np.full((15, 15), 30, np.float32)
+    image[7, 7] = 90
+    score = lcm(image, 9)
+    assert score[7, 7] == pytest.approx(90**2 / 30)
+    assert score[0, 0] == pytest.approx(30) and score[7, 10] == pytest.approx(30**2 / (330 / 9))
+
+
+def test_ipi_splits_rank_one_and_sparse():
+    """The patches of a background whose rows are all the same have a low rank: it must vanish."""
+    background = np.tile(50 + 40 * np.sin(np.arange(60) / 9), (60, 1)).astype(np.float32)
+    image = background.copy()
+    image[30:32, 30:33] += 50
+    score = ipi(image, 20)
+    assert score[30:32, 30:33].min() > 40
+    score[30:32, 30:33] = 0
+    assert score.max() < 3
+
+
+def test_shrink_rank_is_singular_value_thresholding():
+    matrix = np.random.default_rng(0).normal(size=(30, 8))
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    expected = u @ np.diag(np.maximum(s - 4.5, 0)) @ v
+    assert np.abs(shrink_rank(matrix, 4.5) - expected).max() < 1e-10
+
+
+def test_a_constant_image_has_no_targets():
+    image = np.full((40, 50, 3), 77.0, np.float32)
+    for method, found in BASELINES.items():
+        assert not probability((image, None), method, found.windows[0], 3.0).any()
+
+
+def test_threshold_is_the_best_of_the_training_list(data):
+    frames = Frames(find_dataset("tiny"), "train")
+    window, threshold, iou = choose(frames, "tophat", 1)
+    best = -1.0
+    for w in BASELINES["tophat"].windows:
+        found = [(scores(image, "tophat", w), planes[..., -1] > 0) for image, planes in frames]
+        for t in THRESHOLDS:
+            both = sum(((s >= t) & m).sum() for s, m in found)
+            either = sum(((s >= t) | m).sum() for s, m in found)
+            best = max(best, both / either)
+    assert iou == pytest.approx(best) and iou > 0.9
+    pred = probability(frames[0], "tophat", window, threshold)
+    assert np.array_equal(pred >= 128, scores(frames[0][0], "tophat", window) >= threshold)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_runs_like_a_network(data, method, capsys):
+    main([*TINY, "--baseline", method, "--results", "r"])
+    assert f"{method}: window" in capsys.readouterr().out
+    about = json.loads(Path("r/tiny/about.json").read_text())
+    assert about["baseline"] == method and about["selected_on"] == "the training list"
+    evaluate_main(["--dataset", "tiny", "--results", "r", "--workers", "1"])
+    figures = json.loads(Path("r/tiny/metrics.json").read_text())["standard"]
+    assert figures["pd"] == 1.0
+
+
+def test_processes_change_nothing(tmp_path):
+    make_set(tmp_path / "data" / "tiny", names=[f"n{i}" for i in range(70)], train=33)
+    maps = []
+    for workers in ("1", "3"):
+        main(["--dataset", "tiny", "--baseline", "maxmedian", "--workers", workers])
+        maps.append([cv2.imread(str(p)) for p in sorted(Path("results/tiny").glob("*.png"))])
+    assert len(maps[0]) == 37 and np.array_equal(*maps)
+
+
+def test_baseline_and_weights_exclude_each_other(data, capsys):
+    assert "expected one of them" in fails(
+        main, *TINY, "--baseline", "lcm", "--weights", "x.pt", capsys=capsys
+    )

@@ -1,0 +1,330 @@
+"""`test.py --input` and `--watch`, as a person uses them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import fails, picture, write
+
+from dataset import to_units, value_limits
+from detect import find_targets
+from detections import run_length
+from inference import predict
+from net import iSmallNet, load_weights
+from test import main
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def weights(tmp_path) -> str:
+    """A network whose bias lets through about a tenth of the pixels."""
+    torch.manual_seed(0)
+    model = iSmallNet(4).eval()
+    with torch.no_grad():
+        x = model.normalise(torch.from_numpy(picture()).expand(3, -1, -1)[None].float())
+        model.mask_head[3].bias -= torch.quantile(model(x)[2], 0.9)
+    torch.save({"state_dict": model.state_dict()}, "w.pt")
+    return "w.pt"
+
+
+def folder(count=5, name="f") -> Path:
+    for k in range(count):
+        write(Path(name) / f"frame_{k}.png", picture(k))
+    return Path(name)
+
+
+def run(*argv) -> int:
+    return main(["--weights", "w.pt", "--device", "cpu", *map(str, argv)])
+
+
+def results(name="f") -> tuple[list[dict], list[dict], dict]:
+    here = Path("results") / name
+    rows = list(csv.DictReader((here / "detections.csv").read_text().splitlines()))
+    found = json.loads((here / "detections.json").read_text())
+    return rows, found, json.loads((here / "frames.json").read_text())
+
+
+def decoded(segmentation: dict) -> np.ndarray:
+    """COCO's compressed run lengths, by hand."""
+    runs, text = [], segmentation["counts"]
+    at = 0
+    while at < len(text):
+        value = shift = 0
+        while True:
+            code = ord(text[at]) - 48
+            at += 1
+            value |= (code & 31) << shift
+            shift += 5
+            if not code & 32:
+                break
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+    height, width = segmentation["size"]
+    assert sum(runs) == height * width
+    flat = np.repeat(np.arange(len(runs)) % 2, runs)
+    return flat.reshape(width, height).T
+
+
+def test_csv_json_and_pictures_hold_the_same_targets():
+    folder(3)
+    assert run("--input", "f") == 0
+    rows, found, companion = results()
+    model = load_weights("w.pt")
+    images = {image["frame"]: image for image in companion["images"]}
+    assert list(images) == ["frame_0", "frame_1", "frame_2"]
+    assert companion["categories"] == [{"id": 1, "name": "target"}]
+    at = 0
+    for k, name in enumerate(images):
+        image = picture(k)
+        probability = predict(model, [np.repeat(image[..., None], 3, 2)])[0]
+        expected = find_targets(probability, image)
+        assert len(expected) > 0
+        saved = cv2.imread(f"results/f/maps/{name}.png", cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(saved, np.rint(255 * probability))
+        for number, target in enumerate(expected, start=1):
+            row, entry = rows[at], found[at]
+            at += 1
+            assert (row["frame"], row["target"]) == (name, str(number))
+            assert float(row["x"]) == pytest.approx(target.x, abs=1e-3)
+            assert float(row["score"]) == pytest.approx(target.score, abs=1e-6)
+            assert [int(row[key]) for key in ("left", "top", "width", "height")] == list(target.box)
+            assert entry["bbox"] == list(target.box) and entry["category_id"] == 1
+            assert entry["image_id"] == images[name]["id"]
+            mask = np.zeros(image.shape, int)
+            mask[tuple(target.pixels.T)] = 1
+            assert np.array_equal(decoded(entry["segmentation"]), mask)
+        drawn = cv2.imread(f"results/f/overlays/{name}.png")
+        assert drawn.shape == (*image.shape, 3) and (drawn != drawn[..., :1]).any()
+    assert at == len(rows) == len(found)
+
+
+def test_run_lengths_by_hand():
+    """A 3x4 mask with pixels (1, 0), (2, 0), (0, 1): down the columns 0 11 1 00 000 000."""
+    assert run_length(np.array([[1, 0], [2, 0], [0, 1]]), 3, 4) == "138"
+    # lengths of 1 0, 3 1, 8 0; 100 px of 1 from the first: runs 0 and 100, the latter as 4 + 3·32
+    assert run_length(np.array([[y, 0] for y in range(100)]), 100, 1) == "0T3"
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    mask_tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mask = (rng.random(rng.integers(1, 50, 2)) < rng.choice([0.05, 0.5, 1])).astype(np.uint8)
+        if mask.any():
+            expected = mask_tools.encode(np.asfortranarray(mask))["counts"].decode()
+            assert run_length(np.argwhere(mask), *mask.shape) == expected
+
+
+def test_no_targets_are_empty_files_that_are_still_valid():
+    write(Path("f/a.png"), np.zeros((20, 20), np.uint8))
+    assert run("--input", "f", "--min-area", 10000) == 0
+    rows, found, companion = results()
+    assert rows == [] and found == [] and len(companion["images"]) == 1
+
+
+def test_depth_range_and_percentiles(capsys):
+    deep = picture().astype(np.uint16) * 100
+    deep[0, 0] = 60000  # a hot pixel
+    write(Path("deep.tif"), deep)
+    model, maps = load_weights("w.pt"), {}
+    for name, argv, limits in (
+        ("own", [], (deep.min(), 60000)),
+        ("range", ["--range", 6000, 23000], (6000, 23000)),
+        ("percentiles", ["--percentiles", 1, 99], value_limits(deep, (1, 99))),
+    ):
+        assert run("--input", "deep.tif", "--name", name, *argv) == 0
+        shown = capsys.readouterr()
+        low, high = (f"{float(v):g}" for v in limits)
+        assert f"uint16, {low} to {high} become 0 to 255" in shown.out + shown.err
+        maps[name] = cv2.imread(f"results/{name}/maps/deep.png", cv2.IMREAD_UNCHANGED)
+        expected = predict(model, [to_units(deep, limits)])[0]
+        assert np.array_equal(maps[name], np.rint(255 * expected))
+    assert (maps["own"] != maps["range"]).any()
+
+
+def test_save_npy_is_the_float_map():
+    folder(1)
+    run("--input", "f", "--save-npy")
+    probability = np.load("results/f/maps/frame_0.npy")
+    saved = cv2.imread("results/f/maps/frame_0.png", cv2.IMREAD_UNCHANGED)
+    assert probability.dtype == np.float32 and np.array_equal(np.rint(255 * probability), saved)
+
+
+def test_batches_change_nothing():
+    folder(5)
+    write(Path("f/frame_9.png"), picture(9, (33, 48)))
+    for size in (1, 4):
+        run("--input", "f", "--batch-size", size, "--name", f"b{size}")
+    one, four = results("b1"), results("b4")
+    assert [r["frame"] for r in one[0]] == [r["frame"] for r in four[0]]
+    for a, b in zip(one[1], four[1], strict=True):
+        assert a["bbox"] == b["bbox"] and a["score"] == pytest.approx(b["score"], abs=1e-4)
+
+
+def test_two_files_of_one_name_keep_their_results_apart():
+    write(Path("a/x.png"), picture(1))
+    write(Path("b/x.png"), picture(2))
+    run("--input", "a", "b", "a/x.png")
+    _, _, companion = results("frames")
+    names = [(image["frame"], image["file_name"]) for image in companion["images"]]
+    assert names == [("x", "a/x.png"), ("x_2", "b/x.png")]
+
+
+def test_a_video_gives_times_and_an_annotated_video():
+    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for k in range(6):
+        writer.write(np.repeat(picture(k, (48, 64))[..., None], 3, 2))
+    writer.release()
+    assert run("--input", "v.avi", "--every", 2) == 0
+    rows, _, companion = results("v")
+    assert [i["seconds"] for i in companion["images"]] == [0, 0.2, 0.4]
+    assert {r["frame"] for r in rows} <= {"v_000000", "v_000002", "v_000004"} and rows
+    video = cv2.VideoCapture("results/v/v.mp4")
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FPS) == 5
+    assert not list(Path("results/v").glob(".*"))
+
+
+# --- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_a_bad_frame_is_named_and_skipped_and_the_end_says_so(capsys):
+    folder(3)
+    write(Path("f/frame_1.png"), b"nothing")
+    assert run("--input", "f") == 1
+    assert "frame_1.png: not a readable image" in capsys.readouterr().err
+    assert [i["frame"] for i in results()[2]["images"]] == ["frame_0", "frame_2"]
+    assert run("--input", "f", "--strict", "--name", "s") == 2
+    assert [i["frame"] for i in results("s")[2]["images"]] == ["frame_0"]
+    write(Path("f/frame_1.png"), picture(1))
+    assert run("--input", "f", "--resume") == 0
+    assert [i["frame"] for i in results()[2]["images"]] == ["frame_0", "frame_1", "frame_2"]
+
+
+def test_resume_does_only_what_is_missing_and_gives_the_same_files():
+    folder(6)
+    run("--input", "f", "--name", "whole")
+    run("--input", "f")
+    records = Path("results/f/records-0.jsonl")
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # cut off within the third
+    touched = Path("results/f/maps/frame_0.png").stat().st_mtime_ns
+    assert run("--input", "f", "--resume") == 0
+    assert Path("results/f/maps/frame_0.png").stat().st_mtime_ns == touched
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_resume_keeps_the_names_of_what_is_done():
+    write(Path("f/b/x.png"), picture(1))
+    run("--input", "f/*/x.png")
+    write(Path("f/a/x.png"), picture(2))  # comes first, and would be x
+    run("--input", "f/*/x.png", "--resume")
+    images = results("frames")[2]["images"]
+    assert {i["file_name"]: i["frame"] for i in images} == {"f/b/x.png": "x", "f/a/x.png": "x_2"}
+
+
+def test_resume_with_other_settings_is_refused(capsys):
+    folder(2)
+    run("--input", "f")
+    message = fails(
+        main, "--weights", "w.pt", "--input", "f", "--resume", "--threshold", "0.7", capsys=capsys
+    )
+    assert "began with threshold 0.5, found 0.7" in message
+    message = fails(main, "--weights", "w.pt", "--input", "f", "--resume", "--name", "n", capsys=capsys)
+    assert "nothing to resume" in message
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--input", "none"], "none: no such file"),
+        (["--input", "f", "--dataset", "x"], "expected one of --dataset"),
+        ([], "expected one of --dataset"),
+        (["--input", "f", "--threshold", "0"], "--threshold above 0"),
+        (["--input", "f", "--overlap", "400"], "--overlap of 0 to half"),
+        (["--input", "f", "--percentiles", "9", "2"], "--percentiles 0 <= LOW"),
+        (["--watch", "none"], "a folder after --watch"),
+        (["--input", "f", "--baseline", "lcm"], "without --baseline"),
+    ],
+)
+def test_bad_arguments(argv, message, capsys):
+    folder(1)
+    assert message in fails(main, *argv, capsys=capsys)
+
+
+# --- other processes -------------------------------------------------------------------------------
+
+
+def start(*argv, launcher=()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(REPOSITORY / "test.py"), "--weights", "w.pt"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, "--device", "cpu", *map(str, argv)], **pipes)
+
+
+def waits(condition, seconds=60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_interrupted_and_resumed():
+    folder(60)
+    process = start("--input", "f")
+    waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    done = len(results()[2]["images"])
+    assert process.returncode == 130 and "go on: the same command and --resume" in out
+    assert 3 < done < 60
+    run("--input", "f", "--resume")
+    run("--input", "f", "--name", "whole")
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_two_processes_write_the_same_files_as_one():
+    folder(7)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    process = start("--input", "f", launcher=launcher)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
+    run("--input", "f", "--name", "whole")
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
+    Path("in").mkdir()
+    process = start("--watch", "in")
+    raw = cv2.imencode(".png", picture(1))[1].tobytes()
+    with open("in/slow.png", "wb") as file:  # arrives in pieces, for two seconds
+        for part in range(4):
+            file.write(raw[part * len(raw) // 4 : (part + 1) * len(raw) // 4])
+            file.flush()
+            time.sleep(0.3)
+    write(Path("in/second.png"), picture(2))
+    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "error" not in out, out
+    assert {i["frame"] for i in results("in")[2]["images"]} == {"slow", "second"}
+    write(Path("in/third.png"), picture(3))
+    process = start("--watch", "in", "--resume")
+    waits(lambda: Path("results/in/maps/third.png").exists())
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
+    assert len(results("in")[2]["images"]) == 3
