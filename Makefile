@@ -38,7 +38,7 @@ demo: $(VENV)/run
 test: $(VENV)/dev browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 # Tests of the report need a browser; without one they are skipped, and say so.
 browser:

@@ -38,7 +38,7 @@ def decode(path: Path, page: int = 0) -> np.ndarray:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # large ones, odd EXIF: read all the same
             picture = Image.open(path)
             if page:
                 picture.seek(page)

@@ -86,9 +86,9 @@ def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarr
     for k, start in enumerate(starts):
         ramp = np.ones(tile)
         if k:
-            ramp = np.minimum(ramp, at / (starts[k - 1] + tile - start))
+            ramp = np.minimum(ramp, at / max(starts[k - 1] + tile - start, 1))
         if k < count - 1:
-            ramp = np.minimum(ramp, (tile - at) / (start + tile - starts[k + 1]))
+            ramp = np.minimum(ramp, (tile - at) / max(start + tile - starts[k + 1], 1))
         ramps.append(ramp)
         total[start : start + tile] += ramp
     return [

@@ -35,6 +35,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def deterministic() -> None:
+    """The same bytes from the same steps on CUDA, as on the CPU without it; before the first use of
+    CUDA. (https://docs.pytorch.org/docs/stable/notes/randomness.html)"""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 class Processes:
     """This process among those that torchrun started; alone without it."""
 

@@ -2,7 +2,9 @@
 averaging."""
 
 import argparse
+import json
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -72,6 +74,7 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--init", metavar="FILE", help="weights to begin with; default: new ones")
     add("--hold-out", type=int, default=0, metavar="N", help="test on every Nth training image instead")
     add("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
+    add("--config", metavar="FILE", help="a run's config.json: its arguments, before those typed here")
 
     add = parser.add_argument_group(
         "recipe: --recipe sets the others, each can be overridden"
@@ -98,6 +101,7 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
     add("--compile", action="store_true", help="torch.compile")
+    add("--deterministic", action="store_true", help="on CUDA, too, the same bytes again; slower")
     add("--workers", type=int, default=2, metavar="N", help="processes that make training samples")
     add("--eval-every", type=int, default=10, metavar="EPOCHS", help="0: only at the end")
     add("--select", choices=("last", "test"), default="last", help="test: keep the best epoch too")
@@ -117,7 +121,13 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
-    """The arguments, and the names of those that were typed."""
+    """The arguments, and the names of those that were typed.
+
+    Raises:
+        DataError: a value out of its limits, or a --config that is not one.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [*from_config(argv), *argv]
     recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     recipe.add_argument("--recipe", choices=list(RECIPES), default="default")
     parser = build_parser(recipe.parse_known_args(argv)[0].recipe)
@@ -135,10 +145,39 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
     return args, set(vars(bare.parse_args(argv)))
 
 
+SESSION = ("config", "resume", "run_name", "max_minutes")  # not repeated from a config.json
+
+
+def from_config(argv: list[str]) -> list[str]:
+    """The arguments of the run whose config.json --config names, as they would be typed, less those
+    of that one session; none without --config."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(argv)[0].config
+    if not path:
+        return []
+    try:
+        kept = json.loads(Path(path).read_text())["args"]
+        unknown = kept.keys() - {action.dest for action in build_parser()._actions}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
+    if unknown:
+        raise DataError(f"--config {path}: this version knows no {', '.join(sorted(unknown))}")
+    typed = []
+    for action in build_parser()._actions:
+        value = kept.get(action.dest)
+        if action.dest in SESSION or value is None or value is False or value == []:
+            continue
+        typed.append(action.option_strings[0])
+        if value is not True:
+            typed += map(str, value if isinstance(value, list) else [value])
+    return typed
+
+
 # What may differ between a run and its continuation without changing the weights.
 FREE = {
     *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
-    *("save_every", "eval_every", "select", "compile"),
+    *("save_every", "eval_every", "select", "compile", "config"),
 }
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 import stream
+from backends import BACKENDS, Exported, open_network
 from baselines import BASELINES, choose, run
 from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
 from dataset import Frames, add_data_arguments, open_datasets
@@ -29,7 +30,7 @@ from frames import find_sources
 from inference import infer
 from layouts import DatasetFolder
 from metrics import UNIT, count_standard, figures_standard, table
-from net import WeightsError, iSmallNet, load_weights
+from net import WeightsError, iSmallNet
 from processes import Processes, pick_device
 
 
@@ -58,7 +59,7 @@ def find_weights(args: argparse.Namespace, name: str) -> Path:
     )
 
 
-def describe(path: Path, model: iSmallNet) -> str:
+def describe(path: Path, model: iSmallNet | Exported) -> str:
     """One line on where weights come from; what was chosen on the test list is said."""
     info = model.info
     parts = [f"width {model.width}"]
@@ -77,15 +78,22 @@ def describe(path: Path, model: iSmallNet) -> str:
     return f"weights {path} ({', '.join(parts)})"
 
 
+def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | Exported:
+    """PyTorch's networks on a device; those of other backends stay where they are."""
+    if isinstance(model, Exported):
+        return model
+    return model.to(device, memory_format=torch.channels_last)
+
+
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
 
 
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
     """The network's maps of a list, and what about.json says of them."""
     path = find_weights(args, data.name)
-    model = load_weights(path, args.width)
+    model = open_network(path, args.backend, args.width)
     print(describe(path, model))
-    model = model.to(pick_device(args.device), memory_format=torch.channels_last)
+    model = on_device(model, pick_device(args.device))
     about = {
         "weights": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -156,7 +164,7 @@ def detect_targets(args: argparse.Namespace) -> int:
         raise DataError(f"expected {'; '.join(wrong)}")
     sources = find_sources(args.input or [])
     path = Path(args.weights) if args.weights else SHIPPED / "joint.safetensors"
-    model = load_weights(path, args.width)
+    model = open_network(path, args.backend, args.width)
     processes = Processes(args.device)
     if processes.rank == 0:
         print(describe(path, model))
@@ -171,7 +179,7 @@ def detect_targets(args: argparse.Namespace) -> int:
         "flips",
     )
     detector = Detector(
-        model.to(processes.device, memory_format=torch.channels_last),
+        on_device(model, processes.device),
         limits=tuple(args.range) if args.range else None,
         **{key: getattr(args, key) for key in settings},
     )
@@ -231,6 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="frames that are done are not done again")
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
     add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
     return parser
 

@@ -34,7 +34,7 @@ from dataset import Frames, maps_folder, open_datasets, read_lists
 from inference import autocast, evaluate, pictures
 from metrics import summary
 from net import OUTPUTS, iSmallNet, map_loss
-from processes import Interruption, Processes, environment, quiet_worker
+from processes import Interruption, Processes, deterministic, environment, quiet_worker
 from recipes import averaged, first_weights, learning_rate, make_optimizer, parse, resumed
 from utils import decouple_dataset
 
@@ -369,6 +369,8 @@ def main(argv: list[str] | None = None) -> int:
             raise DataError(
                 f"{folder}: there is a run here; continue it: --resume, or name another --run-name"
             )
+    if args.deterministic:
+        deterministic()
     processes = Processes(args.device)
     try:
         return trained(args, processes, checkpoint, folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -1,9 +1,7 @@
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, picture, write
-from tensorboardX import proto
+from training import REPOSITORY, RUN, TINY, equal, logged, run, weights
 
 import train as train_module
 from augmentation import TrainingSet
@@ -24,34 +22,10 @@ from net import load_weights
 from recipes import averaged, first_weights, learning_rate, parse
 from train import main
 
-REPOSITORY = Path(__file__).parent.parent
-# 6 training images in batches of 2: 3 steps an epoch.
-TINY = ["--dataset", "tiny", "--width", "4", "--crop", "32", "--batch-size", "2", "--lr", "1e-3"]
-TINY += ["--workers", "0", "--device", "cpu"]
-RUN = Path("runs/tiny/x")
-
 
 @pytest.fixture(autouse=True)
 def data(tmp_path) -> Path:
     return make_set(tmp_path / "data" / "tiny", names="abcdefgh", train=6)
-
-
-def run(*argv, folder="x"):
-    return main([*TINY, "--run-name", folder, *map(str, argv)])
-
-
-def weights(folder: Path | str, name="last.pt") -> dict[str, torch.Tensor]:
-    return read_checkpoint(Path(folder) / name)["state_dict"]
-
-
-def equal(a: dict, b: dict) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
-
-
-def start(*argv, **options) -> subprocess.Popen:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *TINY, *map(str, argv)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, **pipes, **options)
 
 
 def test_a_run_leaves_all_that_it_promises():
@@ -100,125 +74,34 @@ def test_same_seed_same_weights_and_another_seed_others():
     assert equal(a, b) and not equal(a, c)
 
 
-# --- interruption ----------------------------------------------------------------------------------
+def test_a_run_is_repeated_from_its_config():
+    run("--epochs", 1, "--seed", 3, "--ema", 0, "--deterministic", folder="first")
+    main(["--config", "runs/tiny/first/config.json", "--run-name", "again"])
+    a, b = weights("runs/tiny/first"), weights("runs/tiny/again")
+    assert equal(a, b)
+    files = [Path(f"runs/tiny/{name}/config.json") for name in ("first", "again")]
+    first, again = (json.loads(path.read_text())["args"] for path in files)
+    assert {key for key in first if first[key] != again[key]} == {"run_name", "config"}
+    main(["--config", "runs/tiny/first/config.json", "--run-name", "other", "--seed", "4"])
+    assert not equal(a, weights("runs/tiny/other"))
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("recipe", [[], ["--recipe", "authors", "--batch-size", 2]])
-def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
-    """Stopped by the clock after every step, and resumed until it is done."""
-    if recipe:  # its whole images of 224 to 352 px are slow: small ones do here
-        monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))
-    run("--epochs", 2, "--eval-every", 1, *recipe, folder="whole")
-    run("--epochs", 2, "--eval-every", 1, "--max-minutes", 0, *recipe)
-    stops = 0
-    while read_checkpoint(RUN / "last.pt")["info"]["step"] < 6:
-        assert main(["--dataset", "tiny", "--resume", str(RUN), "--max-minutes", "0"]) == 0
-        stops += 1
-    assert stops == 5
-    whole, parts = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
-    assert equal(whole["state_dict"], parts["state_dict"])
-    assert equal(whole["training"]["model"], parts["training"]["model"])
-    assert whole["training"]["history"] == parts["training"]["history"]
-    logs = [logged(folder) for folder in ("runs/tiny/whole", RUN)]
-    assert logs[0] == logs[1] and len(logs[0]) == 6
-
-
-def logged(folder) -> dict[int, float]:
-    """The mask losses in a run's TensorBoard files by step, as TensorBoard shows them: a session
-    that starts at a step takes the place of what was logged from there on. Each step is there once."""
-    values = {}
-    for path in sorted(Path(folder).glob("events*"), key=lambda p: p.stat().st_mtime_ns):
-        raw = path.read_bytes()
-        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
-            size = int.from_bytes(raw[:8], "little")
-            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
-            raw = raw[16 + size :]
-            if event.session_log.status == proto.event_pb2.SessionLog.START:
-                values = {step: value for step, value in values.items() if step < event.step}
-            for value in event.summary.value:
-                if value.tag == "loss/mask":
-                    assert event.step not in values
-                    values[event.step] = value.simple_value
-    return values
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_save_and_leave(number):
-    process = start("--epochs", 5000, "--run-name", "x", "--workers", 2)
-    deadline = time.monotonic() + 120
-    while not (RUN / "log.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(2)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, out
-    assert "--resume runs/tiny/x" in out and "Traceback" not in out
-    assert read_checkpoint(RUN / "last.pt")["info"]["step"] > 0
-
-
-def test_resume_takes_the_newest_run_and_its_arguments(capsys):
-    run("--epochs", 1, "--max-minutes", 0, folder="old")
-    run("--epochs", 1, "--max-minutes", 0, "--seed", 3, folder="new")
-    main(["--dataset", "tiny", "--resume"])
-    assert read_checkpoint("runs/tiny/new/last.pt")["info"]["step"] == 3
-    assert read_checkpoint("runs/tiny/old/last.pt")["info"]["step"] == 1
-    capsys.readouterr()
-    main(["--dataset", "tiny", "--resume"])
-    assert "finished already, 3 steps" in capsys.readouterr().out
-
-
-def test_resume_refuses_what_would_change_the_result(capsys, data):
-    run("--epochs", 1, "--max-minutes", 0)
-    for flag, value in (("width", 8), ("lr", 0.5), ("recipe", "authors"), ("batch-size", 3)):
-        argv = ["--dataset", "tiny", "--resume", str(RUN), f"--{flag}", str(value)]
-        message = fails(main, *argv, capsys=capsys)
-        assert f"--{flag}" in message and str(value) in message
-    write(data / "50_50/train.txt", "a\nb\n")
-    assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
-
-
-def test_resume_without_a_run(capsys):
-    assert "no run to resume" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
-    run("--epochs", 1, "--max-minutes", 0)
-    argv = ["--dataset", "tiny", "--resume", "runs/tiny/y"]
-    assert "runs in runs/tiny: x" in fails(main, *argv, capsys=capsys)
-    torch.save({"state_dict": {}}, "weights.pt")
-    argv = ["--dataset", "tiny", "--resume", "weights.pt"]
-    assert "expected a last.pt" in fails(main, *argv, capsys=capsys)
-
-
-@pytest.mark.parametrize("part", ["info", "training", "training.model", "training.list"])
-def test_resume_of_a_damaged_run(capsys, part):
-    run("--epochs", 1, "--max-minutes", 0)
-    checkpoint = read_checkpoint(RUN / "last.pt")
-    if "." in part:
-        checkpoint["training"][part.split(".")[1]] = {}
-    else:
-        checkpoint[part] = {}
-    torch.save(checkpoint, RUN / "last.pt")
-    assert "last.pt" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys) or "list" in part
-
-
-def test_flags_are_not_abbreviated(capsys):
-    fails(main, *TINY, "--rec", "authors", capsys=capsys)
-
-
-def test_a_run_is_not_overwritten(capsys):
-    run("--epochs", 1, "--max-minutes", 0)
-    assert "--resume" in fails(main, *TINY, "--run-name", "x", capsys=capsys)
-
-
-def test_a_failing_write_keeps_the_last_checkpoint(monkeypatch, capsys):
-    run("--epochs", 1, "--max-minutes", 0)
-    before = (RUN / "last.pt").read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device", str(RUN / "last.pt"))
-
-    monkeypatch.setattr(os, "fsync", full)
-    message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
-    assert "last.pt: No space left on device" in message
-    assert (RUN / "last.pt").read_bytes() == before and not list(RUN.glob("*.tmp"))
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "expected a run's config.json"),
+        ("{", "expected a run's config.json"),
+        ('{"args": 3}', "expected a run's config.json"),
+        ('{"args": {"speed": 3}}', "this version knows no speed"),
+        ('{"args": {"dataset": ["tiny"], "epochs": 0}}', "--epochs: found 0"),
+    ],
+)
+def test_a_config_that_is_none(content, message, capsys):
+    if content:
+        write(Path("c.json"), content)
+    assert message in fails(main, "--config", "c.json", capsys=capsys)
 
 
 # --- faults ----------------------------------------------------------------------------------------

@@ -1,0 +1,174 @@
+"""The network as an ONNX file, and run by ONNX Runtime or OpenVINO in place of PyTorch.
+
+All of it is optional: pip install onnx onnxscript onnxruntime openvino
+"""
+
+import importlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from checkpoints import WeightsError
+from cli import DataError, atomic_write
+from net import OUTPUTS, SCALES, iSmallNet, load_weights
+
+BACKENDS = ("torch", "onnxruntime", "openvino")
+OPSET = 18
+TOLERANCE = 1e-3  # of the logits, between PyTorch and an exported network
+
+
+def optional(name: str, why: str):
+    """An optional package.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(f"{why} needs {name} ({error}); type pip install {name}") from error
+
+
+class Outputs(nn.Module):
+    """The outputs that a network has, without those that are None."""
+
+    def __init__(self, model: iSmallNet):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(out for out in self.model(image) if out is not None)
+
+
+def to_onnx(model: iSmallNet) -> bytes:
+    """The network as ONNX, opset 18: normalised images (N, 3, H, W), H and W any multiples of 16, to
+    logits (N, 1, H, W) named as in OUTPUTS; with width, normalisation and `info` in its metadata.
+
+    Raises:
+        DataError: a package is missing.
+        WeightsError: ONNX Runtime's logits differ from PyTorch's by more than 1e-3.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        optional(name, "the export to ONNX")
+    network = Outputs(model.eval().to("cpu"))
+    example = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    names = [name for name, out in zip(OUTPUTS, model(example)) if out is not None]
+    step = 2 ** (SCALES - 1)
+    sides = {axis: step * torch.export.Dim(f"sixteenth_{axis}", min=1, max=4096) for axis in (2, 3)}
+    shapes = {"image": {0: torch.export.Dim("batch", min=1, max=4096), **sides}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=["image"],
+            output_names=names,
+            opset_version=OPSET,
+            verbose=False,
+        )
+    proto = program.model_proto
+    notes = {"width": model.width, "mean": model.mean.tolist(), "std": model.std.tolist()}
+    for key, value in {**notes, "info": model.info}.items():
+        proto.metadata_props.add(key=key, value=json.dumps(value))
+    raw = proto.SerializeToString()
+    exported = Exported(raw, "onnxruntime")
+    for shape in ((2, 3, 64, 96), (1, 3, 16, 48), (3, 3, 80, 32)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            gap = (network.model(x)[2] - exported(x)[2]).abs().max().item()
+        if not gap <= TOLERANCE:
+            raise WeightsError(f"the exported logits differ by {gap:.2g}, expected {TOLERANCE} at most")
+    return raw
+
+
+class Exported:
+    """An ONNX network with the face of iSmallNet that inference.py uses.
+
+    Args:
+        raw: an ONNX file's bytes, as `to_onnx` gives them.
+        backend: "onnxruntime" or "openvino", on the CPU, with as many threads as PyTorch has.
+
+    Raises:
+        DataError: the package is missing.
+        WeightsError: not an ONNX file of this network.
+    """
+
+    variant = "exported"
+    normalise = iSmallNet.normalise
+
+    def __init__(self, raw: bytes, backend: str):
+        package = optional(backend, f"--backend {backend}")
+        threads = torch.get_num_threads()
+        try:
+            session = open_session(raw, threads)
+            notes = session.get_modelmeta().custom_metadata_map
+            self.mean, self.std = (torch.tensor(json.loads(notes[key])) for key in ("mean", "std"))
+            self.width, self.info = json.loads(notes["width"]), json.loads(notes["info"])
+        except DataError:
+            raise
+        except Exception as error:  # ONNX Runtime has its own types
+            raise WeightsError(f"expected an ONNX file that export.py wrote ({error})") from error
+        if backend == "onnxruntime":
+            self.run = lambda x: session.run(["mask"], {"image": x})[0]
+            return
+        hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        core = package.Core()
+        compiled = core.compile_model(core.read_model(raw), "CPU", hints)
+        self.run = lambda x: compiled(x)["mask"]
+
+    def __call__(self, image: Tensor) -> tuple[None, None, Tensor]:
+        """Normalised images (N, 3, H, W) of multiples of 16 -> mask logits, as iSmallNet gives them."""
+        found = self.run(np.ascontiguousarray(image.numpy(), np.float32))
+        return None, None, torch.from_numpy(np.array(found))
+
+    def eval(self) -> "Exported":
+        return self
+
+
+def open_session(raw: bytes, threads: int):
+    """An ONNX Runtime session on the CPU."""
+    runtime = optional("onnxruntime", "an ONNX file")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    return runtime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+
+
+def open_network(
+    path: str | os.PathLike, backend: str = "torch", width: int | None = None
+) -> iSmallNet | Exported:
+    """The network of a weights file, or of an ONNX file, on a backend.
+
+    Raises:
+        WeightsError: as `load_weights`, or an ONNX file for PyTorch.
+        DataError: a package is missing.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        model = load_weights(path, width)
+        return model if backend == "torch" else Exported(to_onnx(model), backend)
+    if backend == "torch":
+        raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or name other weights")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; make it: python export.py --output {path.name}")
+    try:
+        model = Exported(path.read_bytes(), backend)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if width not in (None, model.width):
+        raise WeightsError(f"{path}: found a network of width {model.width}, expected width {width}")
+    return model
+
+
+def save_onnx(model: iSmallNet, path: Path) -> None:
+    """Writes `to_onnx` of a network, whole or not at all."""
+    raw = to_onnx(model)
+    with atomic_write(path) as file:
+        file.write(raw)

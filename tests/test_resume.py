@@ -1,0 +1,118 @@
+"""Interrupted and resumed trainings."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import fails, make_set, write
+from training import RUN, TINY, equal, logged, run, start
+
+from checkpoints import read_checkpoint
+from train import main
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path) -> Path:
+    return make_set(tmp_path / "data" / "tiny", names="abcdefgh", train=6)
+
+
+@pytest.mark.parametrize("recipe", [[], ["--recipe", "authors", "--batch-size", 2]])
+def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
+    """Stopped by the clock after every step, and resumed until it is done."""
+    if recipe:  # its whole images of 224 to 352 px are slow: small ones do here
+        monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))
+    run("--epochs", 2, "--eval-every", 1, *recipe, folder="whole")
+    run("--epochs", 2, "--eval-every", 1, "--max-minutes", 0, *recipe)
+    stops = 0
+    while read_checkpoint(RUN / "last.pt")["info"]["step"] < 6:
+        assert main(["--dataset", "tiny", "--resume", str(RUN), "--max-minutes", "0"]) == 0
+        stops += 1
+    assert stops == 5
+    whole, parts = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
+    assert equal(whole["state_dict"], parts["state_dict"])
+    assert equal(whole["training"]["model"], parts["training"]["model"])
+    assert whole["training"]["history"] == parts["training"]["history"]
+    logs = [logged(folder) for folder in ("runs/tiny/whole", RUN)]
+    assert logs[0] == logs[1] and len(logs[0]) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_leave(number):
+    process = start("--epochs", 5000, "--run-name", "x", "--workers", 2)
+    deadline = time.monotonic() + 120
+    while not (RUN / "log.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out
+    assert "--resume runs/tiny/x" in out and "Traceback" not in out
+    assert read_checkpoint(RUN / "last.pt")["info"]["step"] > 0
+
+
+def test_resume_takes_the_newest_run_and_its_arguments(capsys):
+    run("--epochs", 1, "--max-minutes", 0, folder="old")
+    run("--epochs", 1, "--max-minutes", 0, "--seed", 3, folder="new")
+    main(["--dataset", "tiny", "--resume"])
+    assert read_checkpoint("runs/tiny/new/last.pt")["info"]["step"] == 3
+    assert read_checkpoint("runs/tiny/old/last.pt")["info"]["step"] == 1
+    capsys.readouterr()
+    main(["--dataset", "tiny", "--resume"])
+    assert "finished already, 3 steps" in capsys.readouterr().out
+
+
+def test_resume_refuses_what_would_change_the_result(capsys, data):
+    run("--epochs", 1, "--max-minutes", 0)
+    for flag, value in (("width", 8), ("lr", 0.5), ("recipe", "authors"), ("batch-size", 3)):
+        argv = ["--dataset", "tiny", "--resume", str(RUN), f"--{flag}", str(value)]
+        message = fails(main, *argv, capsys=capsys)
+        assert f"--{flag}" in message and str(value) in message
+    write(data / "50_50/train.txt", "a\nb\n")
+    assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+
+
+def test_resume_without_a_run(capsys):
+    assert "no run to resume" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    run("--epochs", 1, "--max-minutes", 0)
+    argv = ["--dataset", "tiny", "--resume", "runs/tiny/y"]
+    assert "runs in runs/tiny: x" in fails(main, *argv, capsys=capsys)
+    torch.save({"state_dict": {}}, "weights.pt")
+    argv = ["--dataset", "tiny", "--resume", "weights.pt"]
+    assert "expected a last.pt" in fails(main, *argv, capsys=capsys)
+
+
+@pytest.mark.parametrize("part", ["info", "training", "training.model", "training.list"])
+def test_resume_of_a_damaged_run(capsys, part):
+    run("--epochs", 1, "--max-minutes", 0)
+    checkpoint = read_checkpoint(RUN / "last.pt")
+    if "." in part:
+        checkpoint["training"][part.split(".")[1]] = {}
+    else:
+        checkpoint[part] = {}
+    torch.save(checkpoint, RUN / "last.pt")
+    assert "last.pt" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys) or "list" in part
+
+
+def test_flags_are_not_abbreviated(capsys):
+    fails(main, *TINY, "--rec", "authors", capsys=capsys)
+
+
+def test_a_run_is_not_overwritten(capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    assert "--resume" in fails(main, *TINY, "--run-name", "x", capsys=capsys)
+
+
+def test_a_failing_write_keeps_the_last_checkpoint(monkeypatch, capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    before = (RUN / "last.pt").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device", str(RUN / "last.pt"))
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    assert "last.pt: No space left on device" in message
+    assert (RUN / "last.pt").read_bytes() == before and not list(RUN.glob("*.tmp"))
