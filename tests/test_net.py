@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
+from plain import plain
 
 from checkpoints import WeightsError, read_checkpoint, save_weights
 from net import (
@@ -268,3 +269,28 @@ def test_shipped_weights_are_half_the_size_and_say_what_they_are():
         assert torch.equal(found.state_dict()[key], rounded), key
     full = Path(saved({"state_dict": model.state_dict()})).stat().st_size
     assert Path("x.safetensors").stat().st_size < 0.65 * full
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 48, 64), (1, 3, 40, 21)])
+def test_the_network_is_the_one_that_is_written_down(shape):
+    torch.manual_seed(0)
+    model = iSmallNet(4).double()
+    image = torch.randn(shape, dtype=torch.float64)
+    for mode in (model.eval(), model.train()):
+        before = {key: value.clone() for key, value in mode.state_dict().items()}
+        found = []
+        for network in (lambda x: plain(model, x), model):
+            model.load_state_dict(before)
+            outputs = network(image)
+            model.zero_grad()
+            sum((out * out).mean() for out in outputs).backward()
+            found.append((outputs, [p.grad.clone() for p in model.parameters()]))
+        for a, b in zip(*(outputs for outputs, _ in found), strict=True):
+            assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+        if (
+            shape[0] == 1
+        ):  # reflected pixels are equal: which of two is the maximum is rounding's choice
+            continue
+        largest = max(p.grad.abs().max().item() for p in model.parameters())
+        for a, b in zip(*(gradients for _, gradients in found), strict=True):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-11 * largest)
