@@ -10,11 +10,12 @@ DEMO_RUN := runs/$(DEMO)/demo
 # Half the paper's width and small crops: about 5 minutes on 2 CPU cores.
 DEMO_TRAINING := --width 8 --crop 64 --batch-size 16 --epochs 22 --lr 4e-3 --eval-every 8
 
-.PHONY: help demo test browser clean
+.PHONY: help demo test soak browser clean
 
 help:
 	@echo "make demo    the whole pipeline on a synthetic data set, about 10 minutes on 2 CPU cores"
 	@echo "make test    the linter and the tests"
+	@echo "make soak    the long tests: kills, faults, random input, memory; half an hour on 2 CPU cores"
 	@echo "make clean   remove the virtual environment, and the demo's data, run and results"
 
 $(VENV)/run: requirements.txt
@@ -39,6 +40,11 @@ test: $(VENV)/dev browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m pytest -n auto
+
+# The full counts of what make test does a few times; ends with a table.
+soak: $(VENV)/dev
+	SOAK=1 HYPOTHESIS_PROFILE=soak $(RUN) -m pytest -n auto --dist loadfile -q \
+	  tests/test_faults.py tests/test_fuzz.py tests/test_long.py tests/test_processes.py
 
 # Tests of the report need a browser; without one they are skipped, and say so.
 browser:

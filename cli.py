@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +67,19 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator:
         raise
 
 
+def sweep(*folders: Path) -> None:
+    """Removes what processes that were killed left half-written (`atomic_write`) in folders."""
+    for folder in folders if os.name == "posix" else ():  # elsewhere signal 0 does something else
+        for path in folder.glob(".*.tmp"):
+            number = path.name.split(".")[-2]
+            try:
+                os.kill(int(number), 0)  # asks whether it lives
+            except (ProcessLookupError, ValueError, OverflowError):
+                path.unlink(missing_ok=True)
+            except OSError:  # it lives, and is somebody else's
+                continue
+
+
 def write_json(path: Path, content) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
@@ -105,13 +120,25 @@ def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int
             yield waiting.pop(0).result()
 
 
+def follow() -> None:
+    """A worker process leaves Ctrl-C to its parent, and ends with it even when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def in_processes(function: Callable, items: Sequence, workers: int) -> Iterator:
     """map(function, items) in several processes, in order; in this one where they would not pay."""
     if workers <= 1 or len(items) < 32:
         yield from map(function, items)
         return
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends the workers
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as pool:
+    with ProcessPoolExecutor(workers, initializer=follow) as pool:
         try:
             yield from pool.map(function, items, chunksize=4)
         except BaseException:

@@ -55,7 +55,11 @@ class Processes:
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
         if self.world > 1:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            # After a restart of torchrun's the store may still hold the dead processes' addresses.
+            store, rank, world = next(dist.rendezvous("env://"))
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
     def gather(self, items: list) -> list:
         """The items of all processes, on each of them."""

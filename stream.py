@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import DataError, atomic_write, progress, write_json
+from cli import DataError, atomic_write, progress, sweep, write_json
 from detect import Detector
 from detections import merge, open_records, overlay, read_records, record, write_picture
 from frames import Frame, Source, arriving, read_frames
@@ -158,6 +158,7 @@ def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
         DataError: what is there came from other settings.
     """
     about = folder / "about.json"
+    sweep(folder, folder / "maps", folder / "overlays")
     if not resume:
         for path in folder.glob("records-*.jsonl"):
             path.unlink()

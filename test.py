@@ -23,7 +23,7 @@ import torch
 import stream
 from backends import BACKENDS, Exported, open_network
 from baselines import BASELINES, choose, run
-from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
+from cli import DataError, HelpFormatter, atomic_write, command, progress, sweep, write_json
 from dataset import Frames, add_data_arguments, open_datasets
 from detect import SHIPPED, Detector
 from frames import find_sources
@@ -260,6 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(args.results) / data.name
         frames = Frames(data, "test", args.mask_threshold, args.range)
         found, about = (baseline if args.baseline else network)(data, frames, args)
+        sweep(folder)
         (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this
         figures[data.name] = write_maps(found, data, frames, folder)
         write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})

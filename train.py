@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -29,8 +28,9 @@ from tqdm import tqdm
 
 from augmentation import TrainingSet
 from checkpoints import WeightsError, save_checkpoint
-from cli import DataError, command, progress, write_json
+from cli import DataError, command, progress, sweep, write_json
 from dataset import Frames, maps_folder, open_datasets, read_lists
+from eventlog import EventLog
 from inference import autocast, evaluate, pictures
 from metrics import summary
 from net import OUTPUTS, iSmallNet, map_loss
@@ -220,7 +220,7 @@ class Training:
         every = self.args.eval_every * len(self.samples) / self.args.batch_size
         return int(self.step / every) > int((self.step - 1) / every)
 
-    def evaluate(self, log: SummaryWriter | None, say) -> None:
+    def evaluate(self, log: EventLog | None, say) -> None:
         size = self.args.batch_size if self.processes.device.type == "cuda" else 1
         lists = dict(zip(self.args.dataset, self.test))
         figures = evaluate(self.kept, lists, size, self.args.amp, self.processes)
@@ -234,11 +234,9 @@ class Training:
             for name, f in figures.items():
                 for key in ("iou", "niou", "pd", "fa"):
                     if f[key] is not None:
-                        log.add_scalar(f"{name}/{key}", f[key], self.step)
+                        log.scalar(f"{name}/{key}", f[key], self.step)
             view = pictures(self.kept, self.test[0], self.args.amp)
-            log.add_image(
-                f"{self.args.dataset[0]}/image, mask, prediction", view, self.step, dataformats="HWC"
-            )
+            log.image(f"{self.args.dataset[0]}/image, mask, prediction", view, self.step)
         iou = float(np.mean([f["iou"] for f in figures.values()]))
         if self.args.select == "test" and iou > self.best and not self.processes.rank:
             self.best = iou
@@ -246,7 +244,7 @@ class Training:
             save_checkpoint(best, self.folder / "best.pt")
         self.model.train()
 
-    def run(self, interruption: Interruption, log: SummaryWriter | None, say) -> None:
+    def run(self, interruption: Interruption, log: EventLog | None, say) -> None:
         """Trains until the last step or an interruption, which is saved."""
         network = torch.compile(self.model) if self.args.compile else self.model
         if self.processes.world > 1:
@@ -266,14 +264,16 @@ class Training:
             bar.update(self.args.batch_size)
             if log:
                 for name, value in losses.items():
-                    log.add_scalar(f"loss/{name}", value, self.step)
-                log.add_scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
+                    log.scalar(f"loss/{name}", value, self.step)
+                log.scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
             if self.evaluation_due():
                 self.evaluate(log, say)
             stop = self.processes.any(interruption.check()) and self.step < self.steps
             due = time.monotonic() - saved > 60 * self.args.save_every
             if stop or due or self.step == self.steps:
                 self.seconds = time.monotonic() - started
+                if log:
+                    log.flush()  # all that comes before a checkpoint is on disk
                 self.save()
                 saved = time.monotonic()
             if stop:
@@ -312,14 +312,12 @@ def trained(
         log = text = None
         if processes.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
             config = {"args": vars(args), "environment": training.environment}
             write_json(folder / "config.json", config)
             text = stack.enter_context(open(folder / "log.txt", "a"))
-            log = SummaryWriter(
-                str(folder),
-                purge_step=training.step + 1 if checkpoint else None,
-                filename_suffix=f".{training.step}",  # two files of one second are two files
-            )
+            # What a killed run logged beyond its checkpoint is logged again.
+            log = EventLog(folder, training.step + 1)
             stack.callback(log.close)
 
         def say(line: str) -> None:
@@ -360,6 +358,10 @@ def trained(
 def main(argv: list[str] | None = None) -> int:
     args, typed = parse(argv)
     checkpoint = None
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and args.run_name:
+        # torchrun --max-restarts starts all processes again after one died: from the last checkpoint
+        kept = Path(args.runs) / "+".join(args.dataset) / args.run_name / "last.pt"
+        args.resume = args.resume or ("newest" if kept.is_file() else None)
     if args.resume:
         args, checkpoint, folder = resumed(args, typed)
     else:
@@ -374,6 +376,13 @@ def main(argv: list[str] | None = None) -> int:
     processes = Processes(args.device)
     try:
         return trained(args, processes, checkpoint, folder)
+    except RuntimeError as error:
+        if processes.world > 1 and "peer" in str(error):  # gloo's words
+            raise TrainingError(
+                f"another process has ended ({str(error).splitlines()[0]}). Go on from "
+                f"{folder}/last.pt with --resume; torchrun --max-restarts N does it by itself"
+            ) from error
+        raise
     finally:
         processes.close()
 

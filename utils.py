@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress
+from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress, sweep
 from dataset import (
     MAPS,
     MASK_THRESHOLD,
@@ -141,6 +141,7 @@ def decouple_dataset(
             )
     samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
     problems = [problem for part in data.problems.values() for problem in part]
+    sweep(folder, *(folder / kind for kind in MAPS))
     try:
         record = json.loads((folder / "maps.json").read_text())
         kept = kept_maps(folder, samples, record, method, threshold) if not force else {}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
+SOAK = bool(os.environ.get("SOAK"))  # the long runs: make soak
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -99,3 +100,18 @@ def browser(tmp_path):
 def names_of(browser) -> list[str]:
     """The names on the report's cards, in order."""
     return [node.text for node in browser.find_elements("css selector", "#gallery h3")]
+
+
+@pytest.fixture
+def tell(record_property):
+    """Adds a line to the table that a run of the long tests ends with."""
+    return lambda work, found: record_property("soak", f"{work} | {found}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if SOAK:
+        reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        lines = [value for report in reports for key, value in report.user_properties if key == "soak"]
+        terminalreporter.section("soak")
+        for line in ["work | found", "--- | ---", *sorted(lines)]:
+            terminalreporter.write_line(f"| {line} |")

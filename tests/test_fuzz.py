@@ -6,14 +6,16 @@ More of each: HYPOTHESIS_PROFILE=soak (thousands instead of tens).
 import itertools
 import os
 import struct
+import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_set, picture, write
+from conftest import SOAK, make_set, picture, write
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -35,6 +37,7 @@ settings.register_profile(
 settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=FIXED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+outcomes: Counter = Counter()  # of the pictures
 masks = arrays(bool, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
 
@@ -110,6 +113,7 @@ def encoded(kind: str) -> bytes:
 KINDS = ("grey.png", "deep.png", "colour16.png", "grey.tif", "deep.tif", "float.tif", "colour16.tif")
 
 
+@settings(max_examples=10_000 if SOAK else 100)
 @given(
     st.sampled_from(KINDS),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
@@ -129,9 +133,23 @@ def test_any_change_of_a_picture_is_read_or_refused(root, kind, changes, length,
         pixels = read_image(path)
     except DataError as error:
         assert kind in str(error)
+        outcomes["refused"] += 1
         return
+    outcomes["read"] += 1
     assert pixels.ndim == 3 and pixels.shape[2] == 3 and np.isfinite(pixels).all()
     assert pixels.min() >= 0 and pixels.max() <= 255
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_the_reader_stayed_small(tell):
+    if not outcomes:
+        pytest.skip("no pictures were read before this")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    assert peak < 2048 and outcomes["refused"] and outcomes["read"]
+    work = f"{outcomes.total()} changed PNG and TIFF files"
+    tell(work, f"{outcomes['read']} read, {outcomes['refused']} refused, peak {peak:.0f} MiB")
 
 
 def with_checksums(raw: bytes) -> bytes:

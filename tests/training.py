@@ -42,6 +42,8 @@ def logged(folder) -> dict[int, float]:
         raw = path.read_bytes()
         while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
             size = int.from_bytes(raw[:8], "little")
+            if len(raw) < 16 + size:  # cut off by a kill: TensorBoard, too, leaves the file there
+                break
             event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
             raw = raw[16 + size :]
             if event.session_log.status == proto.event_pb2.SessionLog.START:

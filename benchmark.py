@@ -1,0 +1,374 @@
+"""Speed and memory, measured: what the faster ways bring over the plain network, and how things scale.
+
+    python benchmark.py --quick                          # the network alone, under 2 minutes
+    python benchmark.py --dataset NUDT-SIRST             # all parts, on a data set's test list
+    python benchmark.py --parts training --device cuda
+
+Ways are run in turn, and a ratio is the median over the rounds of plain time / a way's time, since
+machines are noisy. "plain" is the network as its description reads (tests/plain.py): eager PyTorch,
+float32, NCHW. Prints tables, and writes them to benchmark.json (and scaling.png) in --output.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from backends import BACKENDS, Exported, to_onnx
+from checkpoints import WeightsError
+from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
+from dataset import Frames
+from detect import SHIPPED, find_targets
+from inference import autocast, predict, predict_frame
+from layouts import find_dataset
+from net import iSmallNet, load_weights, loss
+from processes import environment, pick_device
+from synthetic import scene
+
+HERE = Path(__file__).parent
+SIDE = 256
+Rows = list[dict[str, str | float | int | None]]
+
+
+def plain_network() -> Callable:
+    """tests/plain.py, which nothing else outside the tests uses."""
+    sys.path.append(str(HERE / "tests"))
+    from plain import plain
+
+    return plain
+
+
+def network(width: int = 16) -> iSmallNet:
+    """A new network whose batch-norm statistics are those of some noise, in evaluation mode: its
+    logits are of ordinary size."""
+    torch.manual_seed(0)
+    model = iSmallNet(width).train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        model(torch.randn(4, 3, 64, 64))
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1
+    return model.eval()
+
+
+def in_turn(ways: dict[str, Callable], rounds: int, device: torch.device) -> Rows:
+    """Seconds of each way, and how many times faster than the first it is, medians over rounds."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    seconds = {name: [] for name in ways}
+    for k in progress(range(rounds + 1), "rounds", rounds + 1, "round", leave=False):
+        for name, way in ways.items():
+            wait()
+            start = time.perf_counter()
+            way()
+            wait()
+            if k:  # the first is to warm up
+                seconds[name].append(time.perf_counter() - start)
+    first = next(iter(seconds.values()))
+    rows = []
+    for name, values in seconds.items():
+        ratios = sorted(a / b for a, b in zip(first, values))
+        rows.append({"way": name, "seconds": statistics.median(values)})
+        rows[-1] |= {"ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
+    return rows
+
+
+# --- parts -------------------------------------------------------------------------------------------
+
+
+def inference(args: argparse.Namespace, device: torch.device) -> Rows:
+    """One 256x256 image on the CPU, a batch of 16 on a GPU; each way's largest difference of the
+    logits from the plain ones, which are of the size `largest logit`."""
+    plain, model = plain_network(), network().to(device)
+    x = torch.randn(1 if device.type == "cpu" else 16, 3, SIDE, SIDE, device=device)
+    fast = network().to(device, memory_format=torch.channels_last)
+    last = x.contiguous(memory_format=torch.channels_last)
+
+    def bf16():
+        with autocast(device, "bf16"):
+            return fast(last)
+
+    ways = {"plain": lambda: plain(model, x), "ours": lambda: fast(last), "ours, bf16": bf16}
+    if device.type == "cpu":
+        try:
+            raw = to_onnx(model)
+            for backend in BACKENDS[1:]:
+                exported = Exported(raw, backend)
+                ways[backend] = lambda run=exported: run(x)
+        except DataError as error:  # an optional package is missing
+            print(f"left out: {error}")
+    with torch.inference_mode():
+        reference = plain(model, x)[2].float()
+        found = {
+            name: {
+                "difference": (way()[2].float() - reference).abs().max().item(),
+                "largest logit": reference.abs().max().item(),
+            }
+            for name, way in ways.items()
+        }
+        rows = in_turn(ways, args.rounds, device)
+    return [row | found[row["way"]] for row in rows]
+
+
+def training(args: argparse.Namespace, device: torch.device) -> Rows:
+    """A step of the optimiser on 256x256 images, 4 on the CPU, 16 on a GPU."""
+    plain = plain_network()
+    size = 4 if device.type == "cpu" else 16
+    x = torch.randn(size, 3, SIDE, SIDE, device=device)
+    maps = (torch.rand(3, size, 1, SIDE, SIDE, device=device) > 0.99).float().unbind()
+
+    def stepper(forward: Callable, model: iSmallNet, image: torch.Tensor, amp: str) -> Callable:
+        optimizer = torch.optim.AdamW(model.train().parameters())
+
+        def step() -> None:
+            with autocast(device, amp):
+                outputs = forward(model, image)
+            optimizer.zero_grad()
+            loss(tuple(out.float() for out in outputs), maps).backward()
+            optimizer.step()
+
+        return step
+
+    def ours(amp: str) -> Callable:
+        model = network().to(device, memory_format=torch.channels_last)
+        image = x.contiguous(memory_format=torch.channels_last)
+        return stepper(iSmallNet.__call__, model, image, amp)
+
+    ways = {"plain": stepper(plain, network().to(device), x, "off"), "ours": ours("off")}
+    return in_turn(ways | {"ours, bf16": ours("bf16")}, args.rounds, device)
+
+
+def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
+    """The stages as one types them, on a test list, start-up included; the forward passes alone."""
+    data = find_dataset(args.dataset, args.data_root)
+    weights = args.weights or SHIPPED / "NUAA-SIRST.safetensors"
+    rows = []
+
+    def typed(work: str, count: int, unit: str, *argv: str) -> None:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
+        seconds = time.perf_counter() - start
+        rows.append({"work": work, "seconds": seconds, f"{unit}s": count, "a second": count / seconds})
+
+    root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
+    with tempfile.TemporaryDirectory() as folder:
+        masks = sum(len(data.samples(part)) for part in data.lists)
+        for workers in (1, 2):
+            argv = ["--maps-root", f"{folder}/{workers}", "--workers", str(workers)]
+            typed(f"utils.py, {workers} workers", masks, "mask", "utils.py", *root, *argv)
+        frames = Frames(data, "test")
+        model = load_weights(weights).to(device, memory_format=torch.channels_last)
+        images = [frames[i][0] for i in range(len(frames))]
+        predict(model, images[:1])
+        start = time.perf_counter()
+        for image in images:
+            predict(model, [image])
+        seconds = time.perf_counter() - start
+        rows.append({"work": "forward passes alone", "seconds": seconds, "images": len(images)})
+        rows[-1]["a second"] = len(images) / seconds
+        argv = ["--weights", str(Path(weights).resolve()), "--results", folder, "--device", str(device)]
+        typed("test.py", len(images), "image", "test.py", *root, *argv)
+        argv = [*root, "--results", folder]
+        typed("eval.py, pixel curves", len(images), "image", "eval.py", *argv, "--no-pd-fa")
+        typed("eval.py, all, Pd-Fa", len(images), "image", "eval.py", *argv, "--protocol", "all")
+    return rows
+
+
+def peak(side: int, tile: int, batch: int, weights: str | None) -> tuple[float, float]:
+    """Seconds and peak memory in MiB of this process, of `batch` frames of a side; for a process of
+    its own. Without weights the network is new and of full width."""
+    model = (load_weights(weights) if weights else network()).to(memory_format=torch.channels_last)
+    frames = np.random.default_rng(0).integers(0, 65536, (batch, side, side), np.uint16)
+    start = time.perf_counter()
+    if batch == 1:
+        predict_frame(model, frames[0], tile=tile)
+    else:
+        predict(model, [np.repeat((f >> 8).astype(np.uint8)[..., None], 3, 2) for f in frames])
+    seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def alone(*argv) -> tuple[float, float]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak, *argv).result()
+
+
+def memory(args: argparse.Namespace, device: torch.device) -> Rows:
+    """Frames in tiles of 512 px, full width, CPU: the peak memory of the whole process."""
+    rows = []
+    for side in (512, 1024, 2048, 4096):
+        seconds, mib = alone(side, 512, 1, None)
+        rows.append({"side": side, "seconds": seconds, "peak MiB": mib})
+    return rows
+
+
+def tiles(args: argparse.Namespace, device: torch.device) -> Rows:
+    """What tiles change: 1024x1024 synthetic scenes in one piece and in tiles of 512 px."""
+    model = load_weights(args.weights or SHIPPED / "NUAA-SIRST.safetensors").to(device)
+    model = model.to(memory_format=torch.channels_last)
+    scenes = [scene(0, index, 1024)[0] for index in range(4)]
+    whole = [predict_frame(model, frame, tile=1024) for frame in scenes]
+    rows = []
+    for overlap in (0, 32, 64, 128, 256):
+        parts = [predict_frame(model, frame, tile=512, overlap=overlap) for frame in scenes]
+        gaps = [np.abs(a - b) for a, b in zip(whole, parts)]
+        before, after = ([find_targets(p, f) for p, f in zip(maps, scenes)] for maps in (whole, parts))
+        rows.append({"overlap": overlap, "largest difference": max(float(gap.max()) for gap in gaps)})
+        rows[-1]["mean difference"] = float(np.mean(gaps))
+        rows[-1] |= {"targets": sum(map(len, before)), "lost": 0, "new": 0}
+        for a, b in zip(before, after):
+            rows[-1]["lost"] += unmatched(a, b)
+            rows[-1]["new"] += unmatched(b, a)
+    return rows
+
+
+def unmatched(targets: list, others: list) -> int:
+    """How many targets have no other within 3 px."""
+    return sum(all(np.hypot(t.x - o.x, t.y - o.y) >= 3 for o in others) for t in targets)
+
+
+def scaling(args: argparse.Namespace, device: torch.device) -> Rows:
+    """Time and peak memory against the side of one image in one piece, and against the batch, with
+    the half-width weights, CPU; each in a process of its own."""
+    weights = str(args.weights or SHIPPED / "NUAA-SIRST.safetensors")
+    rows = []
+    for side in (128, 256, 512, 1024, 2048, 4096):
+        seconds, mib = alone(side, side, 1, weights)
+        rows.append({"side": side, "batch": 1, "seconds": seconds, "peak MiB": mib})
+        rows[-1]["µs a pixel"] = 1e6 * seconds / side**2
+    for batch in (2, 4, 8, 16, 32, 64):
+        seconds, mib = alone(SIDE, SIDE, batch, weights)
+        rows.append({"side": SIDE, "batch": batch, "seconds": seconds, "peak MiB": mib})
+        rows[-1]["µs a pixel"] = 1e6 * seconds / SIDE**2 / batch
+    draw_scaling(rows, Path(args.output) / "scaling.png")
+    return rows
+
+
+def draw_scaling(rows: Rows, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), dpi=110)
+    groups = (("one image", [r for r in rows if r["batch"] == 1]),)
+    groups += ((f"batches of {SIDE}x{SIDE}", [r for r in rows if r["side"] == SIDE]),)
+    for panel, key in zip(panels, ("seconds", "peak MiB")):
+        for name, group in groups:
+            pixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in group]
+            panel.loglog(pixels, [r[key] for r in group], "o-", label=name)
+        panel.set(xlabel="megapixels", ylabel=key)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    figure.tight_layout()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+    pyplot.close(figure)
+
+
+def processes(args: argparse.Namespace, device: torch.device) -> Rows:
+    """train.py alone and as two processes (gloo on the CPU), one thread each: samples a second."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        made = ["synthetic.py", "--data-root", f"{folder}/data", "--train", "64", "--test", "2"]
+        options = ["--dataset", "Synthetic-SIRST", "--data-root", f"{folder}/data", "--width", "8"]
+        options += ["--batch-size", "8", "--crop", "128", "--epochs", "3", "--eval-every", "0"]
+        options += ["--workers", "0", "--device", device.type]
+        subprocess.run([sys.executable, *made], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        for count in (1, 2):
+            start = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc-per-node",
+                str(count),
+            ]
+            run = ["--runs", folder, "--run-name", str(count)]
+            whole = [*start, "train.py", *options, *run]
+            subprocess.run(whole, check=True, capture_output=True, cwd=HERE, env=env)
+            info = load_weights(f"{folder}/Synthetic-SIRST/{count}/last.pt").info
+            rate = info["steps"] * 8 / (3600 * info["hours"])
+            rows.append({"processes": count, "samples a second": rate})
+            rows[-1]["ratio"] = rate / rows[0]["samples a second"]
+    return rows
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+QUICK = (inference, training)
+PARTS = (*QUICK, pipeline, memory, tiles, scaling, processes)
+
+
+def shown(value: str | float | int | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(rows: Rows) -> str:
+    """Rows as a Markdown table."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    out = io.StringIO()
+    for cells in (keys, ["---"] * len(keys), *([shown(row.get(k, "")) for k in keys] for row in rows)):
+        print("|", " | ".join(cells), "|", file=out)
+    return out.getvalue()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=HelpFormatter)
+    add = parser.add_argument
+    names = [part.__name__ for part in PARTS]
+    add("--parts", nargs="+", choices=names, help="default: all; with --quick inference, training")
+    add("--quick", action="store_true", help="the network alone, fewer rounds")
+    add("--rounds", type=int, default=7, metavar="N", help="of each way; with --quick 5")
+    add("--dataset", default="NUDT-SIRST", metavar="NAME", help="for the pipeline")
+    add("--data-root", default="data", metavar="DIR", help="where the data sets are")
+    add("--weights", metavar="FILE", help="default: those of NUAA-SIRST")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--output", default="results", metavar="DIR", help="where benchmark.json is written")
+    return parser
+
+
+@command(WeightsError)
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    if args.rounds < 1:
+        raise DataError(f"--rounds: found {args.rounds}, expected 1 or more")
+    device = pick_device(args.device)
+    args.rounds = 5 if args.quick else args.rounds
+    wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
+    if "pipeline" in wanted:
+        find_dataset(args.dataset, args.data_root)
+    found = {"environment": environment(device)}
+    print(json.dumps(found["environment"]))
+    for part in PARTS:
+        if part.__name__ in wanted:
+            found[part.__name__] = part(args, device)
+            print(f"\n{part.__name__}: {' '.join(part.__doc__.split())}\n")
+            print(table(found[part.__name__]), flush=True)
+            write_json(Path(args.output) / "benchmark.json", found)
+    print(f"tables: {args.output}/benchmark.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

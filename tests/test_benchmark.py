@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import fails, make_set
+
+import benchmark
+from benchmark import in_turn, main, network, table, unmatched
+from checkpoints import save_weights
+from net import iSmallNet
+
+
+def test_ways_are_run_in_turn_and_compared_with_the_first():
+    calls = []
+    ways = {name: lambda name=name: calls.append(name) for name in ("plain", "other")}
+    rows = in_turn(ways, 3, torch.device("cpu"))
+    assert calls == ["plain", "other"] * 4  # one round to warm up
+    assert [row["way"] for row in rows] == ["plain", "other"] and rows[0]["ratio"] == 1.0
+    assert rows[1]["least"] <= rows[1]["ratio"] <= rows[1]["most"]
+
+
+def test_the_network_under_test_gives_logits_of_ordinary_size():
+    with torch.inference_mode():
+        logits = network(4)(torch.randn(1, 3, 64, 64))[2]
+    assert 0.1 < logits.abs().max() < 100
+
+
+def test_a_table_has_all_keys_of_its_rows():
+    text = table([{"a": 1, "b": 0.123456}, {"a": "x", "c": 2.0}])
+    assert text == "| a | b | c |\n| --- | --- | --- |\n| 1 | 0.1235 |  |\n| x |  | 2 |\n"
+
+
+def test_unmatched_targets_by_hand():
+    a, b, c = (SimpleNamespace(x=x, y=y) for x, y in ((0, 0), (0, 2.9), (3, 0)))
+    assert unmatched([a], [b]) == 0 and unmatched([a], [c]) == 1 and unmatched([a, b], []) == 2
+
+
+def test_parts_write_their_tables(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "SIDE", 32)
+    monkeypatch.setattr(benchmark, "network", lambda width=16: network(2))
+    main(["--parts", "training", "--rounds", "1", "--device", "cpu"])
+    found = json.loads(Path("results/benchmark.json").read_text())
+    assert [row["way"] for row in found["training"]] == ["plain", "ours", "ours, bf16"]
+    assert found["environment"]["torch"] and "| plain |" in capsys.readouterr().out
+
+
+def test_the_pipeline_is_timed_as_it_is_typed():
+    make_set(Path("data/tiny"), names="abcdef", train=2)
+    torch.manual_seed(0)
+    save_weights(iSmallNet(2).state_dict(), {}, Path("w.safetensors"))
+    argv = ["--parts", "pipeline", "--dataset", "tiny", "--weights", "w.safetensors", "--device", "cpu"]
+    main(argv)
+    rows = json.loads(Path("results/benchmark.json").read_text())["pipeline"]
+    names = [row["work"] for row in rows]
+    assert names[2:4] == ["forward passes alone", "test.py"] and rows[0]["masks"] == 6
+    assert all(row["seconds"] > 0 for row in rows) and rows[3]["images"] == 4
+
+
+@pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])
+def test_bad_arguments(argv, capsys):
+    assert argv[-1] in fails(main, *argv, capsys=capsys)

@@ -1,0 +1,237 @@
+"""Processes killed at any moment, full and read-only disks: nothing is half-written, all goes on.
+
+SOAK=1 (make soak) for the full counts of kills.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from conftest import SOAK, fails, make_set, picture, target_mask, write
+from training import REPOSITORY, RUN, TINY, equal, logged, run
+
+import test as test_script
+import train
+import utils
+from checkpoints import read_checkpoint, save_weights
+from net import iSmallNet
+
+MAINS = {"train": train.main, "utils": utils.main, "test": test_script.main}
+
+
+def child(name: str, argv: list[str], output: str) -> None:
+    torch.set_num_threads(1)
+    with open(output, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            sys.exit(MAINS[name](argv))
+        except SystemExit as stop:
+            os._exit(stop.code or 0)
+
+
+def begin(name: str, argv: list[str]) -> multiprocessing.Process:
+    """A script in a process of its own, which is there soon: most is imported already."""
+    context = multiprocessing.get_context("forkserver")
+    slow = ["torch", "torchvision.transforms.v2", "tensorboardX", "skimage.measure", "cv2", "pytest"]
+    context.set_forkserver_preload(slow)
+    process = context.Process(target=child, args=(name, [str(a) for a in argv], "output.txt"))
+    process.start()
+    return process
+
+
+def finish(name: str, argv: list[str]) -> float:
+    """Runs a script to its end; returns how long it took."""
+    start = time.monotonic()
+    process = begin(name, argv)
+    process.join(300)
+    assert process.exitcode == 0, Path("output.txt").read_text()[-2000:]
+    return time.monotonic() - start
+
+
+def kill_at_random(name: str, argv: list[str], rng: random.Random, longest: float) -> bool:
+    """Whether it was killed, and had not ended by itself before."""
+    process = begin(name, argv)
+    process.join(rng.uniform(0, longest))
+    killed = process.is_alive()
+    process.kill()
+    process.join()
+    assert killed or process.exitcode == 0, Path("output.txt").read_text()[-2000:]
+    return killed
+
+
+def whole(folder: Path) -> int:
+    """Checks that every file is whole; returns how many there are."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp")]
+    for path in files:
+        if path.suffix == ".png":
+            assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED) is not None, path
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".pt":
+            assert read_checkpoint(path)["state_dict"]
+    return len(files)
+
+
+def test_a_training_killed_at_any_moment_ends_as_if_it_never_was(tell):
+    make_set(Path("data/tiny"), names="abcdefgh", train=6)
+    options = [*TINY, "--epochs", 6, "--eval-every", 1, "--save-every", 0]
+    finish("train", [*options, "--run-name", "warm"])  # what a first run loads
+    longest = 1.3 * finish("train", [*options, "--run-name", "whole"])
+    rng, kills, rounds, beyond = random.Random(0), 0, 0, 0
+    while kills < (50 if SOAK else 4):
+        rounds += 1
+        folder = Path(f"runs/tiny/r{rounds}")
+        argv = [*options, "--run-name", folder.name]
+        while True:  # one run, killed again and again until it comes through
+            if (folder / "last.pt").exists():
+                argv = ["--dataset", "tiny", "--resume", folder]
+                if read_checkpoint(folder / "last.pt")["info"]["step"] == 18:
+                    break
+            if not kill_at_random("train", argv, rng, longest):
+                break
+            kills += 1
+            beyond += (folder / "last.pt").exists()
+            whole(Path("runs"))
+        finish("train", ["--dataset", "tiny", "--resume", folder])
+        straight, broken = (read_checkpoint(f"runs/tiny/{n}/last.pt") for n in ("whole", folder.name))
+        assert equal(straight["state_dict"], broken["state_dict"])
+        assert equal(straight["training"]["model"], broken["training"]["model"])
+        assert straight["training"]["history"] == broken["training"]["history"]
+        logs = [logged(path) for path in ("runs/tiny/whole", folder)]
+        assert logs[0] == logs[1] and len(logs[0]) == 18
+        assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
+        metrics = [
+            json.loads((p / "metrics.json").read_text()) for p in (Path("runs/tiny/whole"), folder)
+        ]
+        assert metrics[0] == metrics[1]
+    tell(
+        f"train.py killed {kills} times ({beyond} after a checkpoint)", f"{rounds} runs ended the same"
+    )
+
+
+def test_label_decoupling_killed_at_any_moment(tell):
+    for k in range(60):
+        write(Path(f"data/many/images/i{k}.png"), picture(k, (128, 128)))
+        write(Path(f"data/many/masks/i{k}.png"), target_mask((128, 128)))
+    finish("utils", ["--dataset", "many", "--workers", 2, "--maps-root", "whole"])
+    longest = 1.2 * finish("utils", ["--dataset", "many", "--workers", 2, "--maps-root", "again"])
+    rng, kills = random.Random(1), 0
+    for k in range(20 if SOAK else 4):
+        argv = ["--dataset", "many", "--workers", 2, "--maps-root", f"m{k}"]
+        kills += kill_at_random("utils", argv, rng, longest)
+        whole(Path(f"m{k}"))
+        finish("utils", argv)
+        for kind in ("interior", "boundary"):
+            files = sorted(Path(f"whole/many/{kind}").iterdir())
+            assert len(files) == 60 and len(list(Path(f"m{k}/many/{kind}").iterdir())) == 60
+            assert all(p.read_bytes() == Path(f"m{k}/many/{kind}/{p.name}").read_bytes() for p in files)
+    tell(f"utils.py killed {kills} times", "every map whole or absent, all there after the next call")
+
+
+def test_inference_killed_at_any_moment(tell):
+    make_set(Path("data/tiny"), names=[f"n{k}" for k in range(30)], train=2)
+    torch.manual_seed(0)
+    save_weights(iSmallNet(4).state_dict(), {}, Path("w.safetensors"))
+    options = ["--dataset", "tiny", "--weights", "w.safetensors", "--device", "cpu", "--results"]
+    finish("test", [*options, "whole"])
+    longest = 1.2 * finish("test", [*options, "again"])
+    rng, kills = random.Random(2), 0
+    for k in range(20 if SOAK else 4):
+        kills += kill_at_random("test", [*options, f"r{k}"], rng, longest)
+        whole(Path(f"r{k}"))
+        finish("test", [*options, f"r{k}"])
+        names = sorted(p.name for p in Path("whole/tiny").iterdir())
+        assert names == sorted(p.name for p in Path(f"r{k}/tiny").iterdir()) and len(names) == 30
+        for name in names:
+            assert Path("whole/tiny", name).read_bytes() == Path(f"r{k}/tiny", name).read_bytes()
+    tell(f"test.py killed {kills} times", "every map whole or absent, the same after the next call")
+
+
+# --- disks -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk():
+    """A file system of 26 MiB of memory, where tests may mount one."""
+    Path("disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=26m", "tmpfs", "disk"]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here (not root)")
+    yield Path("disk")
+    subprocess.run(["umount", "-l", "disk"], check=False)
+
+
+def test_a_full_and_a_read_only_disk(disk, capsys, tell):
+    make_set(Path("data/tiny"), names="abcdefgh", train=6)
+    run("--epochs", 1, "--max-minutes", 0, "--runs", "disk/runs")
+    kept = disk / RUN / "last.pt"
+    before = kept.read_bytes()
+    filling = disk / "filling"
+    room = shutil.disk_usage(disk).free
+    filling.write_bytes(b"\0" * max(room - 64 * 1024, 0))
+    resume = ["--dataset", "tiny", "--runs", "disk/runs", "--resume"]
+    assert "No space left on device" in fails(train.main, *resume, capsys=capsys)
+    assert kept.read_bytes() == before and not list(kept.parent.glob(".*.tmp"))
+    filling.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", "disk"], check=True)
+    assert "Read-only file system" in fails(train.main, *resume, capsys=capsys)
+    maps = ["--dataset", "tiny", "--force", "--maps-root", "disk/maps"]
+    assert "--maps-root" in fails(utils.main, *maps, capsys=capsys)
+    subprocess.run(["mount", "-o", "remount,rw", "disk"], check=True)
+    assert train.main(resume) == 0 and read_checkpoint(kept)["info"]["step"] == 3
+    tell("disk full, disk read-only", "one clear error, exit code 2, checkpoint kept, resumed after")
+
+
+# --- several processes -------------------------------------------------------------------------------
+
+
+def launch(*argv, processes: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, argv)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+
+
+def ranks_of(launcher: subprocess.Popen) -> list[int]:
+    tasks = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    return [int(pid) for pid in tasks.read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_process_that_dies_stops_the_others_and_is_started_again_if_asked(restarts, tell):
+    make_set(Path("data/tiny"), names="abcdefgh", train=6)
+    epochs = 5000 if not restarts else 40
+    argv = [REPOSITORY / "train.py", *TINY, "--epochs", epochs, "--save-every", 0, "--run-name", "x"]
+    job = launch("--max-restarts", restarts, *argv, "--eval-every", 0, processes=2)
+    deadline = time.monotonic() + 120
+    while not (RUN / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(ranks_of(job)[1], 9)
+    start = time.monotonic()
+    out, _ = job.communicate(timeout=200)
+    seconds = time.monotonic() - start
+    step = read_checkpoint(RUN / "last.pt")["info"]["step"]
+    if restarts:
+        assert job.returncode == 0 and step == 3 * epochs and "resumed at step" in out, out
+        tell(
+            "one of two processes killed, --max-restarts 1",
+            "resumed from the checkpoint, ran to its end",
+        )
+    else:
+        assert "error: another process has ended" in out
+        assert job.returncode != 0 and seconds < 60 and step > 0, out
+        tell(
+            "one of two processes killed", f"the other stopped after {seconds:.0f} s, checkpoint whole"
+        )

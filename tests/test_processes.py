@@ -1,0 +1,54 @@
+"""Several processes give the gradients of one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from net import iSmallNet, loss
+
+BATCH = 6
+
+
+def batch() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(1)
+    image = torch.randn(BATCH, 3, 32, 48, dtype=torch.float64)
+    return image, [(torch.rand(BATCH, 1, 32, 48) > 0.9).double() for _ in range(3)]
+
+
+def gradients(network: torch.nn.Module, model: iSmallNet, part: slice) -> list[torch.Tensor]:
+    """Batch norm in evaluation mode: across processes its statistics exist on CUDA alone."""
+    image, maps = batch()
+    loss(network(image[part]), tuple(m[part] for m in maps)).backward()
+    return [p.grad for p in model.parameters()]
+
+
+def first_model() -> iSmallNet:
+    torch.manual_seed(0)
+    return iSmallNet(2).double().eval()
+
+
+def one_of(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    model = first_model()
+    found = gradients(DistributedDataParallel(model), model, slice(rank, BATCH, world))
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_gradients_are_those_of_one_process_on_the_whole_batch(world, tmp_path, tell):
+    multiprocessing.spawn(one_of, (world, str(tmp_path)), world)
+    model = first_model()
+    expected = gradients(model, model, slice(None))
+    largest = max(g.abs().max().item() for g in expected)
+    worst = 0.0
+    for rank in range(world):
+        found = torch.load(Path(tmp_path) / f"{rank}.pt", weights_only=True)
+        worst = max(worst, *((a - b).abs().max().item() for a, b in zip(found, expected, strict=True)))
+    assert worst <= 1e-6 * largest
+    tell(f"gradients of {world} gloo processes", f"largest difference {worst / largest:.0e}, relative")
