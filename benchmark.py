@@ -1,6 +1,6 @@
 """Speed and memory, measured: what the faster ways bring over the plain network, and how things scale.
 
-    python benchmark.py --quick                          # the network alone, under 2 minutes
+    python benchmark.py --quick                          # the network alone, some minutes
     python benchmark.py --dataset NUDT-SIRST             # all parts, on a data set's test list
     python benchmark.py --parts training --device cuda
 
