@@ -1,6 +1,6 @@
 """Speed and memory, measured: what the faster ways bring over the plain network, and how things scale.
 
-    python benchmark.py --quick                          # the network alone, some minutes
+    python benchmark.py --quick                          # the network alone, two minutes
     python benchmark.py --dataset NUDT-SIRST             # all parts, on a data set's test list
     python benchmark.py --parts training --device cuda
 
@@ -14,7 +14,6 @@ import io
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from synthetic import scene
 
 HERE = Path(__file__).parent
 SIDE = 256
+PRODUCT = 3125  # a product of square matrices of this side is 61.0 GFLOP, as is an image of SIDE
 Rows = list[dict[str, str | float | int | None]]
 
 
@@ -98,7 +98,8 @@ def in_turn(ways: dict[str, Callable], rounds: int, device: torch.device) -> Row
 
 def inference(args: argparse.Namespace, device: torch.device) -> Rows:
     """One 256x256 image on the CPU, a batch of 16 on a GPU; each way's largest difference of the
-    logits from the plain ones, which are of the size `largest logit`."""
+    logits from the plain ones, which are of the size `largest logit`. The last row is what the machine
+    can do: float32 matrix products of as many operations."""
     plain, model = plain_network(), network().to(device)
     x = torch.randn(1 if device.type == "cpu" else 16, 3, SIDE, SIDE, device=device)
     fast = network().to(device, memory_format=torch.channels_last)
@@ -126,16 +127,20 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
             }
             for name, way in ways.items()
         }
+        matrix = torch.randn(len(x), PRODUCT, PRODUCT, device=device)
+        ways["matrix product"] = lambda: matrix @ matrix
         rows = in_turn(ways, args.rounds, device)
-    return [row | found[row["way"]] for row in rows]
+    for row in rows:
+        row["GFLOP/s"] = 2 * PRODUCT**3 * len(x) / 1e9 / row["seconds"]
+    return [row | found.get(row["way"], {}) for row in rows]
 
 
 def training(args: argparse.Namespace, device: torch.device) -> Rows:
-    """A step of the optimiser on 256x256 images, 4 on the CPU, 16 on a GPU."""
+    """A step of the optimiser on 256x256 images (128x128 with --quick), 4 on the CPU, 16 on a GPU."""
     plain = plain_network()
-    size = 4 if device.type == "cpu" else 16
-    x = torch.randn(size, 3, SIDE, SIDE, device=device)
-    maps = (torch.rand(3, size, 1, SIDE, SIDE, device=device) > 0.99).float().unbind()
+    size, side = 4 if device.type == "cpu" else 16, SIDE // 2 if args.quick else SIDE
+    x = torch.randn(size, 3, side, side, device=device)
+    maps = (torch.rand(3, size, 1, side, side, device=device) > 0.99).float().unbind()
 
     def stepper(forward: Callable, model: iSmallNet, image: torch.Tensor, amp: str) -> Callable:
         optimizer = torch.optim.AdamW(model.train().parameters())
@@ -159,7 +164,8 @@ def training(args: argparse.Namespace, device: torch.device) -> Rows:
 
 
 def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
-    """The stages as one types them, on a test list, start-up included; the forward passes alone."""
+    """The stages as one types them, on a test list, start-up included; the forward passes alone; the
+    files that utils.py reads and writes, alone."""
     data = find_dataset(args.dataset, args.data_root)
     weights = args.weights or SHIPPED / "NUAA-SIRST.safetensors"
     rows = []
@@ -176,6 +182,16 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
         for workers in (1, 2):
             argv = ["--maps-root", f"{folder}/{workers}", "--workers", str(workers)]
             typed(f"utils.py, {workers} workers", masks, "mask", "utils.py", *root, *argv)
+        samples = [sample for part in data.lists for sample in data.samples(part)]
+        start = time.perf_counter()
+        for k, sample in enumerate(samples):
+            read = sample.image.read_bytes(), (sample.mask or sample.image).read_bytes()
+            for kind in range(2):
+                with atomic_write(Path(folder) / f"files/{k}_{kind}.png") as file:
+                    file.write(read[1])
+        seconds = time.perf_counter() - start
+        rows.append({"work": "its files alone, one process", "seconds": seconds, "masks": masks})
+        rows[-1]["a second"] = masks / seconds
         frames = Frames(data, "test")
         model = load_weights(weights).to(device, memory_format=torch.channels_last)
         images = [frames[i][0] for i in range(len(frames))]
@@ -194,6 +210,17 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
     return rows
 
 
+def most_memory() -> float:
+    """The most memory that this process ever had, MiB. (getrusage gives that of the process which
+    started it, too.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def peak(side: int, tile: int, batch: int, weights: str | None) -> tuple[float, float]:
     """Seconds and peak memory in MiB of this process, of `batch` frames of a side; for a process of
     its own. Without weights the network is new and of full width."""
@@ -204,8 +231,7 @@ def peak(side: int, tile: int, batch: int, weights: str | None) -> tuple[float, 
         predict_frame(model, frames[0], tile=tile)
     else:
         predict(model, [np.repeat((f >> 8).astype(np.uint8)[..., None], 3, 2) for f in frames])
-    seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return time.perf_counter() - start, most_memory()
 
 
 def alone(*argv) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import torch
 from conftest import fails, make_set
 
 import benchmark
-from benchmark import in_turn, main, network, table, unmatched
+from benchmark import in_turn, main, most_memory, network, table, unmatched
 from checkpoints import save_weights
 from net import iSmallNet
 
@@ -54,8 +54,15 @@ def test_the_pipeline_is_timed_as_it_is_typed():
     main(argv)
     rows = json.loads(Path("results/benchmark.json").read_text())["pipeline"]
     names = [row["work"] for row in rows]
-    assert names[2:4] == ["forward passes alone", "test.py"] and rows[0]["masks"] == 6
-    assert all(row["seconds"] > 0 for row in rows) and rows[3]["images"] == 4
+    assert names[3:5] == ["forward passes alone", "test.py"] and rows[0]["masks"] == 6
+    assert all(row["seconds"] > 0 for row in rows) and rows[4]["images"] == 4
+
+
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
+    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
+    held = torch.ones(400 * 2**18)  # 400 MiB more than a process of its own needs
+    mib = benchmark.alone(32, 32, 1, "w.safetensors")[1]
+    assert held.sum() and 100 < mib < most_memory() - 200
 
 
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])
