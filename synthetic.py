@@ -70,7 +70,8 @@ def background(rng: np.random.Generator, side: int, scene: str) -> np.ndarray:
         height = rng.uniform(0.15, 0.5) + rng.uniform(-0.15, 0.15) * (x - 0.5)
         if scene == "land":
             height = height + 0.03 * np.cumsum(rng.standard_normal(side))[None] / np.sqrt(side)
-        sky = 1 / (1 + np.exp((y - height) * side / rng.uniform(0.5, 2)))
+        beyond = (y - height) * side / rng.uniform(0.5, 2)
+        sky = 1 / (1 + np.exp(np.minimum(beyond, 700)))  # exp(710) has no number
         plain = (
             frame.mean() - rng.uniform(15, 40) + rng.uniform(1, 4) * texture(rng, side, (12, 30), 1.0)
         )

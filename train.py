@@ -223,7 +223,8 @@ class Training:
     def evaluate(self, log: EventLog | None, say) -> None:
         size = self.args.batch_size if self.processes.device.type == "cuda" else 1
         lists = dict(zip(self.args.dataset, self.test))
-        figures = evaluate(self.kept, lists, size, self.args.amp, self.processes)
+        amp = "off" if self.args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
+        figures = evaluate(self.kept, lists, size, amp, self.processes)
         lr = learning_rate(self.step - 1, self.steps, self.args)
         loss = float(np.sum(self.recent) / len(self.recent))
         entry = {"step": self.step, "epoch": self.epoch, "loss": loss, "lr": lr}
@@ -235,7 +236,7 @@ class Training:
                 for key in ("iou", "niou", "pd", "fa"):
                     if f[key] is not None:
                         log.scalar(f"{name}/{key}", f[key], self.step)
-            view = pictures(self.kept, self.test[0], self.args.amp)
+            view = pictures(self.kept, self.test[0], amp)
             log.image(f"{self.args.dataset[0]}/image, mask, prediction", view, self.step)
         iou = float(np.mean([f["iou"] for f in figures.values()]))
         if self.args.select == "test" and iou > self.best and not self.processes.rank:
