@@ -165,6 +165,10 @@ def training(args: argparse.Namespace, device: torch.device) -> Rows:
     return in_turn(ways | {"ours, bf16": ours("bf16")}, args.rounds, device)
 
 
+def command_line(*argv: str) -> None:
+    subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
+
+
 def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
     """The stages as one types them, on a test list, start-up included; the forward passes alone."""
     data = find_dataset(args.dataset, args.data_root)
@@ -173,16 +177,12 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
 
     def typed(work: str, count: int, unit: str, *argv: str) -> None:
         start = time.perf_counter()
-        subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
+        command_line(*argv)
         seconds = time.perf_counter() - start
         rows.append({"work": work, "seconds": seconds, f"{unit}s": count, "a second": count / seconds})
 
     root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
     with tempfile.TemporaryDirectory() as folder:
-        masks = sum(len(data.samples(part)) for part in data.lists)
-        for workers in (1, 2):
-            argv = ["--maps-root", f"{folder}/{workers}", "--workers", str(workers)]
-            typed(f"utils.py, {workers} workers", masks, "mask", "utils.py", *root, *argv)
         frames = Frames(data, "test")
         model = load_weights(weights).to(device, memory_format=torch.channels_last)
         images = [frames[i][0] for i in range(len(frames))]
@@ -195,17 +195,19 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
         rows[-1]["a second"] = len(images) / seconds
         argv = ["--weights", str(Path(weights).resolve()), "--results", folder, "--device", str(device)]
         typed("test.py", len(images), "image", "test.py", *root, *argv)
-        argv = [*root, "--results", folder]
-        typed("eval.py, pixel curves", len(images), "image", "eval.py", *argv, "--no-pd-fa")
-        typed("eval.py, all, Pd-Fa", len(images), "image", "eval.py", *argv, "--protocol", "all")
+        argv = ["eval.py", *root, "--results", folder]
+        typed("eval.py, pixel curves", len(images), "image", *argv, "--no-pd-fa")
+        typed("eval.py, all, Pd-Fa", len(images), "image", *argv, "--protocol", "all")
     return rows
 
 
-def files(args: argparse.Namespace, device: torch.device) -> Rows:
-    """What the file system takes of utils.py: a data set's images and masks read, and files of the
-    masks' sizes written where the maps would be, in one process; just written, or whole or absent."""
+def labels(args: argparse.Namespace, device: torch.device) -> Rows:
+    """Label decoupling of all of a data set's masks as one types it, start-up included, each time into
+    a new folder; and what the file system takes of it: images and masks read, and files of the masks'
+    sizes written where the maps would be, in one process; just written, or whole or absent."""
     data = find_dataset(args.dataset, args.data_root)
     samples = [sample for part in data.lists for sample in data.samples(part)]
+    root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
 
     def copy(writer: Callable, top: str) -> None:
         folder = Path(tempfile.mkdtemp(dir=top))
@@ -218,9 +220,14 @@ def files(args: argparse.Namespace, device: torch.device) -> Rows:
                 with writer(path) as file:
                     file.write(content)
 
+    def decouple(workers: int, top: str) -> None:
+        folder = tempfile.mkdtemp(dir=top)
+        command_line("utils.py", *root, "--workers", str(workers), "--maps-root", folder)
+
     with tempfile.TemporaryDirectory() as top:
-        ways = {"just written": lambda: copy(partial(open, mode="wb"), top)}
-        ways["written and renamed"] = lambda: copy(atomic_write, top)
+        ways = {f"utils.py, {n} workers": partial(decouple, n, top) for n in (1, 2)}
+        ways["files just written"] = lambda: copy(partial(open, mode="wb"), top)
+        ways["files written and renamed"] = lambda: copy(atomic_write, top)
         rows = in_turn(ways, args.rounds, device)
     return [row | {"masks a second": len(samples) / row["seconds"]} for row in rows]
 
@@ -359,7 +366,7 @@ def processes(args: argparse.Namespace, device: torch.device) -> Rows:
 # --- tables ------------------------------------------------------------------------------------------
 
 QUICK = (inference, training)
-PARTS = (*QUICK, pipeline, files, memory, tiles, scaling, processes)
+PARTS = (*QUICK, pipeline, labels, memory, tiles, scaling, processes)
 
 
 def shown(value: str | float | int | None) -> str:
@@ -398,7 +405,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device)
     args.rounds = 5 if args.quick else args.rounds
     wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
-    if {"pipeline", "files"} & set(wanted):
+    if {"pipeline", "labels"} & set(wanted):
         find_dataset(args.dataset, args.data_root)
     found = {"environment": environment(device)}
     print(json.dumps(found["environment"]))

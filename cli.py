@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -53,10 +54,9 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator:
         sync: wait until the disk has it, for what must outlive a power cut.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open_in_folder(temporary) as file:
             yield file
             if sync:
                 file.flush()
@@ -65,6 +65,15 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_in_folder(path: Path) -> BinaryIO:
+    """A new binary file; its folder is made where there is none."""
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "wb")
 
 
 def sweep(*folders: Path) -> None:
@@ -133,14 +142,18 @@ def follow() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_processes(function: Callable, items: Sequence, workers: int) -> Iterator:
-    """map(function, items) in several processes, in order; in this one where they would not pay."""
+def in_processes(function: Callable, items: Sequence, workers: int, at_once: int = 4) -> Iterator:
+    """map(function, items) in several processes, in order; in this one where they would not pay.
+
+    Args:
+        at_once: items that a process is given together; more where each takes a millisecond only.
+    """
     if workers <= 1 or len(items) < 32:
         yield from map(function, items)
         return
     with ProcessPoolExecutor(workers, initializer=follow) as pool:
         try:
-            yield from pool.map(function, items, chunksize=4)
+            yield from pool.map(function, items, chunksize=at_once)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

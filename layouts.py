@@ -154,8 +154,10 @@ def image_files(folder: Path) -> list[Path]:
     """The image files right in a folder, sorted by name, preferred extension first."""
     if not folder.is_dir():
         return []
-    files = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS]
-    files = [p for p in files if p.name[0] != "." and p.is_file()]
+    with os.scandir(folder) as entries:
+        found = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
+        plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
+    files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
     return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
 
 
@@ -175,12 +177,10 @@ def holds_images(folder: Path) -> bool:
 def collect(root: Path, folder: Path, masks: Path, top: Path | None = None) -> list[Found]:
     """The images of one image folder with their masks: X.png, then X_pixels0.png."""
     part = root.relative_to(top).as_posix() if top else ""
-    found = []
+    found, shared = [], {path.stem: path for path in reversed(image_files(masks))}
     for subfolder in ("", *IMAGE_SUBFOLDERS):
-        mask_files: dict[str, Path] = {}
-        for where in (masks / subfolder, masks):
-            for path in image_files(where):
-                mask_files.setdefault(path.stem, path)
+        own = image_files(masks / subfolder) if subfolder else []
+        mask_files = shared | {path.stem: path for path in reversed(own)}
         for path in image_files(folder / subfolder):
             mask = mask_files.get(path.stem) or mask_files.get(f"{path.stem}_pixels0")
             found.append(Found(path, path.stem, "/".join(filter(None, (part, subfolder))), part, mask))
@@ -332,10 +332,8 @@ def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part:
 
 def leads_inside(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, is in the folder `root`."""
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        return False
+    real, top = (os.path.realpath(p) for p in (path, root))
+    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
 
 
 def checked(image: Found, root: Path, problems: list[str]) -> Sample | None:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -30,8 +31,6 @@ from dataset import (
 )
 from layouts import DatasetFolder, Sample, leads_inside
 
-METHODS = ("authors", "paper")
-
 
 def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
     """Split a ground-truth mask into an interior and a boundary map.
@@ -51,20 +50,34 @@ def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.
         raise ValueError(f"mask: found {mask.dtype} {mask.shape}, expected uint8 (H, W)")
     if method not in METHODS:
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
-    if not mask.any():
-        return np.zeros_like(mask), np.zeros_like(mask)
-    if method == "paper":
-        if mask.all():
-            return mask.copy(), np.zeros_like(mask)
-        distance = cv2.distanceTransform((mask > 0).astype(np.uint8), cv2.DIST_L2, 5)
-        interior = np.rint(mask * (distance / distance.max())).astype(np.uint8)
-        return interior, mask - interior
+    interior, boundary = np.zeros_like(mask), np.zeros_like(mask)
+    if mask.any():
+        x, y, width, height = cv2.boundingRect(mask)
+        left, top = max(x - MARGIN, 0), max(y - MARGIN, 0)
+        window = np.s_[top : y + height + MARGIN, left : x + width + MARGIN]
+        interior[window], boundary[window] = METHODS[method](mask[window])
+    return interior, boundary
+
+
+def authors_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     blurred = (cv2.blur(mask, (5, 5)) > 0).astype(np.uint8)
     if not blurred.any():  # grey values too faint to survive the blur
-        return np.zeros_like(mask), mask.copy()
+        return np.zeros_like(mask), mask
     root = np.sqrt(cv2.distanceTransform(blurred, cv2.DIST_L2, 5))
     interior = np.floor(root / root.max() * np.float32(255)).astype(np.uint8)
-    return interior, np.where(mask > interior, mask - interior, 0).astype(np.uint8)
+    return interior, np.where(mask > interior, mask - interior, 0)
+
+
+def paper_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if mask.all():
+        return mask, np.zeros_like(mask)
+    distance = cv2.distanceTransform((mask > 0).astype(np.uint8), cv2.DIST_L2, 5)
+    interior = np.rint(mask * (distance / distance.max())).astype(np.uint8)
+    return interior, mask - interior
+
+
+METHODS = {"authors": authors_maps, "paper": paper_maps}
+MARGIN = 3  # px of background around the targets on which their maps depend: the blur's 2, and 1
 
 
 def signature(sample: Sample) -> list[int]:
@@ -77,26 +90,25 @@ def map_files(folder: Path, sample: Sample) -> list[Path]:
     return [folder / kind / f"{sample.name}.png" for kind in MAPS]
 
 
-def make_maps(task: tuple[Sample, Path, str, int, list[int]]) -> tuple[str, list[int], bool]:
+def make_maps(
+    sample: Sample, folder: Path, method: str, threshold: int
+) -> tuple[str, list[int], bool] | DataError:
     """Writes the two maps of a sample; returns its name, its record, and whether its mask was
-    resized."""
-    sample, folder, method, threshold, made_from = task
-    shape = tuple(made_from[2:])
-    mask = read_mask(sample, shape, threshold)
+    resized, or what is wrong with its files."""
+    try:
+        made_from = signature(sample)
+        shape = tuple(made_from[2:])
+        mask = read_mask(sample, shape, threshold)
+        resized = is_resized(sample, shape)
+    except (DataError, OSError) as error:
+        return DataError(str(error))
     sizes = []
     for path, pixels in zip(map_files(folder, sample), decouple(mask, method)):
         encoded = cv2.imencode(".png", pixels)[1].tobytes()
         with atomic_write(path) as file:
             file.write(encoded)
         sizes.append(len(encoded))
-    return sample.name, [*made_from, *sizes], is_resized(sample, shape)
-
-
-def try_make_maps(task: tuple) -> tuple[str, list[int], bool] | DataError:
-    try:
-        return make_maps(task)
-    except DataError as error:
-        return error
+    return sample.name, [*made_from, *sizes], resized
 
 
 def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
@@ -147,13 +159,7 @@ def decouple_dataset(
         kept = kept_maps(folder, samples, record, method, threshold) if not force else {}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # none yet, or spoilt
         kept = {}
-    tasks = []
-    for sample in samples:
-        if sample.name not in kept:
-            try:
-                tasks.append((sample, folder, method, threshold, signature(sample)))
-            except DataError as error:
-                problems.append(str(error))
+    tasks = [sample for sample in samples if sample.name not in kept]
     done, resized = {}, []
 
     def write_record() -> None:
@@ -165,7 +171,8 @@ def decouple_dataset(
     try:
         if tasks:
             write_record()  # first of all without the maps that change now
-            results = in_processes(try_make_maps, tasks, workers)
+            one = partial(make_maps, folder=folder, method=method, threshold=threshold)
+            results = in_processes(one, tasks, workers, at_once=16)
             try:
                 for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
                     if isinstance(result, DataError):

@@ -124,11 +124,11 @@ def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeyp
     run("tiny")
     real, calls = utils.make_maps, []
 
-    def stop_at_third(task):
+    def stop_at_third(sample, **settings):
         calls.append(json.loads((data / "maps.json").read_text()))  # what a SIGKILL now would leave
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(task)
+        return real(sample, **settings)
 
     monkeypatch.setattr(utils, "make_maps", stop_at_third)
     with pytest.raises(SystemExit) as stop:
