@@ -33,7 +33,7 @@ from checkpoints import WeightsError
 from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
 from dataset import MAPS, Frames
 from detect import SHIPPED, find_targets
-from inference import autocast, predict, predict_frame
+from inference import autocast, predict, predict_frame, prepared
 from layouts import find_dataset
 from net import iSmallNet, load_weights, loss
 from processes import environment, pick_device
@@ -54,11 +54,11 @@ def plain_network() -> Callable:
     return plain
 
 
-def network(width: int = 16) -> iSmallNet:
+def network(width: int = 16, variant: str = "full") -> iSmallNet:
     """A new network whose batch-norm statistics are those of some noise, in evaluation mode: its
     logits are of ordinary size."""
     torch.manual_seed(0)
-    model = iSmallNet(width).train()
+    model = iSmallNet(width, variant).train()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -104,7 +104,7 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
     can do: float32 matrix products of as many operations."""
     plain, model = plain_network(), network().to(device)
     x = torch.randn(1 if device.type == "cpu" else 16, 3, SIDE, SIDE, device=device)
-    fast = network().to(device, memory_format=torch.channels_last)
+    fast = prepared(network(), device)
     last = x.contiguous(memory_format=torch.channels_last)
 
     def bf16():
@@ -184,7 +184,7 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
     root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
     with tempfile.TemporaryDirectory() as folder:
         frames = Frames(data, "test")
-        model = load_weights(weights).to(device, memory_format=torch.channels_last)
+        model = prepared(load_weights(weights), device)
         images = [frames[i][0] for i in range(len(frames))]
         predict(model, images[:1])
         start = time.perf_counter()
@@ -246,7 +246,7 @@ def most_memory() -> float:
 def peak(side: int, tile: int, batch: int, weights: str | None) -> tuple[float, float]:
     """Seconds and peak memory in MiB of this process, of `batch` frames of a side; for a process of
     its own. Without weights the network is new and of full width."""
-    model = (load_weights(weights) if weights else network()).to(memory_format=torch.channels_last)
+    model = prepared(load_weights(weights) if weights else network())
     frames = np.random.default_rng(0).integers(0, 65536, (batch, side, side), np.uint16)
     start = time.perf_counter()
     if batch == 1:
@@ -272,8 +272,7 @@ def memory(args: argparse.Namespace, device: torch.device) -> Rows:
 
 def tiles(args: argparse.Namespace, device: torch.device) -> Rows:
     """What tiles change: 1024x1024 synthetic scenes in one piece and in tiles of 512 px."""
-    model = load_weights(args.weights or SHIPPED / "NUAA-SIRST.safetensors").to(device)
-    model = model.to(memory_format=torch.channels_last)
+    model = prepared(load_weights(args.weights or SHIPPED / "NUAA-SIRST.safetensors"), device)
     scenes = [scene(0, index, 1024)[0] for index in range(4)]
     whole = [predict_frame(model, frame, tile=1024) for frame in scenes]
     rows = []

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from dataset import to_units, value_limits
-from inference import predict, predict_frame
+from inference import predict, predict_frame, prepared
 from metrics import quantise
 from net import iSmallNet, load_weights
 from processes import pick_device
@@ -144,8 +143,8 @@ class Detector:
             WeightsError: unreadable, or not this network's.
             DataError: there is no such device.
         """
-        model = load_weights(path or SHIPPED / "joint.safetensors").to(pick_device(device))
-        return cls(model.to(memory_format=torch.channels_last), **settings)
+        model = load_weights(path or SHIPPED / "joint.safetensors")
+        return cls(prepared(model, pick_device(device)), **settings)
 
     def probability(self, frame: np.ndarray) -> np.ndarray:
         """HxW float32 probabilities of a frame, HxW or HxWx3 of any depth.

@@ -27,7 +27,7 @@ from cli import DataError, HelpFormatter, atomic_write, command, progress, sweep
 from dataset import Frames, add_data_arguments, open_datasets
 from detect import SHIPPED, Detector
 from frames import find_sources
-from inference import infer
+from inference import infer, prepared
 from layouts import DatasetFolder
 from metrics import UNIT, count_standard, figures_standard, table
 from net import WeightsError, iSmallNet
@@ -82,7 +82,7 @@ def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | 
     """PyTorch's networks on a device; those of other backends stay where they are."""
     if isinstance(model, Exported):
         return model
-    return model.to(device, memory_format=torch.channels_last)
+    return prepared(model, device)
 
 
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them

@@ -18,7 +18,7 @@ from conftest import fails, picture, write
 from dataset import to_units, value_limits
 from detect import find_targets
 from detections import run_length
-from inference import predict
+from inference import predict, prepared
 from net import iSmallNet, load_weights
 from test import main
 
@@ -80,7 +80,7 @@ def test_csv_json_and_pictures_hold_the_same_targets():
     folder(3)
     assert run("--input", "f") == 0
     rows, found, companion = results()
-    model = load_weights("w.pt")
+    model = prepared(load_weights("w.pt"))
     images = {image["frame"]: image for image in companion["images"]}
     assert list(images) == ["frame_0", "frame_1", "frame_2"]
     assert companion["categories"] == [{"id": 1, "name": "target"}]
@@ -137,7 +137,7 @@ def test_depth_range_and_percentiles(capsys):
     deep = picture().astype(np.uint16) * 100
     deep[0, 0] = 60000  # a hot pixel
     write(Path("deep.tif"), deep)
-    model, maps = load_weights("w.pt"), {}
+    model, maps = prepared(load_weights("w.pt")), {}
     for name, argv, limits in (
         ("own", [], (deep.min(), 60000)),
         ("range", ["--range", 6000, 23000], (6000, 23000)),

@@ -9,12 +9,13 @@ import torch
 from conftest import GOLDEN, fails, make_set, picture, write
 
 import inference
+from benchmark import network
 from cli import DataError
 from dataset import Frames
-from inference import batches_of_equal_size, predict
+from inference import batches_of_equal_size, predict, prepared
 from layouts import find_dataset
 from metrics import evaluate, quantise
-from net import iSmallNet, load_weights
+from net import VARIANTS, iSmallNet, load_weights
 from processes import pick_device
 from test import main
 
@@ -208,3 +209,16 @@ def test_devices(monkeypatch):
         with pytest.raises(DataError, match="--device cpu"):
             pick_device(name)
     assert not inference.autocast(torch.device("cpu"), "auto")._enabled
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_batch_norm_the_logits_are_the_same(variant):
+    model = network(4, variant)
+    x = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(x)
+        after = prepared(model)(x.contiguous(memory_format=torch.channels_last))
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
+    for one, other in zip(before, after):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, atol=1e-4)
