@@ -232,6 +232,31 @@ def labels(args: argparse.Namespace, device: torch.device) -> Rows:
     return [row | {"masks a second": len(samples) / row["seconds"]} for row in rows]
 
 
+def images(args: argparse.Namespace, device: torch.device) -> Rows:
+    """test.py (half width) and eval.py (all protocols) on the first images of a test list, start-up
+    included; and what each image more took."""
+    data = find_dataset(args.dataset, args.data_root)
+    names = [sample.name for sample in data.samples("test")]
+    weights = str(Path(args.weights or SHIPPED / "NUAA-SIRST.safetensors").resolve())
+    rows = []
+    with tempfile.TemporaryDirectory() as top:
+        chosen = Path(top) / "test.txt"
+        argv = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
+        argv += ["--split", str(chosen), str(chosen), "--results", top]
+        for count in sorted({min(n, len(names)) for n in (1, 10, 100, len(names))}):
+            chosen.write_text("\n".join(names[:count]))
+            row = {"images": count}
+            for work, more in (("test.py", ["--weights", weights]), ("eval.py", ["--protocol", "all"])):
+                start = time.perf_counter()
+                command_line(work, *argv, *more)
+                row[f"{work}, seconds"] = time.perf_counter() - start
+                if rows:
+                    gained = row[f"{work}, seconds"] - rows[0][f"{work}, seconds"]
+                    row[f"{work}, ms an image more"] = 1000 * gained / (count - 1)
+            rows.append(row)
+    return rows
+
+
 def most_memory() -> float:
     """The most memory that this process ever had, MiB. (getrusage gives that of the process which
     started it, too.)"""
@@ -365,7 +390,7 @@ def processes(args: argparse.Namespace, device: torch.device) -> Rows:
 # --- tables ------------------------------------------------------------------------------------------
 
 QUICK = (inference, training)
-PARTS = (*QUICK, pipeline, labels, memory, tiles, scaling, processes)
+PARTS = (*QUICK, pipeline, labels, memory, tiles, scaling, images, processes)
 
 
 def shown(value: str | float | int | None) -> str:
@@ -404,7 +429,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device)
     args.rounds = 5 if args.quick else args.rounds
     wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
-    if {"pipeline", "labels"} & set(wanted):
+    if {"pipeline", "labels", "images"} & set(wanted):
         find_dataset(args.dataset, args.data_root)
     found = {"environment": environment(device)}
     print(json.dumps(found["environment"]))

@@ -58,6 +58,15 @@ def test_the_pipeline_is_timed_as_it_is_typed():
     assert all(row["seconds"] > 0 and row["images"] == 4 for row in rows)
 
 
+def test_time_against_the_number_of_images(data):
+    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
+    main(["--parts", "images", "--dataset", "tiny", "--weights", "w.safetensors"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["images"]
+    assert [row["images"] for row in rows] == [1, 2]
+    gained = rows[1]["test.py, seconds"] - rows[0]["test.py, seconds"]
+    assert rows[1]["test.py, ms an image more"] == pytest.approx(1000 * gained)
+
+
 def test_label_decoupling_and_its_files_alone(data):
     before = {path: path.read_bytes() for path in data.rglob("*.*")}
     main(["--parts", "labels", "--dataset", "tiny", "--rounds", "1"])
