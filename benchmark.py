@@ -137,6 +137,15 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
     return [row | found.get(row["way"], {}) for row in rows]
 
 
+def light(args: argparse.Namespace, device: torch.device) -> Rows:
+    """Inference of one 256x256 image by the network and by smaller ones, as test.py runs them."""
+    x = torch.randn(1, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    sizes = (("full", 16), ("full", 8), ("single", 8), ("single", 6))
+    models = {f"{v}, width {w}": prepared(network(w, v), device) for v, w in sizes}
+    with torch.inference_mode():
+        return in_turn({k: partial(m, x) for k, m in models.items()}, args.rounds, device)
+
+
 def training(args: argparse.Namespace, device: torch.device) -> Rows:
     """A step of the optimiser on 256x256 images (128x128 with --quick), 4 on the CPU, 16 on a GPU."""
     plain = plain_network()
@@ -390,7 +399,7 @@ def processes(args: argparse.Namespace, device: torch.device) -> Rows:
 # --- tables ------------------------------------------------------------------------------------------
 
 QUICK = (inference, training)
-PARTS = (*QUICK, pipeline, labels, memory, tiles, scaling, images, processes)
+PARTS = (*QUICK, pipeline, labels, light, memory, tiles, scaling, images, processes)
 
 
 def shown(value: str | float | int | None) -> str:

@@ -46,6 +46,17 @@ def test_parts_write_their_tables(monkeypatch, capsys):
     assert found["environment"]["torch"] and "| plain |" in capsys.readouterr().out
 
 
+def test_smaller_networks_are_timed_beside_the_full_one(monkeypatch):
+    monkeypatch.setattr(benchmark, "SIDE", 32)
+    main(["--parts", "light", "--rounds", "1", "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["light"]
+    names = ["full, width 16", "full, width 8", "single, width 8", "single, width 6"]
+    assert [row["way"] for row in rows] == names
+    assert rows[0]["ratio"] == 1 and rows[3]["ratio"] == pytest.approx(
+        rows[0]["seconds"] / rows[3]["seconds"]
+    )
+
+
 def test_the_pipeline_is_timed_as_it_is_typed():
     make_set(Path("data/tiny"), names="abcdef", train=2)
     torch.manual_seed(0)
