@@ -13,11 +13,7 @@ import argparse
 import io
 import json
 import multiprocessing
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -30,25 +26,22 @@ from torch import nn
 
 from backends import BACKENDS, Exported, to_onnx
 from checkpoints import WeightsError
-from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
-from dataset import MAPS, Frames
-from detect import SHIPPED, find_targets
+from cli import DataError, HelpFormatter, atomic_write, command, write_json
+from detect import find_targets
 from inference import autocast, predict, predict_frame, prepared
 from layouts import find_dataset
 from net import iSmallNet, load_weights, loss
 from processes import environment, pick_device
 from synthetic import scene
-from utils import map_files
+from timing import Rows, images, in_turn, labels, pipeline, processes, weights_file
 
-HERE = Path(__file__).parent
 SIDE = 256
 PRODUCT = 3125  # a product of square matrices of this side is 61.0 GFLOP, as is an image of SIDE
-Rows = list[dict[str, str | float | int | None]]
 
 
 def plain_network() -> Callable:
     """tests/plain.py, which nothing else outside the tests uses."""
-    sys.path.append(str(HERE / "tests"))
+    sys.path.append(str(Path(__file__).parent / "tests"))
     from plain import plain
 
     return plain
@@ -68,31 +61,6 @@ def network(width: int = 16, variant: str = "full") -> iSmallNet:
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.1
     return model.eval()
-
-
-def in_turn(ways: dict[str, Callable], rounds: int, device: torch.device) -> Rows:
-    """Seconds of each way, and how many times faster than the first it is, medians over rounds."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    seconds = {name: [] for name in ways}
-    for k in progress(range(rounds + 1), "rounds", rounds + 1, "round", leave=False):
-        for name, way in ways.items():
-            wait()
-            start = time.perf_counter()
-            way()
-            wait()
-            if k:  # the first is to warm up
-                seconds[name].append(time.perf_counter() - start)
-    first = next(iter(seconds.values()))
-    rows = []
-    for name, values in seconds.items():
-        ratios = sorted(a / b for a, b in zip(first, values))
-        rows.append({"way": name, "seconds": statistics.median(values)})
-        rows[-1] |= {"ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
-    return rows
 
 
 # --- parts -------------------------------------------------------------------------------------------
@@ -174,98 +142,6 @@ def training(args: argparse.Namespace, device: torch.device) -> Rows:
     return in_turn(ways | {"ours, bf16": ours("bf16")}, args.rounds, device)
 
 
-def command_line(*argv: str) -> None:
-    subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
-
-
-def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
-    """The stages as one types them, on a test list, start-up included; the forward passes alone."""
-    data = find_dataset(args.dataset, args.data_root)
-    weights = args.weights or SHIPPED / "NUAA-SIRST.safetensors"
-    rows = []
-
-    def typed(work: str, count: int, unit: str, *argv: str) -> None:
-        start = time.perf_counter()
-        command_line(*argv)
-        seconds = time.perf_counter() - start
-        rows.append({"work": work, "seconds": seconds, f"{unit}s": count, "a second": count / seconds})
-
-    root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
-    with tempfile.TemporaryDirectory() as folder:
-        frames = Frames(data, "test")
-        model = prepared(load_weights(weights), device)
-        images = [frames[i][0] for i in range(len(frames))]
-        predict(model, images[:1])
-        start = time.perf_counter()
-        for image in images:
-            predict(model, [image])
-        seconds = time.perf_counter() - start
-        rows.append({"work": "forward passes alone", "seconds": seconds, "images": len(images)})
-        rows[-1]["a second"] = len(images) / seconds
-        argv = ["--weights", str(Path(weights).resolve()), "--results", folder, "--device", str(device)]
-        typed("test.py", len(images), "image", "test.py", *root, *argv)
-        argv = ["eval.py", *root, "--results", folder]
-        typed("eval.py, pixel curves", len(images), "image", *argv, "--no-pd-fa")
-        typed("eval.py, all, Pd-Fa", len(images), "image", *argv, "--protocol", "all")
-    return rows
-
-
-def labels(args: argparse.Namespace, device: torch.device) -> Rows:
-    """Label decoupling of all of a data set's masks as one types it, start-up included, each time into
-    a new folder; and what the file system takes of it: images and masks read, and files of the masks'
-    sizes written where the maps would be, in one process; just written, or whole or absent."""
-    data = find_dataset(args.dataset, args.data_root)
-    samples = [sample for part in data.lists for sample in data.samples(part)]
-    root = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
-
-    def copy(writer: Callable, top: str) -> None:
-        folder = Path(tempfile.mkdtemp(dir=top))
-        for kind in MAPS:
-            (folder / kind).mkdir()
-        for sample in samples:
-            sample.image.read_bytes()
-            content = (sample.mask or sample.image).read_bytes()
-            for path in map_files(folder, sample):
-                with writer(path) as file:
-                    file.write(content)
-
-    def decouple(workers: int, top: str) -> None:
-        folder = tempfile.mkdtemp(dir=top)
-        command_line("utils.py", *root, "--workers", str(workers), "--maps-root", folder)
-
-    with tempfile.TemporaryDirectory() as top:
-        ways = {f"utils.py, {n} workers": partial(decouple, n, top) for n in (1, 2)}
-        ways["files just written"] = lambda: copy(partial(open, mode="wb"), top)
-        ways["files written and renamed"] = lambda: copy(atomic_write, top)
-        rows = in_turn(ways, args.rounds, device)
-    return [row | {"masks a second": len(samples) / row["seconds"]} for row in rows]
-
-
-def images(args: argparse.Namespace, device: torch.device) -> Rows:
-    """test.py (half width) and eval.py (all protocols) on the first images of a test list, start-up
-    included; and what each image more took."""
-    data = find_dataset(args.dataset, args.data_root)
-    names = [sample.name for sample in data.samples("test")]
-    weights = str(Path(args.weights or SHIPPED / "NUAA-SIRST.safetensors").resolve())
-    rows = []
-    with tempfile.TemporaryDirectory() as top:
-        chosen = Path(top) / "test.txt"
-        argv = ["--dataset", args.dataset, "--data-root", str(Path(args.data_root).resolve())]
-        argv += ["--split", str(chosen), str(chosen), "--results", top]
-        for count in sorted({min(n, len(names)) for n in (1, 10, 100, len(names))}):
-            chosen.write_text("\n".join(names[:count]))
-            row = {"images": count}
-            for work, more in (("test.py", ["--weights", weights]), ("eval.py", ["--protocol", "all"])):
-                start = time.perf_counter()
-                command_line(work, *argv, *more)
-                row[f"{work}, seconds"] = time.perf_counter() - start
-                if rows:
-                    gained = row[f"{work}, seconds"] - rows[0][f"{work}, seconds"]
-                    row[f"{work}, ms an image more"] = 1000 * gained / (count - 1)
-            rows.append(row)
-    return rows
-
-
 def most_memory() -> float:
     """The most memory that this process ever had, MiB. (getrusage gives that of the process which
     started it, too.)"""
@@ -306,7 +182,7 @@ def memory(args: argparse.Namespace, device: torch.device) -> Rows:
 
 def tiles(args: argparse.Namespace, device: torch.device) -> Rows:
     """What tiles change: 1024x1024 synthetic scenes in one piece and in tiles of 512 px."""
-    model = prepared(load_weights(args.weights or SHIPPED / "NUAA-SIRST.safetensors"), device)
+    model = prepared(load_weights(weights_file(args)), device)
     scenes = [scene(0, index, 1024)[0] for index in range(4)]
     whole = [predict_frame(model, frame, tile=1024) for frame in scenes]
     rows = []
@@ -331,7 +207,7 @@ def unmatched(targets: list, others: list) -> int:
 def scaling(args: argparse.Namespace, device: torch.device) -> Rows:
     """Time and peak memory against the side of one image in one piece, and against the batch, with
     the half-width weights, CPU; each in a process of its own."""
-    weights = str(args.weights or SHIPPED / "NUAA-SIRST.safetensors")
+    weights = str(weights_file(args))
     rows = []
     for side in (128, 256, 512, 1024, 2048, 4096):
         seconds, mib = alone(side, side, 1, weights)
@@ -365,35 +241,6 @@ def draw_scaling(rows: Rows, path: Path) -> None:
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
     pyplot.close(figure)
-
-
-def processes(args: argparse.Namespace, device: torch.device) -> Rows:
-    """train.py alone and as two processes (gloo on the CPU), one thread each: samples a second."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        made = ["synthetic.py", "--data-root", f"{folder}/data", "--train", "64", "--test", "2"]
-        options = ["--dataset", "Synthetic-SIRST", "--data-root", f"{folder}/data", "--width", "8"]
-        options += ["--batch-size", "8", "--crop", "128", "--epochs", "3", "--eval-every", "0"]
-        options += ["--workers", "0", "--device", device.type]
-        subprocess.run([sys.executable, *made], check=True, stdout=subprocess.DEVNULL, cwd=HERE)
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        for count in (1, 2):
-            start = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                str(count),
-            ]
-            run = ["--runs", folder, "--run-name", str(count)]
-            whole = [*start, "train.py", *options, *run]
-            subprocess.run(whole, check=True, capture_output=True, cwd=HERE, env=env)
-            info = load_weights(f"{folder}/Synthetic-SIRST/{count}/last.pt").info
-            rate = info["steps"] * 8 / (3600 * info["hours"])
-            rows.append({"processes": count, "samples a second": rate})
-            rows[-1]["ratio"] = rate / rows[0]["samples a second"]
-    return rows
 
 
 # --- tables ------------------------------------------------------------------------------------------

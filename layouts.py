@@ -332,7 +332,7 @@ def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part:
 
 def leads_inside(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, is in the folder `root`."""
-    real, top = (os.path.realpath(p) for p in (path, root))
+    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
     return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
 
 

@@ -36,6 +36,19 @@ def test_authors_maps_of_160_random_masks():
     assert len(golden["mask"]) == 160
 
 
+@pytest.mark.parametrize("method", ["authors", "paper"])
+def test_maps_depend_on_the_window_around_the_targets_alone(method):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mask = np.zeros(rng.integers(8, 60, 2), np.uint8)
+        for y, x, height, width in rng.integers(0, 60, (2, 4)) % np.array([*mask.shape, 20, 20]):
+            part = mask[y : y + height + 1, x : x + width + 1]
+            part[:] = np.maximum(part, rng.choice([0, 40, 255], part.shape, p=[0.2, 0.1, 0.7]))
+        if mask.any():
+            whole = utils.METHODS[method](mask)
+            assert all((a == b).all() for a, b in zip(decouple(mask, method), whole))
+
+
 def test_paper_maps_add_up_to_the_mask():
     rng = np.random.default_rng(0)
     for _ in range(200):
