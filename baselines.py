@@ -4,17 +4,22 @@
 
 Each gives an image of scores, brought to zero mean and unit variance image by image; the number of
 standard deviations that makes a target, and the window, are chosen on the training list (largest
-IoU over the set).
+IoU over the set). The same command goes on where it was interrupted.
 """
 
+import hashlib
+import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
+from torch.utils.data import Subset
 
-from cli import in_processes, progress
+from cli import in_processes, progress, write_json
 from dataset import Frames
 from metrics import quantise
 
@@ -146,19 +151,68 @@ def histograms(frame: tuple[np.ndarray, np.ndarray], method: str, window: int) -
     return np.array([level[::-1].cumsum()[::-1][1:] for level in levels])
 
 
-def choose(train: Frames, method: str, workers: int) -> tuple[int, float, float]:
+class Unfinished:
+    """How far a call has come, in a file that the next one with the same settings goes on from.
+
+    Args:
+        path: of the file.
+        settings: all that the maps depend on, as JSON can say it; this file's code is added.
+    """
+
+    def __init__(self, path: Path, settings: dict):
+        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        self.path, self.settings = path, json.loads(json.dumps(settings | {"code": code}))
+        self.tried = 0  # (window, training image) pairs, window by window
+        self.counts: list | None = None  # over them: windows x (background, target) x THRESHOLDS
+        self.maps = False  # the maps that lie beside the file are of this
+        try:
+            kept = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return
+        if kept.pop("settings", None) == self.settings:
+            vars(self).update(kept)
+
+    def write(self) -> None:
+        kept = ("settings", "tried", "counts", "maps")
+        write_json(self.path, {key: getattr(self, key) for key in kept}, indent=None)
+
+
+def choose(
+    train: Frames, method: str, workers: int, unfinished: Unfinished | None = None
+) -> tuple[int, float, float]:
     """The window and threshold with the largest IoU over a training list, and that IoU."""
-    best = (0, 0.0, -1.0)
-    for window in BASELINES[method].windows:
-        one = partial(histograms, method=method, window=window)
-        counts = in_processes(one, train, workers)
-        bar = progress(counts, f"{method} {window} px", len(train))
-        background, target = sum(bar, np.zeros((2, len(THRESHOLDS)), np.int64))
-        targets = sum(int((train[i][1][..., -1] > 0).sum()) for i in range(len(train)))
-        iou = target / np.maximum(targets + background, 1)
-        if iou.max() > best[2]:
-            best = window, float(THRESHOLDS[iou.argmax()]), float(iou.max())
-    return best
+    windows = BASELINES[method].windows
+    tried, counts = 0, np.zeros((len(windows), 2, len(THRESHOLDS)), np.int64)
+    if unfinished and unfinished.tried:
+        tried, counts = unfinished.tried, np.array(unfinished.counts)
+
+    def keep() -> None:
+        if unfinished:
+            unfinished.tried, unfinished.counts = tried, counts.tolist()
+            unfinished.write()
+
+    written = time.monotonic()
+    try:
+        for number in range(tried // len(train), len(windows)):
+            first = tried % len(train)
+            one = partial(histograms, method=method, window=windows[number])
+            bar = progress((), f"{method} {windows[number]} px", len(train))
+            bar.update(first)
+            for levels in in_processes(one, Subset(train, range(first, len(train))), workers):
+                counts[number] += levels
+                tried += 1
+                bar.update()
+                if time.monotonic() - written > 20:
+                    keep()
+                    written = time.monotonic()
+            bar.close()
+    finally:
+        keep()
+    targets = sum(int((train[i][1][..., -1] > 0).sum()) for i in range(len(train)))
+    background, target = counts.swapaxes(0, 1)
+    iou = target / np.maximum(targets + background, 1)
+    number, level = np.unravel_index(iou.argmax(), iou.shape)
+    return windows[number], float(THRESHOLDS[level]), float(iou.max())
 
 
 def probability(
@@ -170,9 +224,17 @@ def probability(
 
 
 def run(
-    frames: Frames, method: str, window: int, threshold: float, workers: int
+    frames: Frames,
+    method: str,
+    window: int,
+    threshold: float,
+    workers: int,
+    done: dict[int, np.ndarray],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (i, pred, planes) of each frame, as `inference.infer` does."""
+    """Yields (i, pred, planes) of each frame, as `inference.infer` does; those that are done first."""
+    for i, pred in done.items():
+        yield i, pred, frames[i][1]
+    rest = [i for i in range(len(frames)) if i not in done]
     one = partial(probability, method=method, window=window, threshold=threshold)
-    for i, pred in enumerate(in_processes(one, frames, workers)):
+    for i, pred in zip(rest, in_processes(one, Subset(frames, rest), workers)):
         yield i, pred, frames[i][1]

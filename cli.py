@@ -89,9 +89,9 @@ def sweep(*folders: Path) -> None:
                 continue
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content, indent: int | None = 1) -> None:
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        file.write((json.dumps(content, indent=indent) + "\n").encode())
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -95,10 +95,14 @@ class Processes:
 
 class Interruption:
     """Ctrl-C, SIGTERM and the clock: `reason` is set, and the loop saves and leaves. A second
-    Ctrl-C ends at once."""
+    Ctrl-C ends at once.
 
-    def __init__(self, minutes: float | None):
-        self.reason, self.code = "", 0
+    Of several processes one that leaves with an error stays deaf to SIGTERM: torchrun sends it as
+    soon as another has died, and the message would be lost.
+    """
+
+    def __init__(self, minutes: float | None, processes: int = 1):
+        self.reason, self.code, self.processes = "", 0, processes
         self.deadline = time.monotonic() + 60 * minutes if minutes is not None else math.inf
 
     def __enter__(self):
@@ -115,9 +119,10 @@ class Interruption:
             self.reason = "--max-minutes"
         return bool(self.reason)
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error, *_) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            if error is None or self.processes == 1 or number != signal.SIGTERM:
+                signal.signal(number, handler)
 
 
 def quiet_worker(_: int) -> None:

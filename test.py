@@ -22,7 +22,7 @@ import torch
 
 import stream
 from backends import BACKENDS, Exported, open_network
-from baselines import BASELINES, choose, run
+from baselines import BASELINES, Unfinished, choose, run
 from cli import DataError, HelpFormatter, atomic_write, command, progress, sweep, write_json
 from dataset import Frames, add_data_arguments, open_datasets
 from detect import SHIPPED, Detector
@@ -85,6 +85,7 @@ def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | 
     return prepared(model, device)
 
 
+UNFINISHED = "unfinished.json"  # in the results' folder, of a baseline that was interrupted
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
 
 
@@ -104,17 +105,34 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
     return infer(model, frames, args.batch_size, args.amp, args.resize, args.flips), about
 
 
-def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
-    """A classical method's maps of a list, and what about.json says of them."""
+def baseline(
+    data: DatasetFolder, frames: Frames, args: argparse.Namespace, folder: Path
+) -> tuple[Found, dict]:
+    """A classical method's maps of a list, and what about.json says of them. A call that was
+    interrupted goes on."""
     train = Frames(data, "train", args.mask_threshold, args.range)
-    window, threshold, iou = choose(train, args.baseline, args.workers)
+    settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", "range")}
+    settings["images"] = [str(sample.image) for sample in (*train.samples, *frames.samples)]
+    unfinished = Unfinished(folder / UNFINISHED, settings)
+    window, threshold, iou = choose(train, args.baseline, args.workers, unfinished)
     print(
         f"{args.baseline}: window {window} px, threshold {threshold:.2f} standard deviations, chosen "
         f"on the training list (IoU {100 * iou:.2f} there)"
     )
+    paths = {i: folder / f"{sample.name}.png" for i, sample in enumerate(frames.samples)}
+    if not unfinished.maps:  # those that are there are of an earlier call
+        for path in (folder / "about.json", *paths.values()):
+            path.unlink(missing_ok=True)
+        unfinished.maps = True
+        unfinished.write()
+    there = {i: path for i, path in paths.items() if path.exists()}
+    read = {i: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for i, path in there.items()}
+    done = {i: pred for i, pred in read.items() if pred is not None}
+    if done:
+        print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold}
     about["selected_on"] = "the training list"
-    return run(frames, args.baseline, window, threshold, args.workers), about
+    return run(frames, args.baseline, window, threshold, args.workers, done), about
 
 
 def write_maps(
@@ -259,11 +277,16 @@ def main(argv: list[str] | None = None) -> int:
     for data in open_datasets(args):
         folder = Path(args.results) / data.name
         frames = Frames(data, "test", args.mask_threshold, args.range)
-        found, about = (baseline if args.baseline else network)(data, frames, args)
+        if args.baseline:
+            found, about = baseline(data, frames, args, folder)
+        else:
+            found, about = network(data, frames, args)
+            (folder / UNFINISHED).unlink(missing_ok=True)
         sweep(folder)
         (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this
         figures[data.name] = write_maps(found, data, frames, folder)
         write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})
+        (folder / UNFINISHED).unlink(missing_ok=True)
         print(f"maps, images.csv: {folder}")
     print(table(figures))
     return 0

@@ -332,7 +332,7 @@ def trained(
         say(f"run {folder}: {start} step {training.step} of {training.steps}")
         say(f"arguments: {json.dumps(vars(args))}")
         say(f"environment: {json.dumps(training.environment)}")
-        interruption = stack.enter_context(Interruption(args.max_minutes))
+        interruption = stack.enter_context(Interruption(args.max_minutes, processes.world))
         training.run(interruption, log, say)
         if processes.rank == 0:
             metrics = {"final": {}, "selected_on": "nothing", "history": training.history}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import fails, make_set
 
+import baselines
 from baselines import (
     BASELINES,
     THRESHOLDS,
@@ -17,9 +18,11 @@ from baselines import (
     scores,
     shrink_rank,
 )
+from checkpoints import save_weights
 from dataset import Frames
 from eval import main as evaluate_main
 from layouts import find_dataset
+from net import iSmallNet
 from test import main
 
 TINY = ["--dataset", "tiny", "--workers", "1"]
@@ -123,6 +126,75 @@ def test_processes_change_nothing(tmp_path):
         main(["--dataset", "tiny", "--baseline", "maxmedian", "--workers", workers])
         maps.append([cv2.imread(str(p)) for p in sorted(Path("results/tiny").glob("*.png"))])
     assert len(maps[0]) == 37 and np.array_equal(*maps)
+
+
+def interrupted(module, name: str, after: int, *argv) -> int:
+    """Runs test.py with a function that presses Ctrl-C at its call number `after`; returns how
+    often it was called."""
+    calls, function = 0, getattr(module, name)
+
+    def counting(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, counting)
+        if after:
+            with pytest.raises(SystemExit, match="130"):
+                main([*map(str, argv)])
+        else:
+            main([*map(str, argv)])
+    return calls
+
+
+def maps_of(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder, "tiny").iterdir()}
+
+
+def test_an_interrupted_baseline_goes_on(tmp_path, capsys):
+    make_set(tmp_path / "data" / "tiny", names="abcdefghij", train=4)
+    command = [*TINY, "--baseline", "tophat", "--results"]
+    main([*command, "whole"])
+    work = 4 * len(BASELINES["tophat"].windows)
+    assert interrupted(baselines, "histograms", 0, *command, "again") == work
+    assert interrupted(baselines, "histograms", 10, *command, "r") == 10
+    assert interrupted(baselines, "histograms", 3, *command, "r") == 3
+    assert interrupted(baselines, "histograms", 0, *command, "r") == work - 9 - 2
+    assert maps_of("r") == maps_of("again") == maps_of("whole")
+    # among the maps: those that are there are not made again
+    assert interrupted(baselines, "probability", 4, *command, "r") == 4
+    assert not Path("r/tiny/about.json").exists()
+    assert interrupted(baselines, "histograms", 0, *command, "r") == 0
+    assert maps_of("r") == maps_of("whole")
+    interrupted(baselines, "probability", 4, *command, "r")
+    capsys.readouterr()
+    assert interrupted(baselines, "probability", 0, *command, "r") == 6 - 3
+    assert "3 of 6 maps are there already" in capsys.readouterr().out
+    assert maps_of("r") == maps_of("whole")
+
+
+def test_other_settings_or_other_maps_begin_anew(tmp_path):
+    make_set(tmp_path / "data" / "tiny", names="abcdefghij", train=4)
+    command = [*TINY, "--baseline", "tophat", "--results"]
+    main([*command, "whole"])
+    for other in (["--range", 0, 200], ["--mask-threshold", 9], ["--baseline", "maxmedian"]):
+        interrupted(baselines, "probability", 4, *command, "r", *other)
+        assert interrupted(baselines, "probability", 0, *command, "r") == 6
+        assert maps_of("r") == maps_of("whole")
+    # a network's maps have come in between
+    interrupted(baselines, "probability", 4, *command, "r")
+    save_weights(iSmallNet(2).state_dict(), {}, Path("w.safetensors"))
+    main(["--dataset", "tiny", "--weights", "w.safetensors", "--results", "r"])
+    assert interrupted(baselines, "probability", 0, *command, "r") == 6
+    assert maps_of("r") == maps_of("whole")
+    # a map that was damaged
+    interrupted(baselines, "probability", 4, *command, "r")
+    next(Path("r/tiny").glob("*.png")).write_bytes(b"")
+    assert interrupted(baselines, "probability", 0, *command, "r") == 4
+    assert maps_of("r") == maps_of("whole")
 
 
 def test_baseline_and_weights_exclude_each_other(data, capsys):

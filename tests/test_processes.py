@@ -1,5 +1,7 @@
-"""Several processes give the gradients of one."""
+"""Several processes give the gradients of one, and end with a message."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from net import iSmallNet, loss
+from processes import Interruption
 
 BATCH = 6
 
@@ -52,3 +55,19 @@ def test_gradients_are_those_of_one_process_on_the_whole_batch(world, tmp_path, 
         worst = max(worst, *((a - b).abs().max().item() for a, b in zip(found, expected, strict=True)))
     assert worst <= 1e-6 * largest
     tell(f"gradients of {world} gloo processes", f"largest difference {worst / largest:.0e}, relative")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_does_not_cut_an_error_of_several_processes_short(processes):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        with pytest.raises(ZeroDivisionError), Interruption(None, processes):
+            1 / 0  # noqa: B018
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == (processes == 1)
+        with Interruption(None, processes):
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
