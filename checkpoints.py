@@ -15,6 +15,10 @@ from torch import Tensor
 
 from cli import atomic_write
 
+# Under these names programs keep a state dict in a checkpoint.
+WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
+WRAPPINGS += ("params", "weights")
+
 
 class WeightsError(Exception):
     """A weights file that cannot be read, or holds another network; the message says which."""
@@ -83,8 +87,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 def unwrap(checkpoint: dict) -> dict[str, Tensor]:
     """The tensors in a checkpoint, out of the wrappings in use and without `module.`."""
     state = checkpoint
-    for wrapping in ("state_dict", "model", "model_state_dict", "net", "params"):
-        if isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
+    for _ in range(4):  # one in another, at most so deep
+        inner = (state[name] for name in WRAPPINGS if isinstance(state.get(name), dict))
+        state = next(inner, state)
     state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}

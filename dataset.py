@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cli import DataError, progress, read_ahead
-from layouts import DatasetFolder, Sample, find_dataset
+from layouts import DatasetFolder, Sample, find_dataset, leads_inside
 
 MASK_THRESHOLD = 128
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
@@ -44,7 +44,8 @@ def decode(path: Path, page: int = 0) -> np.ndarray:
                 picture.seek(page)
             rawmode = str(picture.tile[0][3]) if picture.tile else ""
             picture.load()
-        if "16" in rawmode and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
+        deep = ";16" in rawmode and "BGR;16" not in rawmode  # that one is 5, 6 and 5 bits
+        if deep and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
             if page:
                 pixels = (*cv2.imreadmulti(str(path), page, 1, flags=cv2.IMREAD_UNCHANGED)[1], None)[0]
             else:
@@ -120,15 +121,7 @@ def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = No
     pixels = decode(Path(path))
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
-    if pixels.dtype.kind == "f":
-        pixels = np.nan_to_num(pixels).clip(0, 65535)
-    if pixels.max() <= 1:
-        pixels = (pixels * 255).astype(np.uint8)
-    elif pixels.dtype.kind == "f" and pixels.max() <= 255:
-        pixels = pixels.astype(np.uint8)
-    elif pixels.dtype != np.uint8:  # 16 bits: 65535 becomes 255, and no target pixel becomes 0
-        pixels = np.maximum(pixels.clip(0, 65535) // 257, pixels > 0).astype(np.uint8)
-    if shape is not None and pixels.shape != shape:
+    if shape is not None and pixels.shape != shape:  # before anything is made of the values
         (h, w), (height, width) = pixels.shape, shape
         aspect = (w * height) / (h * width)
         if max(aspect, 1 / aspect) > 1 + ASPECT_TOLERANCE:
@@ -137,6 +130,14 @@ def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = No
                 f"the same size, or the same shape within {ASPECT_TOLERANCE:.0%}"
             )
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
+    if pixels.dtype.kind == "f":
+        pixels = np.nan_to_num(pixels).clip(0, 65535)
+    if pixels.max() <= 1:
+        pixels = (pixels * 255).astype(np.uint8)
+    elif pixels.dtype.kind == "f" and pixels.max() <= 255:
+        pixels = pixels.astype(np.uint8)
+    elif pixels.dtype != np.uint8:  # 16 bits: 65535 becomes 255, and no target pixel becomes 0
+        pixels = np.maximum(pixels.clip(0, 65535) // 257, pixels > 0).astype(np.uint8)
     return pixels
 
 
@@ -177,6 +178,8 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
     maps = []
     for kind in MAPS:
         path = folder / kind / f"{sample.name}.png"
+        if not leads_inside(path, folder):
+            raise DataError(f"{path}: a link that leads out of {folder}; type python utils.py")
         pixels = decode(path)
         if pixels.shape != shape or pixels.dtype != np.uint8:
             raise DataError(

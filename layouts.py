@@ -94,16 +94,20 @@ def find_dataset(
             f"{guess}Put the folder there, name another root with --data-root, or make the synthetic "
             "set: python synthetic.py"
         )
+    lists = find_lists(root, name, split)
     parts = {part: root / part for part in PARTS}
     parts = {part: folder for part, folder in parts.items() if image_folder(folder)}
     if plain := image_folder(root):
         images = collect(root, plain, mask_folder(root))
         layout = f"images in {plain.relative_to(root)}/"
     elif parts:
-        if "trainval" in parts:
+        if "trainval" in parts and lists is None:
             parts.pop("train", None)
-        found = [collect(f, image_folder(f), mask_folder(f), root) for f in parts.values()]
-        images = [image for group in found for image in group]
+        groups = {p: collect(f, image_folder(f), mask_folder(f), root) for p, f in parts.items()}
+        if "trainval" in groups and "train" in groups:  # whose images are mostly there once more
+            both = {image.stem for image in groups["trainval"]}
+            groups["train"] = [image for image in groups["train"] if image.stem not in both]
+        images = [image for group in groups.values() for image in group]
         layout = "split folders " + ", ".join(f"{part}/" for part in parts)
     else:
         expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
@@ -116,7 +120,6 @@ def find_dataset(
             image.mask = None  # it is that of the target image of the same name
         image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
     data = DatasetFolder(name, root, layout)
-    lists = find_lists(root, name, split)
     if lists is None and not plain:
         for part in parts:
             entries = {image.name: image for image in reversed(images) if image.part == part}

@@ -30,7 +30,8 @@ UNIT = 1 << 60  # fixed point for means over images: integer sums do not depend 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
     """Probabilities in [0, 1] -> uint8 round(255·p), half to even: what is saved and evaluated."""
-    return np.rint(probability * 255).astype(np.uint8)
+    exact = probability.astype(np.float64) * 255  # float32 would round before rint does
+    return np.rint(exact).astype(np.uint8)
 
 
 def ratio(a: float, b: float) -> float | None:

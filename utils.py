@@ -120,7 +120,7 @@ def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, th
     for sample in samples:
         entry = record["masks"].get(sample.name)
         try:
-            sizes = [path.stat().st_size for path in map_files(folder, sample)]
+            sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
             if entry == [*signature(sample), *sizes]:
                 good[sample.name] = entry
         except (OSError, DataError):  # made again, or named there
@@ -145,13 +145,13 @@ def decouple_dataset(
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
     folder = maps_folder(data, maps_root)
-    for kind in MAPS:
-        if not maps_root and not leads_inside(folder / kind, folder):
-            raise DataError(
-                f"{folder / kind}: a link that leads out of the data set; remove it, or put the maps "
-                "elsewhere with --maps-root DIR"
-            )
     samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
+    for place in sorted({path.parent for sample in samples for path in map_files(folder, sample)}):
+        if not leads_inside(place, folder):
+            raise DataError(
+                f"{place}: a link that leads out of {folder}; remove it, or put the maps elsewhere "
+                "with --maps-root DIR"
+            )
     problems = [problem for part in data.problems.values() for problem in part]
     sweep(folder, *(folder / kind for kind in MAPS))
     try:

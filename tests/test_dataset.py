@@ -1,4 +1,5 @@
 import argparse
+import struct
 
 import cv2
 import numpy as np
@@ -143,6 +144,24 @@ def test_mask_of_another_size_is_resized_by_opencv_s_nearest(tmp_path):
     assert (read_mask(sample, (220, 325)) == expected).all() and expected.any()
     with pytest.raises(DataError, match=r"592x400.*300x220"):
         read_mask(sample, (220, 300))
+
+
+def test_a_mask_is_resized_before_its_values_are_looked_at(tmp_path):
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[10:14, 10:14] = 1
+    pixels[1, 1] = 200  # between the pixels that nearest neighbour takes
+    write(tmp_path / "m.png", pixels)
+    assert read_mask_values(tmp_path / "m.png").max() == 200
+    small = read_mask_values(tmp_path / "m.png", (20, 20))
+    assert small.sum() == 4 * 255 and (small[5:7, 5:7] == 255).all()
+
+
+def test_a_bmp_of_5_6_and_5_bits(tmp_path):
+    header = struct.pack("<2sIHHI", b"BM", 74, 0, 0, 66)
+    header += struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    header += struct.pack("<III", 0xF800, 0x07E0, 0x001F)  # where red, green and blue are
+    write(tmp_path / "m.bmp", header + struct.pack("<HHHH", 0, 0xFFFF, 0xFFFF, 0))
+    assert read_mask_values(tmp_path / "m.bmp").tolist() == [[255, 0], [0, 255]]
 
 
 def test_one_error_names_all_offenders(tmp_path):

@@ -119,6 +119,18 @@ def test_split_folders_that_repeat_a_name(tmp_path):
     assert data.lists["train"][0].mask == root / "train/masks/1.png"
 
 
+def test_lists_may_name_images_of_train_beside_trainval(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("trainval", "2"), ("test", "3")):
+        image(root, f"{part}/images", name)
+        mask(root, f"{part}/masks", name)
+    write(root / "train.txt", "1\n2\n")
+    write(root / "test.txt", "3\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and not data.problems["train"]
+    assert [s.image.parent.parent.name for s in data.lists["train"]] == ["train", "trainval"]
+
+
 PRIORITY = [
     ("train.txt", "test.txt"),
     ("50_50/train.txt", "50_50/test.txt"),

@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections import Counter
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -211,6 +212,13 @@ def test_bad_arguments_of_evaluate():
 def test_quantise_rounds_half_to_even():
     values = np.array([0, 0.5, 1.5, 2.5, 127.5, 255]) / 255
     assert quantise(values).tolist() == [0, 0, 2, 2, 128, 255]
+
+
+def test_quantise_rounds_float32_values_once():
+    middles = (np.arange(255) + 0.5).astype(np.float32) / np.float32(255)
+    for near in (middles, np.nextafter(middles, np.float32(0)), np.nextafter(middles, np.float32(1))):
+        exact = [round(255 * Fraction(float(p))) for p in near]  # half to even
+        assert quantise(near).tolist() == exact
 
 
 # --- curves ----------------------------------------------------------------------------------------

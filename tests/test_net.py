@@ -39,6 +39,16 @@ def saved(content, name="weights.pt"):
     return name
 
 
+@pytest.mark.parametrize("names", [["model", "state_dict"], ["state_dict", "model"], ["network"]])
+def test_wrapped_checkpoints(names):
+    state = iSmallNet(2).state_dict()
+    content = {f"module.{k}": v for k, v in state.items()}
+    for name in names:
+        content = {name: content, "epoch": 3}
+    loaded = load_weights(saved(content)).state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in state.items())
+
+
 @pytest.mark.parametrize("wrapping", ["bare", "state_dict", "model", "module."])
 def test_authors_checkpoint_gives_the_authors_outputs(authors, golden, wrapping):
     state = {f"module.{k}": v for k, v in authors.items()} if wrapping == "module." else authors

@@ -7,6 +7,9 @@ import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
 import utils
+from cli import DataError
+from dataset import read_maps
+from layouts import Sample
 from utils import decouple, main
 
 CASES = sorted(p.name[: -len("_interior.png")] for p in (GOLDEN / "decouple").glob("*_interior.png"))
@@ -190,6 +193,29 @@ def test_repeated_names_get_a_folder(tmp_path):
     run("s")
     assert (tmp_path / "data/s/interior/train/1.png").exists()
     assert (tmp_path / "data/s/boundary/test/1.png").exists()
+
+
+def test_links_among_the_maps(tmp_path, capsys):
+    test_repeated_names_get_a_folder(tmp_path)
+    root, outside = tmp_path / "data/s", tmp_path / "outside"
+    # one map is a link: its place is taken by a map, and what it led to stays
+    (root / "interior/train/1.png").rename(tmp_path / "1.png")
+    (root / "interior/train/1.png").symlink_to(tmp_path / "1.png")
+    (tmp_path / "1.png").chmod(0o444)
+    with pytest.raises(DataError, match="leads out"):
+        read_maps(root, Sample("train/1", root, None), (20, 20))
+    capsys.readouterr()
+    run("s")
+    assert "maps of 1 masks made, 1 kept" in capsys.readouterr().out
+    assert not (root / "interior/train/1.png").is_symlink() and (tmp_path / "1.png").exists()
+    # a folder of maps is one
+    (root / "interior/train").rename(outside)
+    (root / "interior/train").symlink_to(outside, target_is_directory=True)
+    before = (outside / "1.png").stat().st_mtime_ns
+    assert "interior/train: a link that leads out" in fails(
+        main, "--dataset", "s", "--force", capsys=capsys
+    )
+    assert (outside / "1.png").stat().st_mtime_ns == before
 
 
 def test_all_bad_masks_are_named(data, capsys):
