@@ -157,7 +157,9 @@ def open_network(
     if backend == "torch":
         raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or name other weights")
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; make it: python export.py --output {path.name}")
+        raise WeightsError(
+            f"{path}: no such file; make it: python export.py --weights FILE --output {path.name}"
+        )
     try:
         model = Exported(path.read_bytes(), backend)
     except WeightsError as error:

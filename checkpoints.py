@@ -77,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         reason = "it is none, or holds more than tensors and plain values" if unsafe else lines[0]
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason}); expected a file written by train.py or "
-            "the authors' weights. Nothing in it was executed. Take another with --weights FILE"
+            "the authors' weights. Nothing in it was executed. Name another file"
         ) from error
     if not isinstance(found, dict):
         raise WeightsError(f"{path}: found a {type(found).__name__}, expected a state dict")

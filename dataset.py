@@ -5,8 +5,10 @@
 """
 
 import argparse
+import json
 import os
 import struct
+import tokenize
 import warnings
 from pathlib import Path
 
@@ -24,7 +26,10 @@ MAPS = ("interior", "boundary")
 
 # --- reading -------------------------------------------------------------------------------------
 
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow and NumPy raise on damaged files.
+READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError)
+READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokenize.TokenError)
+READ_ERRORS += (Image.DecompressionBombError,)
 
 
 def decode(path: Path, page: int = 0) -> np.ndarray:
@@ -88,11 +93,14 @@ def read_image(path: str | os.PathLike, value_range: tuple[float, float] | None 
 def value_limits(
     pixels: np.ndarray, percentiles: tuple[float, float] = (0, 100)
 ) -> tuple[float, float] | None:
-    """The values that become 0 and 255: percentiles of the image's own; None for 8 bits, which stay
-    as they are."""
+    """The values that become 0 and 255: percentiles of the image's own finite ones; None for 8 bits,
+    which stay as they are."""
     if pixels.dtype == np.uint8:
         return None
-    pixels = np.nan_to_num(pixels)
+    if pixels.dtype.kind == "f":
+        pixels = pixels[np.isfinite(pixels)]
+    if not pixels.size:
+        return 0.0, 0.0
     if tuple(percentiles) == (0, 100):
         return float(pixels.min()), float(pixels.max())
     low, high = np.percentile(pixels, percentiles)
@@ -101,11 +109,16 @@ def value_limits(
 
 def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
     """HxW or HxWx3 pixels of any depth -> HxWx3 in 0-255 units, grey repeated: 8 bits as they are,
-    others as float32 with `limits` as 0 and 255."""
+    others as float32 with `limits` as 0 and 255. A pixel without a number becomes the median."""
     if pixels.dtype != np.uint8:
         low, high = map(float, limits)
-        pixels = np.nan_to_num(pixels.astype(np.float32))
+        pixels = pixels.astype(np.float32 if pixels.dtype.itemsize <= 4 else np.float64)
+        if not np.isfinite(pixels).all():
+            finite = pixels[np.isfinite(pixels)]
+            middle = np.median(finite) if finite.size else low
+            pixels = np.nan_to_num(pixels, nan=middle, posinf=high, neginf=low)
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
+        pixels = pixels.astype(np.float32, copy=False)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
@@ -187,6 +200,30 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
             )
         maps.append(pixels)
     return maps
+
+
+UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
+
+
+def check_finished(maps: Path) -> None:
+    """
+    Raises:
+        DataError: test.py was interrupted, so that the maps may be of two networks.
+    """
+    if (maps / UNFINISHED).exists() and not (maps / "about.json").exists():
+        raise DataError(
+            f"{maps}: test.py was interrupted there, or is still at work; some maps may be of an "
+            "earlier call. Type its command again"
+        )
+
+
+def read_about(maps: Path) -> dict:
+    """What test.py says of a folder of maps, less the images' names; nothing of another program's."""
+    try:
+        about = json.loads((maps / "about.json").read_text())
+        return {key: value for key, value in about.items() if key != "images"}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:

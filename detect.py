@@ -35,7 +35,8 @@ class Target:
         area: px.
         score: the highest probability in it, 0-1.
         mean: the mean probability.
-        snr: local SNR (synthetic.py); None where the frame has no pixels around the target.
+        snr: local SNR (synthetic.py); None where the frame has no pixels around the target, or they
+            are all alike, or not all are numbers.
         pixels: (n, 2) y, x of its pixels.
     """
 
@@ -97,7 +98,8 @@ def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     cut = cut.mean(axis=2) if cut.ndim == 3 else cut
     mask = np.zeros(cut.shape, np.uint8)
     mask[y - top, x - left] = 1
-    return local_snr(cut, mask) if ring(mask).any() else None
+    snr = local_snr(cut, mask) if ring(mask).any() else math.nan
+    return snr if math.isfinite(snr) else None
 
 
 class Detector:

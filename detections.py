@@ -148,10 +148,20 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
     return file
 
 
-def merge(folder: Path) -> tuple[int, int]:
+def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int]:
     """Writes detections.csv, detections.json and frames.json; returns frames and targets. The memory
-    it takes grows with the number of frames alone, by some bytes each."""
-    order = sorted((entry["position"], str(path), at) for entry, path, at in read_records(folder))
+    it takes grows with the number of frames alone, by some bytes each.
+
+    Args:
+        positions: where the frames of a file and index belong now; others come after them, in the
+            order of their records.
+    """
+    order = []
+    for entry, path, at in read_records(folder):
+        position = positions.get((entry["file"], entry["index"]))
+        place = entry["position"] if position is None else position
+        order.append((position is None, place, str(path), at))
+    order.sort()
     count = 0
     with (
         contextlib.ExitStack() as stack,
@@ -164,8 +174,8 @@ def merge(folder: Path) -> tuple[int, int]:
         rows.writerow(COLUMNS)
         results.write(b"[")
         companion.write(b'{"categories": [' + json.dumps(CATEGORY).encode() + b'],\n"images": [')
-        records = {path: stack.enter_context(open(path, "rb")) for path in {p for _, p, _ in order}}
-        for image_id, (_, path, at) in enumerate(order, start=1):
+        records = {path: stack.enter_context(open(path, "rb")) for path in {o[2] for o in order}}
+        for image_id, (_, _, path, at) in enumerate(order, start=1):
             records[path].seek(at)
             entry = json.loads(records[path].readline())
             image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}

@@ -11,7 +11,6 @@ precision-recall and Pd-Fa curves as CSV beside it.
 import argparse
 import csv
 import io
-import json
 import os
 import sys
 from collections import Counter
@@ -24,10 +23,12 @@ import numpy as np
 from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress, write_json
 from dataset import (
     add_data_arguments,
+    check_finished,
     complaint,
     image_shape,
     is_resized,
     open_datasets,
+    read_about,
     read_map,
     read_mask_values,
     resized_note,
@@ -128,6 +129,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Namespace) -> dict:
     """Figures by protocol; writes them to `output`, and the curves beside it."""
+    check_finished(maps)
     counts = count_all(data, maps, args)
     figures = {name: PROTOCOLS[name].figures(n) for name, n in counts.protocols.items()}
     points = pixel_curves(counts.levels)
@@ -136,6 +138,8 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
     content = dict(figures)
     if chosen_on_test(maps):
         content["selected_on"] = "the test list"
+    about = output.with_name(f"{output.stem}_about.json")  # what these are the figures of
+    about.unlink(missing_ok=True)
     write_json(output, content)
     write_csv(output.with_name(f"{output.stem}_roc_pr.csv"), points)
     pd_fa = output.with_name(f"{output.stem}_pd_fa.csv")
@@ -143,15 +147,13 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
         pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
     else:
         write_csv(pd_fa, pd_fa_curve(counts.pd_fa))
+    write_json(about, read_about(maps))
     return figures
 
 
 def chosen_on_test(maps: Path) -> bool:
     """Whether test.py says that the maps' weights were chosen on the test list."""
-    try:
-        return json.loads((maps / "about.json").read_text())["selected_on"] == "the test list"
-    except (OSError, ValueError, KeyError, TypeError):  # maps of another program
-        return False
+    return read_about(maps).get("selected_on") == "the test list"
 
 
 def build_parser() -> argparse.ArgumentParser:

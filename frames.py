@@ -4,7 +4,9 @@ read one after the other."""
 import glob
 import itertools
 import re
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from cli import DataError, read_ahead
 from dataset import READ_ERRORS, decode
@@ -87,11 +90,15 @@ def describe(path: Path) -> Source:
         if suffix in VIDEO:
             video = cv2.VideoCapture(str(path))
             count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+            if not 0 < count < 2**31:  # not in the header, as a recorder that was cut off leaves it
+                count = next(n for n in itertools.count() if not video.grab())
             video.release()
             return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
         if suffix in TIFF:
-            with Image.open(path) as picture:
-                pages = getattr(picture, "n_frames", 1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as in `decode`
+                with Image.open(path) as picture:
+                    pages = getattr(picture, "n_frames", 1)
             return Source(path, "pages" if pages > 1 else "image", pages)
     except DataError as error:
         return Source(path, "image", problem=str(error))
@@ -104,11 +111,12 @@ def load_stack(path: Path) -> np.ndarray:
     """A NumPy file as frames, (N, H, W) or (N, H, W, 3), left on disk; (H, W) and (H, W, 3) are one."""
     try:
         stack = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path}: not a readable NumPy array ({error})") from error
     if stack.ndim == 2 or (stack.ndim == 3 and stack.shape[2] == 3):
         stack = stack[None]
-    if stack.ndim not in (3, 4) or (stack.ndim == 4 and stack.shape[3] != 3) or 0 in stack.shape:
+    wrong = stack.shape[3] != 3 if stack.ndim == 4 else stack.ndim != 3 or stack.shape[2] == 4
+    if wrong or 0 in stack.shape:  # an (H, W, 4) is no stack of frames that are 4 px wide
         raise DataError(f"{path}: found shape {stack.shape}, expected (N, H, W) or (N, H, W, 3)")
     if stack.dtype.kind not in "uif":
         raise DataError(f"{path}: found {stack.dtype}, expected integers or floats")
@@ -147,7 +155,10 @@ def read_image_frame(source: Source) -> Frame:
 
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
     for index in indices:
-        yield Frame(source, index, decode(source.path, page=index))
+        try:
+            yield Frame(source, index, decode(source.path, page=index))
+        except DataError as error:  # the next one may be whole
+            yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
@@ -157,7 +168,7 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
 
 
 def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
-    """A header may promise more frames than a video has: it ends where it ends."""
+    """A header may promise more frames than a video has: it ends where it ends, which is said."""
     video = cv2.VideoCapture(str(source.path))
     try:
         wanted, last = set(indices), max(indices, default=-1)
@@ -165,6 +176,8 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
             if not video.grab():
                 if index == 0:
                     raise DataError("not a readable video")
+                promised = f"its header promises {source.count}"
+                tqdm.write(f"warning: {source.path}: ends after {index} frames, {promised}", sys.stderr)
                 return
             if index in wanted:
                 found, pixels = video.retrieve()
@@ -175,24 +188,25 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
         video.release()
 
 
-def arriving(folder: Path, known: set[str], seconds: float = 0.5) -> Iterator[Source | None]:
-    """The files of a folder as they appear, each once it has stopped growing; None after each look,
-    so that the one who waits can leave.
+def arriving(folder: Path, done: set[str], seconds: float = 0.5) -> Iterator[Source | None]:
+    """The files of a folder as they appear or change, each once it has stopped growing; None after
+    each look, so that the one who waits can leave.
 
     Args:
-        known: files that are done already.
+        done: files that are not looked at any more; the caller adds to it.
         seconds: between two looks.
     """
     before: dict[Path, tuple[int, int]] = {}
+    given: dict[Path, tuple[int, int]] = {}
     while True:
         now = {}
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in KINDS and str(path) not in known and path.is_file():
+            if path.suffix.lower() in KINDS and str(path) not in done and path.is_file():
                 stat = path.stat()
                 now[path] = (stat.st_size, stat.st_mtime_ns)
         for path, state in now.items():
-            if before.get(path) == state and state[0]:
-                known.add(str(path))
+            if before.get(path) == state and given.get(path) != state and state[0]:
+                given[path] = state
                 yield describe(path)
         before = now
         yield None

@@ -38,9 +38,9 @@ def chosen_records(folder: Path, most: int) -> tuple[list[dict], int]:
     return sorted(records, key=lambda found: found["position"]), len(places)
 
 
-def draw_frame(numbered: tuple[int, tuple[dict, Frame]], folder: Path) -> dict | DataError:
+def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict | DataError:
     """Writes a frame's pictures for the report; returns what the report knows of it."""
-    order, (found, frame) = numbered
+    order, found, frame = numbered
     name = found["frame"]
     if frame.pixels is None or frame.pixels.shape[:2] != (found["height"], found["width"]):
         problem = frame.problem or f"{found['file']}: found {frame.pixels.shape}"
@@ -66,10 +66,14 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     records, count = chosen_records(folder, most)
     by_file = itertools.groupby(records, key=lambda found: found["file"])
     chosen = [(describe(Path(file)), [found["index"] for found in group]) for file, group in by_file]
-    pairs = enumerate(zip(records, read_frames(chosen, workers)))
+    waiting = {(found["file"], found["index"]): (k, found) for k, found in enumerate(records)}
+    frames = read_frames(chosen, workers)
+    pairs = ((*waiting.pop((str(f.source.path), f.index)), f) for f in frames)
     drawn = read_ahead(partial(draw_frame, folder=folder), pairs, workers, 2 * workers)
     results = list(progress(drawn, f"{folder.name} report", len(records), unit="frame"))
-    if problems := [str(result) for result in results if isinstance(result, DataError)]:
+    problems = [str(result) for result in results if isinstance(result, DataError)]
+    problems += [f"{file}, frame {index}: not there any more" for file, index in waiting]
+    if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} frames cannot be shown:", *problems]))
     about = json.loads((folder / "about.json").read_text())
     origin = f"{about['weights']}, p ≥ {about['threshold']:g}"

@@ -67,6 +67,8 @@ class DatasetFolder:
             raise DataError("--hold-out: found 1, expected 0 (none), or 2 and more")
         if every:
             train = self.samples("train")
+            if len(train) <= every // 2:
+                raise DataError(f"--hold-out {every}: takes none of {len(train)} images; type fewer")
             self.lists["test"], self.problems["test"] = train[every // 2 :: every], []
             self.lists["train"] = [s for i, s in enumerate(train) if i % every != every // 2]
 

@@ -48,7 +48,7 @@ RECIPES = {
 LIMITS = {
     **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
     **dict.fromkeys(("seed", "lr", "weight_decay", "clip", "workers"), (0, math.inf)),
-    **dict.fromkeys(("eval_every", "save_every"), (0, math.inf)),
+    **dict.fromkeys(("eval_every", "save_every", "max_minutes"), (0, math.inf)),
     **dict.fromkeys(("target_share", "brightness", "contrast"), (0, 1)),
     **{
         "hold_out": (0, math.inf),
@@ -138,10 +138,11 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
         action.default = argparse.SUPPRESS
     bare._defaults.clear()
     for name, (least, most) in LIMITS.items():
-        if not least <= getattr(args, name) <= most:
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
             flag = name.replace("_", "-")
             expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
-            raise DataError(f"--{flag}: found {getattr(args, name)}, expected {expected}")
+            raise DataError(f"--{flag}: found {value}, expected {expected}")
     return args, set(vars(bare.parse_args(argv)))
 
 
@@ -153,7 +154,9 @@ def from_config(argv: list[str]) -> list[str]:
     of that one session; none without --config."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
-    path = first.parse_known_args(argv)[0].config
+    first.add_argument("--recipe")
+    found = first.parse_known_args(argv)[0]
+    path, replaced = found.config, RECIPES["default"] if found.recipe else ()
     if not path:
         return []
     try:
@@ -167,6 +170,8 @@ def from_config(argv: list[str]) -> list[str]:
     for action in build_parser()._actions:
         value = kept.get(action.dest)
         if action.dest in SESSION or value is None or value is False or value == []:
+            continue
+        if action.dest in replaced:  # a --recipe that is typed sets them
             continue
         typed.append(action.option_strings[0])
         if value is not True:

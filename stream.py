@@ -1,6 +1,7 @@
 """Detection in people's own frames: the loop behind `test.py --input`."""
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -21,6 +22,7 @@ from metrics import quantise
 from processes import Interruption, Processes
 
 SETTINGS = ("threshold", "min_area", "max_targets", "range", "percentiles", "tile", "overlap", "every")
+SETTINGS += ("flips", "amp", "backend", "save_npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,22 +71,39 @@ def frames_of(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Frame]]:
 
 
 def watched(
-    folder: Path, done: dict[tuple[str, int], str], position: int, interruption: Interruption
+    args: argparse.Namespace,
+    done: dict[tuple[str, int], str],
+    position: int,
+    interruption: Interruption,
+    folder: Path,
 ) -> Iterator[tuple[Job, Frame]]:
-    """The frames of files that appear in a folder, until the interruption.
+    """The frames of files that appear in --watch, until the interruption; a file with a bad frame is
+    tried again when it changes.
 
     Args:
         position: of the first one.
+        folder: of the results.
     """
-    for source in arriving(folder, {file for file, _ in done}):
+    whole: set[str] = set()
+    for source in arriving(Path(args.watch), whole):
         if interruption.check():
             return
         if source is None:
             continue
-        for job, frame in frames_of(plan([source], 1, done), workers=1):
-            done[str(source.path), job.index] = job.name
+        jobs = plan([source], args.every, done)
+        new = [job for job in jobs if (str(source.path), job.index) not in done]
+        bad = False
+        for job, frame in frames_of(new, workers=1):
+            if frame.problem:
+                bad = True
+            else:
+                done[str(source.path), job.index] = job.name
             yield dataclasses.replace(job, position=position), frame
             position += 1
+        if not bad:
+            whole.add(str(source.path))
+        if new:
+            write_video(folder, source, jobs)
 
 
 def batches(found: Iterator[tuple[Job, Frame]], size: int) -> Iterator[list[tuple[Job, Frame]]]:
@@ -121,13 +140,17 @@ def write_results(
     return record(job.name, job.position, frame, limits, targets)
 
 
-def write_video(folder: Path, source: Source, jobs: list[Job]) -> Path | None:
-    """The overlays of a video's frames as a video, as fast as it was."""
-    path, writer = folder / f"{source.path.stem}.mp4", None
-    temporary = folder / f".{source.path.stem}.tmp.mp4"
+def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
+    """The overlays of a video's frames as a video, as fast as it was; nothing for other sources."""
+    if source.kind != "video":
+        return
+    stem = "".join(jobs[0].name.rsplit("_000000", 1))  # two videos of one name have two
+    path, writer = folder / f"{stem}.mp4", None
+    temporary = folder / f".{stem}.tmp.mp4"
     every = jobs[1].index - jobs[0].index if len(jobs) > 1 else 1
     for job in jobs:
-        picture = cv2.imread(str(folder / "overlays" / f"{job.name}.png"))
+        shown = folder / "overlays" / f"{job.name}.png"
+        picture = cv2.imread(str(shown)) if shown.exists() else None
         if picture is None:  # not done yet, or a bad frame
             continue
         if writer is None:
@@ -135,11 +158,10 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> Path | None:
             size = picture.shape[1::-1]
             writer = cv2.VideoWriter(str(temporary), code, source.fps / every, size)
         writer.write(picture)
-    if writer is None or not writer.isOpened():
-        return None
-    writer.release()
-    os.replace(temporary, path)
-    return path
+    if writer is not None and writer.isOpened():
+        writer.release()
+        os.replace(temporary, path)
+        print(f"video: {path}")
 
 
 def settings_of(args: argparse.Namespace, weights: Path) -> dict:
@@ -151,8 +173,8 @@ def settings_of(args: argparse.Namespace, weights: Path) -> dict:
 
 
 def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
-    """The results' folder: emptied of records, or checked for a continuation, whose records are
-    returned without their targets.
+    """The results' folder: emptied of an earlier call's records and their pictures, or checked for a
+    continuation, whose records are returned without their targets.
 
     Raises:
         DataError: what is there came from other settings.
@@ -160,6 +182,10 @@ def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
     about = folder / "about.json"
     sweep(folder, folder / "maps", folder / "overlays")
     if not resume:
+        with contextlib.suppress(DataError):  # damaged: what it names cannot be told
+            for entry, _, _ in read_records(folder):
+                for kind in ("maps/{}.png", "maps/{}.npy", "overlays/{}.png"):
+                    (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
         for path in folder.glob("records-*.jsonl"):
             path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,8 +209,8 @@ def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
 
 def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
     """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
-    default = Path(paths[0]).stem if len(paths) == 1 and "*" not in paths[0] else "frames"
-    return Path(results) / (name or default or "frames")
+    default = Path(paths[0]).stem if len(paths) == 1 and "*" not in paths[0] else ""
+    return Path(results) / (name or (default if default not in ("", "..") else "frames"))
 
 
 def run(
@@ -196,6 +222,8 @@ def run(
 ) -> int:
     """Detects in all frames of the sources, or of --watch; the exit code is 1 where any is bad."""
     rank, world = processes.rank, processes.world
+    if args.watch and world > 1:
+        raise DataError(f"--watch: found {world} processes, expected one; leave torchrun out")
     folder = results_folder(args.results, args.name, [args.watch] if args.watch else args.input)
     records = prepare(folder, settings_of(args, weights), args.resume) if rank == 0 else []
     processes.barrier()
@@ -209,7 +237,7 @@ def run(
     with Interruption(None) as interruption, open_records(folder, rank) as file:
         if args.watch:
             next_position = max((entry["position"] for entry in records), default=-1) + 1
-            found = watched(Path(args.watch), done, next_position, interruption)
+            found = watched(args, done, next_position, interruption, folder)
         else:
             found = frames_of(mine, args.workers)
         bar = progress((), folder.name, None if args.watch else len(mine), unit="frame")
@@ -239,11 +267,11 @@ def run(
     problems = processes.gather(problems)
     stopped = processes.any(bool(interruption.reason))
     if rank == 0:
-        count, targets = merge(folder)
+        order = {(str(job.source.path), job.index): job.position for job in jobs}
+        count, targets = merge(folder, order)
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
         for source, group in itertools.groupby(jobs, key=lambda job: job.source):
-            if source.kind == "video" and (path := write_video(folder, source, list(group))):
-                print(f"video: {path}")
+            write_video(folder, source, list(group))
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
         if count:

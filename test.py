@@ -24,7 +24,7 @@ import stream
 from backends import BACKENDS, Exported, open_network
 from baselines import BASELINES, Unfinished, choose, run
 from cli import DataError, HelpFormatter, atomic_write, command, progress, sweep, write_json
-from dataset import Frames, add_data_arguments, open_datasets
+from dataset import UNFINISHED, Frames, add_data_arguments, open_datasets
 from detect import SHIPPED, Detector
 from frames import find_sources
 from inference import infer, prepared
@@ -32,6 +32,12 @@ from layouts import DatasetFolder
 from metrics import UNIT, count_standard, figures_standard, table
 from net import WeightsError, iSmallNet
 from processes import Processes, pick_device
+
+
+def named_weights(text: str) -> Path:
+    """A weights file, or the last.pt of a run's folder."""
+    path = Path(text)
+    return path / "last.pt" if (path / "last.pt").is_file() else path
 
 
 def find_weights(args: argparse.Namespace, name: str) -> Path:
@@ -42,8 +48,7 @@ def find_weights(args: argparse.Namespace, name: str) -> Path:
         DataError: there are none of these.
     """
     if args.weights:
-        path = Path(args.weights)
-        return path / "last.pt" if (path / "last.pt").is_file() else path
+        return named_weights(args.weights)
     folders = [Path(args.runs) / n for n in dict.fromkeys([name, "+".join(args.dataset)])]
     runs = [path for folder in folders for path in folder.glob("*/last.pt")]
     if runs:
@@ -85,7 +90,6 @@ def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | 
     return prepared(model, device)
 
 
-UNFINISHED = "unfinished.json"  # in the results' folder, of a baseline that was interrupted
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
 
 
@@ -99,8 +103,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         "weights": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "selected_on": model.info.get("selected_on", "unknown"),
-        "resize": args.resize,
-        "flips": args.flips,
+        **{key: getattr(args, key) for key in ("range", "resize", "flips", "amp", "backend")},
     }
     return infer(model, frames, args.batch_size, args.amp, args.resize, args.flips), about
 
@@ -130,7 +133,7 @@ def baseline(
     done = {i: pred for i, pred in read.items() if pred is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
-    about = {"baseline": args.baseline, "window": window, "threshold": threshold}
+    about = {"baseline": args.baseline, "window": window, "threshold": threshold, "range": args.range}
     about["selected_on"] = "the training list"
     return run(frames, args.baseline, window, threshold, args.workers, done), about
 
@@ -181,7 +184,7 @@ def detect_targets(args: argparse.Namespace) -> int:
     if wrong := [text for text, right in expected.items() if not right]:
         raise DataError(f"expected {'; '.join(wrong)}")
     sources = find_sources(args.input or [])
-    path = Path(args.weights) if args.weights else SHIPPED / "joint.safetensors"
+    path = named_weights(args.weights) if args.weights else SHIPPED / "joint.safetensors"
     model = open_network(path, args.backend, args.width)
     processes = Processes(args.device)
     if processes.rank == 0:
@@ -281,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
             found, about = baseline(data, frames, args, folder)
         else:
             found, about = network(data, frames, args)
-            (folder / UNFINISHED).unlink(missing_ok=True)
+            write_json(folder / UNFINISHED, {})
         sweep(folder)
         (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this
         figures[data.name] = write_maps(found, data, frames, folder)

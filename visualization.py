@@ -24,9 +24,11 @@ import numpy as np
 from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress
 from dataset import (
     add_data_arguments,
+    check_finished,
     complaint,
     maps_folder,
     open_datasets,
+    read_about,
     read_image,
     read_map,
     read_maps,
@@ -206,11 +208,19 @@ def plot(path: Path, title: str, x: str, y: str, lines: list[tuple], log: bool =
     pyplot.close(figure)
 
 
-def draw_curves(name: str, maps: Path) -> list[str]:
+def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
     """ROC, precision-recall and Pd-Fa from what eval.py wrote, training from the run's metrics;
-    returns a note for each that there is nothing to draw from."""
+    returns a note for each that there is nothing to draw from.
+
+    Args:
+        figures: of eval.py, of these maps; nothing where there are none.
+    """
     notes = []
+    for curve in ("roc", "precision_recall", "pd_fa"):
+        (maps / f"{curve}.png").unlink(missing_ok=True)
     try:
+        if not figures:
+            raise ValueError("the points are of other maps, or not there")
         points = read_points(maps / "metrics_roc_pr.csv")
         at = [int(p["threshold"]) for p in points].index(THRESHOLD)
         fpr, tpr = ([p[k] for p in points] for k in ("fpr", "tpr"))
@@ -286,13 +296,18 @@ def main(argv: list[str] | None = None) -> None:
         maps = Path(args.results) / data.name
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
+        check_finished(maps)
         entries = draw_dataset(data, maps, args)
-        print(*draw_curves(data.name, maps), f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
+        about = read_about(maps)
         figures = read_json(maps / "metrics.json")
+        if figures and read_json(maps / "metrics_about.json") != about:
+            print(f"{maps}/metrics.json: of other maps than these, left out")
+            figures = {}
         figures = {name: figures[name] for name in PROTOCOLS if isinstance(figures.get(name), dict)}
+        notes = draw_curves(data.name, maps, figures)
+        print(*notes, f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
         if figures:
             print(table(figures))
-        about = read_json(maps / "about.json")
         origin = about.get("weights") or about.get("baseline") or "maps of another program"
         if about.get("selected_on") == "the test list":
             origin = f"{origin}, CHOSEN ON THE TEST LIST"

@@ -122,6 +122,64 @@ BAD = {
 }
 
 
+def test_damaged_pages_stacks_and_headers():
+    """Whatever is cut off or overwritten: a problem that names the file, or pixels."""
+    pages = [Image.fromarray(picture(k).astype(np.uint16) * 9) for k in range(5)]
+    pages[0].save("t.tif", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    np.save("s.npy", np.zeros((3, 8, 9), np.uint16))
+    rng = np.random.default_rng(0)
+    for name in ("t.tif", "s.npy"):
+        raw = np.frombuffer(Path(name).read_bytes(), np.uint8)
+        for k in range(150):
+            if k % 3:
+                damaged = raw.copy()
+                at = rng.integers(len(raw) if k % 2 else min(200, len(raw)), size=3)
+                damaged[at] = rng.integers(256, size=3)
+            else:
+                damaged = raw[: rng.integers(len(raw))]
+            bad = write(Path(f"d{k}_{name}"), damaged.tobytes())
+            frames = everything([str(bad)])
+            assert all(f.pixels is not None or str(bad) in f.problem for f in frames), bad
+
+
+def test_a_page_that_is_damaged_does_not_hide_those_after_it():
+    pages = [Image.fromarray(picture(k)) for k in range(4)]
+    pages[0].save("t.tif", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    with Image.open("t.tif") as picture_file:
+        picture_file.seek(1)
+        (offset,), (length,) = (picture_file.tag_v2[tag] for tag in (273, 279))
+    raw = bytearray(Path("t.tif").read_bytes())
+    raw[offset : offset + length] = b"\xff" * length
+    Path("t.tif").write_bytes(raw)
+    frames = everything(["t.tif"])
+    assert [f.pixels is None for f in frames] == [False, True, False, False]
+    assert "t.tif, frame 1:" in frames[1].problem and np.array_equal(frames[3].pixels, picture(3))
+
+
+def test_a_video_without_a_number_of_frames_in_its_header(monkeypatch):
+    expected = video()
+    real = cv2.VideoCapture
+
+    class Recorder:
+        def __init__(self, path):
+            self.video = real(path)
+
+        def get(self, key):
+            return -9.2e16 if key == cv2.CAP_PROP_FRAME_COUNT else self.video.get(key)
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Recorder)
+    (source,) = find_sources(["v.avi"])
+    assert source.count == len(expected)
+
+
+def test_four_channels_are_no_stack():
+    np.save("s.npy", np.zeros((20, 30, 4)))
+    assert "found shape (20, 30, 4)" in everything(["s.npy"])[0].problem
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_a_problem_that_names_it_and_the_others_go_on(name):
     write(Path("f") / name, BAD[name]())

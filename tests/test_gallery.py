@@ -72,6 +72,19 @@ def test_frames_that_are_gone_are_named(results, capsys):
     assert "f/a.png" in fails(main, "--name", "mine", capsys=capsys)
 
 
+def test_a_video_that_is_shorter_now_is_named(results, capsys):
+    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 40))
+    writer.write(np.dstack([picture()] * 3))
+    writer.release()
+    lines = (results / "records-0.jsonl").read_text().splitlines()
+    for k in (0, 1):  # before the last frame, which is found all the same
+        found = json.loads(lines[0]) | {"file": "v.avi", "index": k, "position": -2 + k}
+        with open(results / "records-0.jsonl", "a") as file:
+            file.write(json.dumps(found) + "\n")
+    message = fails(main, "--name", "mine", capsys=capsys)
+    assert "1 frames cannot be shown" in message and "v.avi, frame 1: not there any more" in message
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [

@@ -172,6 +172,23 @@ def test_batches_change_nothing():
         assert a["bbox"] == b["bbox"] and a["score"] == pytest.approx(b["score"], abs=1e-4)
 
 
+def test_pixels_without_a_number_do_not_hide_the_rest(tmp_path):
+    frame = picture(0).astype(np.float32)
+    np.save("clean.npy", frame)
+    run("--input", "clean.npy", "--save-npy")
+    clean = np.load("results/clean/maps/clean_000000.npy")
+    for k, value in enumerate((np.nan, np.inf, -np.inf)):
+        frame[35, 3] = value
+        np.save(f"bad{k}.npy", frame)
+        assert run("--input", f"bad{k}.npy", "--save-npy") == 0
+        companion = results(f"bad{k}")[2]
+        assert companion["images"][0]["range"] == results("clean")[2]["images"][0]["range"]
+        assert np.abs(np.load(f"results/bad{k}/maps/bad{k}_000000.npy") - clean).max() < 0.2
+        assert "inf" not in Path(f"results/bad{k}/detections.csv").read_text()
+        records = Path(f"results/bad{k}/records-0.jsonl").read_text()
+        assert "Infinity" not in records and "NaN" not in records
+
+
 def test_two_files_of_one_name_keep_their_results_apart():
     write(Path("a/x.png"), picture(1))
     write(Path("b/x.png"), picture(2))
@@ -181,17 +198,42 @@ def test_two_files_of_one_name_keep_their_results_apart():
     assert names == [("x", "a/x.png"), ("x_2", "b/x.png")]
 
 
-def test_a_video_gives_times_and_an_annotated_video():
-    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for k in range(6):
+def video(path: str, count: int) -> None:
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for k in range(count):
         writer.write(np.repeat(picture(k, (48, 64))[..., None], 3, 2))
     writer.release()
+
+
+def test_two_videos_of_one_name_are_two_annotated_videos():
+    for name, count in (("a/v.avi", 2), ("b/v.avi", 3)):
+        Path(name).parent.mkdir()
+        video(name, count)
+    assert run("--input", "a/v.avi", "b/v.avi") == 0
+    for name, count in (("v", 2), ("v_2", 3)):
+        found = cv2.VideoCapture(f"results/frames/{name}.mp4")
+        assert found.get(cv2.CAP_PROP_FRAME_COUNT) == count
+
+
+def test_a_video_that_was_cut_off_says_how_much_of_it_there_is(capfd):
+    video("v.avi", 7)
+    raw = Path("v.avi").read_bytes()
+    Path("v.avi").write_bytes(raw[: len(raw) // 2])
+    assert run("--input", "v.avi") == 0
+    count = len(results("v")[2]["images"])
+    said = capfd.readouterr().err
+    assert 0 < count < 7 and f"v.avi: ends after {count} frames, its header promises 7" in said
+    assert "can't open" not in said
+
+
+def test_a_video_gives_times_and_an_annotated_video():
+    video("v.avi", 6)
     assert run("--input", "v.avi", "--every", 2) == 0
     rows, _, companion = results("v")
     assert [i["seconds"] for i in companion["images"]] == [0, 0.2, 0.4]
     assert {r["frame"] for r in rows} <= {"v_000000", "v_000002", "v_000004"} and rows
-    video = cv2.VideoCapture("results/v/v.mp4")
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FPS) == 5
+    shown = cv2.VideoCapture("results/v/v.mp4")
+    assert shown.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and shown.get(cv2.CAP_PROP_FPS) == 5
     assert not list(Path("results/v").glob(".*"))
 
 
@@ -225,6 +267,35 @@ def test_resume_does_only_what_is_missing_and_gives_the_same_files():
         assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
 
 
+def test_resume_of_a_folder_that_grew_keeps_its_order():
+    for k in (1, 3):
+        write(Path(f"f/frame_{k}.png"), picture(k))
+    run("--input", "f")
+    folder(5)
+    run("--input", "f", "--resume")
+    run("--input", "f", "--name", "whole")
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_another_input_of_one_name_leaves_nothing_of_the_first():
+    write(Path("one/f/x.png"), picture(1))
+    write(Path("two/f/y.png"), picture(2))
+    run("--input", "one/f", "--save-npy")
+    run("--input", "two/f")
+    found = {path.name for kind in ("maps", "overlays") for path in Path("results/f", kind).iterdir()}
+    assert found == {"y.png"}
+
+
+def test_the_folder_above_is_no_name_for_results(monkeypatch):
+    write(Path("x.png"), picture(1))
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")
+    main(["--weights", "../w.pt", "--device", "cpu", "--input", ".."])
+    assert [path.name for path in Path().iterdir()] == ["results"]
+    assert (Path("results/frames/maps/x.png")).exists()
+
+
 def test_resume_keeps_the_names_of_what_is_done():
     write(Path("f/b/x.png"), picture(1))
     run("--input", "f/*/x.png")
@@ -241,6 +312,8 @@ def test_resume_with_other_settings_is_refused(capsys):
         main, "--weights", "w.pt", "--input", "f", "--resume", "--threshold", "0.7", capsys=capsys
     )
     assert "began with threshold 0.5, found 0.7" in message
+    message = fails(main, "--weights", "w.pt", "--input", "f", "--resume", "--flips", capsys=capsys)
+    assert "began with flips False, found True" in message
     message = fails(main, "--weights", "w.pt", "--input", "f", "--resume", "--name", "n", capsys=capsys)
     assert "nothing to resume" in message
 
@@ -328,3 +401,45 @@ def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
     process.communicate(timeout=60)
     assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
     assert len(results("in")[2]["images"]) == 3
+
+
+def stopped(process: subprocess.Popen) -> str:
+    os.kill(process.pid, signal.SIGTERM)
+    return process.communicate(timeout=60)[0]
+
+
+def test_watch_goes_on_within_a_stack():
+    Path("in").mkdir()
+    np.save("in/s.npy", np.stack([picture(k) for k in range(60)]))
+    process = start("--watch", "in")
+    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) > 3)
+    stopped(process)
+    assert 3 < len(results("in")[2]["images"]) < 60
+    process = start("--watch", "in", "--resume")
+    waits(lambda: Path("results/in/maps/s_000059.png").exists())
+    stopped(process)
+    assert [image["index"] for image in results("in")[2]["images"]] == list(range(60))
+
+
+def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video():
+    Path("in").mkdir()
+    raw = cv2.imencode(".png", picture(1))[1].tobytes()
+    Path("in/slow.png").write_bytes(raw[:200])  # its copy stalls
+    video("in/v.avi", 7)
+    process = start("--watch", "in", "--every", 3)
+    waits(lambda: Path("results/in/v.mp4").exists())
+    assert not Path("results/in/maps/slow.png").exists()
+    Path("in/slow.png").write_bytes(raw)
+    waits(lambda: Path("results/in/maps/slow.png").exists())
+    out = stopped(process)
+    assert "slow.png: not a readable image" in out and process.returncode == 1
+    images = results("in")[2]["images"]
+    assert [i["frame"] for i in images] == ["v_000000", "v_000003", "v_000006", "slow"]
+    assert [i["seconds"] for i in images] == [0, 0.3, 0.6, None]
+
+
+def test_watch_is_for_one_process():
+    Path("in").mkdir()
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=120)
+    assert "error: --watch: found 2 processes, expected one" in out

@@ -88,6 +88,16 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
+def test_a_recipe_that_is_typed_replaces_that_of_a_config():
+    run("--epochs", 1, "--ema", 0.5, folder="first")
+    config = "runs/tiny/first/config.json"
+    main(["--config", config, "--recipe", "authors", "--epochs", "1", "--run-name", "authors"])
+    args = json.loads(Path("runs/tiny/authors/config.json").read_text())["args"]
+    assert {args[key] for key in ("recipe", "augment")} == {"authors"} and args["optimizer"] == "sgd"
+    assert args["ema"] == 0 and args["epochs"] == 1
+    assert args["crop"] == 32 and args["width"] == 4
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -202,6 +212,7 @@ def test_hold_out_tests_on_training_images_and_leaves_the_test_list_alone(data, 
     assert [s.name for s in held.samples("test")] == ["b", "e"]
     assert [s.name for s in held.samples("train")] == ["a", "c", "d", "f"]
     assert "--hold-out: found 1" in fails(main, *TINY, "--hold-out", "1", capsys=capsys)
+    assert "--hold-out 99: takes none" in fails(main, *TINY, "--hold-out", "99", capsys=capsys)
 
 
 def test_the_untrained_network_gives_the_prior():

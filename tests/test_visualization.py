@@ -40,6 +40,24 @@ def test_panels_montage_and_curves(results, capsys):
     assert "no training curves" in capsys.readouterr().out
 
 
+def test_figures_of_other_maps_are_left_out(results, capsys):
+    write(results / "about.json", json.dumps({"weights": "a.pt", "selected_on": "nothing"}))
+    evaluation.main(["--dataset", "tiny"])
+    main(["--dataset", "tiny"])
+    assert "of other maps" not in capsys.readouterr().out and (results / "roc.png").exists()
+    write(results / "about.json", json.dumps({"weights": "b.pt", "selected_on": "nothing"}))
+    main(["--dataset", "tiny"])
+    out = capsys.readouterr().out
+    assert "metrics.json: of other maps" in out and "type python eval.py --dataset tiny" in out
+    assert "standard" not in out and not (results / "roc.png").exists()
+
+
+def test_unfinished_maps_are_refused(results, capsys):
+    write(results / "unfinished.json", "{}")
+    for script in (main, evaluation.main):
+        assert "test.py was interrupted there" in fails(script, "--dataset", "tiny", capsys=capsys)
+
+
 def test_training_curves_come_from_the_run_of_the_weights(results, tmp_path):
     history = [
         {"epoch": e, "loss": 2.0 - e, "figures": {"tiny": {"iou": e / 4, "niou": e / 5, "pd": None}}}
