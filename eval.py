@@ -5,7 +5,7 @@
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
 
 Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
-precision-recall and Pd-Fa curves as CSV beside it.
+precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of (metrics_about.json).
 """
 
 import argparse
