@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset import to_units, value_limits
+from images import to_units, value_limits
 from inference import predict, predict_frame, prepared
 from metrics import quantise
 from net import iSmallNet, load_weights

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from cli import DataError, atomic_write
-from dataset import to_units
 from detect import Target
 from frames import Frame
+from images import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
 COLUMNS = (

@@ -25,14 +25,13 @@ from dataset import (
     add_data_arguments,
     check_finished,
     complaint,
-    image_shape,
     is_resized,
     open_datasets,
     read_about,
     read_map,
-    read_mask_values,
     resized_note,
 )
+from images import image_shape, read_mask_values
 from layouts import DatasetFolder, Sample
 from metrics import (
     PD_FA_THRESHOLDS,

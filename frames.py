@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cli import DataError, read_ahead
-from dataset import READ_ERRORS, decode
+from images import READ_ERRORS, decode
 from layouts import EXTENSIONS
 
 TIFF = (".tif", ".tiff")

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from cli import DataError, progress, read_ahead
-from dataset import read_map, to_units
+from dataset import read_map
 from detections import read_records
 from frames import Frame, describe, read_frames
+from images import to_units
 from report import frame_entry, write_page, write_pictures
 
 MOST = 1000  # frames in a report; a browser shows them all at once

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cli import progress
-from dataset import Frames, to_units, value_limits
+from dataset import Frames
+from images import to_units, value_limits
 from metrics import count_standard, figures_standard, quantise
 from net import iSmallNet, pad_to_multiple
 from processes import Processes

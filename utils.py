@@ -22,13 +22,13 @@ from dataset import (
     MASK_THRESHOLD,
     add_data_arguments,
     complaint,
-    image_shape,
     is_resized,
     maps_folder,
     open_datasets,
     read_mask,
     resized_note,
 )
+from images import image_shape
 from layouts import DatasetFolder, Sample, leads_inside
 
 

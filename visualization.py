@@ -29,13 +29,13 @@ from dataset import (
     maps_folder,
     open_datasets,
     read_about,
-    read_image,
     read_map,
     read_maps,
     read_mask,
 )
 from figures import panels, surfaces
 from gallery import write_gallery
+from images import read_image
 from layouts import DatasetFolder, Sample
 from metrics import NAMES, PROTOCOLS, THRESHOLD, count_standard, table
 from report import COLOURS, entry, outcome, write_layers, write_page

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from net import iSmallNet
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 SOAK = bool(os.environ.get("SOAK"))  # the long runs: make soak
 GOLDEN = Path(__file__).parent / "golden"
@@ -75,6 +77,18 @@ def fails(main, *argv: str, capsys) -> str:
         main([str(a) for a in argv])
     assert stop.value.code == 2
     return capsys.readouterr().err
+
+
+@pytest.fixture
+def network_file(tmp_path) -> str:
+    """w.pt, a network whose bias lets through about a tenth of the pixels."""
+    torch.manual_seed(0)
+    model = iSmallNet(4).eval()
+    with torch.no_grad():
+        x = model.normalise(torch.from_numpy(picture()).expand(3, -1, -1)[None].float())
+        model.mask_head[3].bias -= torch.quantile(model(x)[2], 0.9)
+    torch.save({"state_dict": model.state_dict()}, "w.pt")
+    return "w.pt"
 
 
 @pytest.fixture

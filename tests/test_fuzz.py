@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cli import DataError
-from dataset import decode, read_image
+from images import decode, read_image
 from inference import tile_weights
 from layouts import find_dataset
 from metrics import evaluate

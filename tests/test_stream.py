@@ -1,57 +1,21 @@
 """`test.py --input` and `--watch`, as a person uses them."""
 
-import csv
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import fails, picture, write
+from streaming import folder, results, run, video
 
-from dataset import to_units, value_limits
 from detect import find_targets
 from detections import run_length
+from images import to_units, value_limits
 from inference import predict, prepared
-from net import iSmallNet, load_weights
+from net import load_weights
 from test import main
 
-REPOSITORY = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def weights(tmp_path) -> str:
-    """A network whose bias lets through about a tenth of the pixels."""
-    torch.manual_seed(0)
-    model = iSmallNet(4).eval()
-    with torch.no_grad():
-        x = model.normalise(torch.from_numpy(picture()).expand(3, -1, -1)[None].float())
-        model.mask_head[3].bias -= torch.quantile(model(x)[2], 0.9)
-    torch.save({"state_dict": model.state_dict()}, "w.pt")
-    return "w.pt"
-
-
-def folder(count=5, name="f") -> Path:
-    for k in range(count):
-        write(Path(name) / f"frame_{k}.png", picture(k))
-    return Path(name)
-
-
-def run(*argv) -> int:
-    return main(["--weights", "w.pt", "--device", "cpu", *map(str, argv)])
-
-
-def results(name="f") -> tuple[list[dict], list[dict], dict]:
-    here = Path("results") / name
-    rows = list(csv.DictReader((here / "detections.csv").read_text().splitlines()))
-    found = json.loads((here / "detections.json").read_text())
-    return rows, found, json.loads((here / "frames.json").read_text())
+pytestmark = pytest.mark.usefixtures("network_file")
 
 
 def decoded(segmentation: dict) -> np.ndarray:
@@ -198,13 +162,6 @@ def test_two_files_of_one_name_keep_their_results_apart():
     assert names == [("x", "a/x.png"), ("x_2", "b/x.png")]
 
 
-def video(path: str, count: int) -> None:
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for k in range(count):
-        writer.write(np.repeat(picture(k, (48, 64))[..., None], 3, 2))
-    writer.release()
-
-
 def test_two_videos_of_one_name_are_two_annotated_videos():
     for name, count in (("a/v.avi", 2), ("b/v.avi", 3)):
         Path(name).parent.mkdir()
@@ -334,112 +291,3 @@ def test_resume_with_other_settings_is_refused(capsys):
 def test_bad_arguments(argv, message, capsys):
     folder(1)
     assert message in fails(main, *argv, capsys=capsys)
-
-
-# --- other processes -------------------------------------------------------------------------------
-
-
-def start(*argv, launcher=()) -> subprocess.Popen:
-    command = [sys.executable, *launcher, str(REPOSITORY / "test.py"), "--weights", "w.pt"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, "--device", "cpu", *map(str, argv)], **pipes)
-
-
-def waits(condition, seconds=60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def test_interrupted_and_resumed():
-    folder(60)
-    process = start("--input", "f")
-    waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    done = len(results()[2]["images"])
-    assert process.returncode == 130 and "go on: the same command and --resume" in out
-    assert 3 < done < 60
-    run("--input", "f", "--resume")
-    run("--input", "f", "--name", "whole")
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
-
-
-def test_two_processes_write_the_same_files_as_one():
-    folder(7)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    process = start("--input", "f", launcher=launcher)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, out
-    assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
-    run("--input", "f", "--name", "whole")
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
-
-
-def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
-    Path("in").mkdir()
-    process = start("--watch", "in")
-    raw = cv2.imencode(".png", picture(1))[1].tobytes()
-    with open("in/slow.png", "wb") as file:  # arrives in pieces, for two seconds
-        for part in range(4):
-            file.write(raw[part * len(raw) // 4 : (part + 1) * len(raw) // 4])
-            file.flush()
-            time.sleep(0.3)
-    write(Path("in/second.png"), picture(2))
-    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
-    os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "error" not in out, out
-    assert {i["frame"] for i in results("in")[2]["images"]} == {"slow", "second"}
-    write(Path("in/third.png"), picture(3))
-    process = start("--watch", "in", "--resume")
-    waits(lambda: Path("results/in/maps/third.png").exists())
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
-    assert len(results("in")[2]["images"]) == 3
-
-
-def stopped(process: subprocess.Popen) -> str:
-    os.kill(process.pid, signal.SIGTERM)
-    return process.communicate(timeout=60)[0]
-
-
-def test_watch_goes_on_within_a_stack():
-    Path("in").mkdir()
-    np.save("in/s.npy", np.stack([picture(k) for k in range(60)]))
-    process = start("--watch", "in")
-    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) > 3)
-    stopped(process)
-    assert 3 < len(results("in")[2]["images"]) < 60
-    process = start("--watch", "in", "--resume")
-    waits(lambda: Path("results/in/maps/s_000059.png").exists())
-    stopped(process)
-    assert [image["index"] for image in results("in")[2]["images"]] == list(range(60))
-
-
-def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video():
-    Path("in").mkdir()
-    raw = cv2.imencode(".png", picture(1))[1].tobytes()
-    Path("in/slow.png").write_bytes(raw[:200])  # its copy stalls
-    video("in/v.avi", 7)
-    process = start("--watch", "in", "--every", 3)
-    waits(lambda: Path("results/in/v.mp4").exists())
-    assert not Path("results/in/maps/slow.png").exists()
-    Path("in/slow.png").write_bytes(raw)
-    waits(lambda: Path("results/in/maps/slow.png").exists())
-    out = stopped(process)
-    assert "slow.png: not a readable image" in out and process.returncode == 1
-    images = results("in")[2]["images"]
-    assert [i["frame"] for i in images] == ["v_000000", "v_000003", "v_000006", "slow"]
-    assert [i["seconds"] for i in images] == [0, 0.3, 0.6, None]
-
-
-def test_watch_is_for_one_process():
-    Path("in").mkdir()
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=120)
-    assert "error: --watch: found 2 processes, expected one" in out

@@ -1,0 +1,60 @@
+"""What the tests of `test.py --input` and `--watch` share."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from conftest import picture, write
+
+from test import main
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def folder(count=5, name="f") -> Path:
+    for k in range(count):
+        write(Path(name) / f"frame_{k}.png", picture(k))
+    return Path(name)
+
+
+def run(*argv) -> int:
+    return main(["--weights", "w.pt", "--device", "cpu", *map(str, argv)])
+
+
+def results(name="f") -> tuple[list[dict], list[dict], dict]:
+    here = Path("results") / name
+    rows = list(csv.DictReader((here / "detections.csv").read_text().splitlines()))
+    found = json.loads((here / "detections.json").read_text())
+    return rows, found, json.loads((here / "frames.json").read_text())
+
+
+def video(path: str, count: int) -> None:
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for k in range(count):
+        writer.write(np.repeat(picture(k, (48, 64))[..., None], 3, 2))
+    writer.release()
+
+
+def start(*argv, launcher=()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(REPOSITORY / "test.py"), "--weights", "w.pt"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, "--device", "cpu", *map(str, argv)], **pipes)
+
+
+def waits(condition, seconds=60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def stopped(process: subprocess.Popen) -> str:
+    os.kill(process.pid, signal.SIGTERM)
+    return process.communicate(timeout=60)[0]

@@ -1,0 +1,102 @@
+"""`test.py --watch`, interruptions, and several processes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import picture, write
+from streaming import folder, results, run, start, stopped, video, waits
+
+pytestmark = pytest.mark.usefixtures("network_file")
+
+
+def test_interrupted_and_resumed():
+    folder(60)
+    process = start("--input", "f")
+    waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    done = len(results()[2]["images"])
+    assert process.returncode == 130 and "go on: the same command and --resume" in out
+    assert 3 < done < 60
+    run("--input", "f", "--resume")
+    run("--input", "f", "--name", "whole")
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_two_processes_write_the_same_files_as_one():
+    folder(7)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    process = start("--input", "f", launcher=launcher)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
+    run("--input", "f", "--name", "whole")
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
+    Path("in").mkdir()
+    process = start("--watch", "in")
+    raw = cv2.imencode(".png", picture(1))[1].tobytes()
+    with open("in/slow.png", "wb") as file:  # arrives in pieces, for two seconds
+        for part in range(4):
+            file.write(raw[part * len(raw) // 4 : (part + 1) * len(raw) // 4])
+            file.flush()
+            time.sleep(0.3)
+    write(Path("in/second.png"), picture(2))
+    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "error" not in out, out
+    assert {i["frame"] for i in results("in")[2]["images"]} == {"slow", "second"}
+    write(Path("in/third.png"), picture(3))
+    process = start("--watch", "in", "--resume")
+    waits(lambda: Path("results/in/maps/third.png").exists())
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
+    assert len(results("in")[2]["images"]) == 3
+
+
+def test_watch_goes_on_within_a_stack():
+    Path("in").mkdir()
+    np.save("in/s.npy", np.stack([picture(k) for k in range(60)]))
+    process = start("--watch", "in")
+    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) > 3)
+    stopped(process)
+    assert 3 < len(results("in")[2]["images"]) < 60
+    process = start("--watch", "in", "--resume")
+    waits(lambda: Path("results/in/maps/s_000059.png").exists())
+    stopped(process)
+    assert [image["index"] for image in results("in")[2]["images"]] == list(range(60))
+
+
+def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video():
+    Path("in").mkdir()
+    raw = cv2.imencode(".png", picture(1))[1].tobytes()
+    Path("in/slow.png").write_bytes(raw[:200])  # its copy stalls
+    video("in/v.avi", 7)
+    process = start("--watch", "in", "--every", 3)
+    waits(lambda: Path("results/in/v.mp4").exists())
+    assert not Path("results/in/maps/slow.png").exists()
+    Path("in/slow.png").write_bytes(raw)
+    waits(lambda: Path("results/in/maps/slow.png").exists())
+    out = stopped(process)
+    assert "slow.png: not a readable image" in out and process.returncode == 1
+    images = results("in")[2]["images"]
+    assert [i["frame"] for i in images] == ["v_000000", "v_000003", "v_000006", "slow"]
+    assert [i["seconds"] for i in images] == [0, 0.3, 0.6, None]
+
+
+def test_watch_is_for_one_process():
+    Path("in").mkdir()
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=120)
+    assert "error: --watch: found 2 processes, expected one" in out
