@@ -1,5 +1,7 @@
 """Training samples: crops of images and their label maps, augmented alike."""
 
+import math
+
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -21,6 +23,7 @@ class TrainingSet:
         batch_size: of all processes together.
         augment: "crop" (random and target-centred crops) or "authors" (whole images, resized).
         crop: side of the crops, px.
+        last_crop, last_from: side of the crops from that position of the sequence on.
         target_share: share of the crops that hold a target for certain.
         scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
         brightness, contrast: largest relative change.
@@ -37,11 +40,14 @@ class TrainingSet:
         scale_jitter: float = 1.25,
         brightness: float = 0.1,
         contrast: float = 0.1,
+        last_crop: int | None = None,
+        last_from: float = math.inf,
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
+        self.last_crop, self.last_from = last_crop or crop, last_from
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:
@@ -72,14 +78,15 @@ class TrainingSet:
             x = F.resize(x, [side, side], antialias=False)
             x = F.horizontal_flip(x) if rng.random() < 0.5 else x
         else:
+            side = self.crop if position < self.last_from else self.last_crop
             factor = self.scale_jitter ** rng.uniform(-1, 1) if rng.random() < 0.5 else 1.0
             centre = None
             if len(frames.centres[i]) and rng.random() < self.target_share:
                 centre = rng.choice(frames.centres[i])
-            cut = random_crop(planes, round(self.crop / factor), centre, rng)
+            cut = random_crop(planes, round(side / factor), centre, rng)
             x = torch.from_numpy(cut).permute(2, 0, 1).float()
-            if x.shape[-1] != self.crop:
-                x = F.resize(x, [self.crop, self.crop], antialias=True)
+            if x.shape[-1] != side:
+                x = F.resize(x, [side, side], antialias=True)
                 x[5] = (x[5] >= MASK_THRESHOLD) * 255.0
             x = F.horizontal_flip(x) if rng.random() < 0.5 else x
             x = F.vertical_flip(x) if rng.random() < 0.5 else x

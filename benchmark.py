@@ -30,7 +30,7 @@ from cli import DataError, HelpFormatter, atomic_write, command, write_json
 from detect import find_targets
 from inference import autocast, predict, predict_frame, prepared
 from layouts import find_dataset
-from net import iSmallNet, load_weights, loss
+from net import iSmallNet, load_weights, losses
 from processes import environment, pick_device
 from synthetic import scene
 from timing import Rows, images, in_turn, labels, pipeline, processes, weights_file
@@ -128,7 +128,7 @@ def training(args: argparse.Namespace, device: torch.device) -> Rows:
             with autocast(device, amp):
                 outputs = forward(model, image)
             optimizer.zero_grad()
-            loss(tuple(out.float() for out in outputs), maps).backward()
+            sum(losses(outputs, maps).values()).backward()
             optimizer.step()
 
         return step

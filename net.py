@@ -240,31 +240,70 @@ def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
     return x
 
 
-def map_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy plus soft IoU loss of one output.
+# --- the loss ------------------------------------------------------------------------------------
+
+LOSSES = ("jaccard", "authors")
+
+
+def jaccard_loss(p: Tensor, target: Tensor) -> Tensor:
+    """1 - Σ min(p, t) / Σ max(p, t) of each sample: the Jaccard metric loss for soft labels (Wang,
+    Ning and Blaschko, NeurIPS 2023). Smallest at p = t for soft maps too; soft IoU for hard ones.
+
+    Args:
+        p, target: (N, 1, H, W) in [0, 1].
+
+    Returns:
+        (N,). Smoothing is 1 for samples without target, whose loss is then about Σp, and 0.001 for
+        the others: with 1 an empty map of a target of a few pixels would be nearly right.
+    """
+    smooth = torch.where(target.sum((1, 2, 3)) > 0, 0.001, 1.0)
+    smaller = torch.minimum(p, target).sum((1, 2, 3))
+    larger = torch.maximum(p, target).sum((1, 2, 3))
+    return 1 - (smaller + smooth) / (larger + smooth)
+
+
+def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Quality focal loss for soft targets (Li et al., NeurIPS 2020), divided by the targets' sum as in
+    RetinaNet: the cross-entropy of each pixel, weighted by its squared error. Scalar."""
+    weight = (target - torch.sigmoid(logits.detach())).square()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * entropy).sum() / (target.sum() + 1)
+
+
+def map_loss(logits: Tensor, target: Tensor, loss: str = "jaccard") -> Tensor:
+    """The loss of one output, a scalar.
+
+    "authors" is their published loss, whose best answer to a faint boundary map is an empty map
+    (docs/EXPERIMENTS.md). "jaccard" has its minimum at the map itself.
 
     Args:
         logits, target: (N, 1, H, W); the target in [0, 1], soft values enter as they are.
-
-    Returns:
-        Scalar: BCE is the mean over all pixels, the IoU loss the mean over samples.
+        loss: one of LOSSES.
     """
     p = torch.sigmoid(logits)
+    if loss == "jaccard":
+        return jaccard_loss(p, target).mean() + 0.5 * focal_loss(logits, target)
     overlap = (p * target).sum((1, 2, 3))
     union = p.sum((1, 2, 3)) + target.sum((1, 2, 3)) - overlap
     iou_loss = 1 - (overlap + 1) / (union + 1)
     return F.binary_cross_entropy_with_logits(logits, target) + iou_loss.mean()
 
 
-def loss(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
-    """The training loss, a scalar: the plain sum of `map_loss` over interior, boundary, mask.
+def losses(
+    outputs: tuple[Tensor | None, ...], targets: tuple[Tensor, ...], loss: str = "jaccard"
+) -> dict[str, Tensor]:
+    """The loss of each output by its name; a network learns their plain sum.
 
     Args:
         outputs: interior, boundary and mask logits, each (N, 1, H, W); None counts nothing.
         targets: the three maps in [0, 1] in the same order and shapes.
+        loss: one of LOSSES.
     """
-    pairs = zip(outputs, targets, strict=True)
-    return sum(map_loss(out, target) for out, target in pairs if out is not None)
+    return {
+        name: map_loss(logits.float(), target, loss)
+        for name, logits, target in zip(OUTPUTS, outputs, targets, strict=True)
+        if logits is not None
+    }
 
 
 # --- weights ---------------------------------------------------------------------------------

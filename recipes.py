@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from checkpoints import read_checkpoint
 from cli import DataError, HelpFormatter
 from dataset import Frames, add_data_arguments, mean_and_std
-from net import VARIANTS, WIDTH, iSmallNet, load_weights
+from ismallnet.training.muon import Muon
+from net import LOSSES, VARIANTS, WIDTH, iSmallNet, load_weights
 from utils import METHODS
 
 RECIPES = {
@@ -22,8 +23,9 @@ RECIPES = {
         "epochs": 400,
         "batch_size": 16,
         "augment": "crop",
-        "optimizer": "adamw",
-        "lr": 1e-3,
+        "loss": "jaccard",
+        "optimizer": "muon",
+        "lr": 5e-3,
         "weight_decay": 1e-2,
         "schedule": "cosine",
         "ema": 0.998,
@@ -34,6 +36,7 @@ RECIPES = {
         "epochs": 1500,
         "batch_size": 16,
         "augment": "authors",
+        "loss": "authors",
         "optimizer": "sgd",
         "lr": 0.05,
         "weight_decay": 5e-4,
@@ -49,10 +52,11 @@ LIMITS = {
     **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
     **dict.fromkeys(("seed", "lr", "weight_decay", "clip", "workers"), (0, math.inf)),
     **dict.fromkeys(("eval_every", "save_every", "max_minutes"), (0, math.inf)),
-    **dict.fromkeys(("target_share", "brightness", "contrast"), (0, 1)),
+    **dict.fromkeys(("target_share", "brightness", "contrast", "last_share"), (0, 1)),
     **{
         "hold_out": (0, math.inf),
         "crop": (32, math.inf),
+        "last_crop": (32, math.inf),
         "ema": (0, 0.99999),
         "warmup": (0, 0.9),
         "prior": (1e-6, 0.5),
@@ -84,11 +88,18 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--batch-size", type=int, metavar="N", help="images a step, all processes together")
     add("--augment", choices=("crop", "authors"), help="crops, or whole images at 224-352 px")
     add("--crop", type=int, default=256, metavar="PX", help="side of the training crops")
+    add("--last-crop", type=int, metavar="PX", help="side in the last steps; default: as --crop")
+    add("--last-share", type=float, default=0.2, metavar="P", help="share of the steps for --last-crop")
     add("--target-share", type=float, default=0.5, metavar="P", help="crops placed on a target, share")
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=float, default=0.1, metavar="X", help="largest relative change")
-    add("--optimizer", choices=("adamw", "sgd"), help="sgd: Nesterov, momentum 0.9")
+    add("--loss", choices=LOSSES, help="jaccard: best where a map is right; authors: as published")
+    add(
+        "--optimizer",
+        choices=("muon", "adamw", "sgd"),
+        help="muon: of the convolutions, AdamW of the rest; sgd: Nesterov, momentum 0.9",
+    )
     add("--lr", type=float, help="highest learning rate")
     add("--weight-decay", type=float, metavar="X", help="of the convolutions' weights (sgd: of all)")
     add("--schedule", choices=("cosine", "triangle"), help="lr: warm-up and cosine, or up and down")
@@ -161,6 +172,7 @@ def from_config(argv: list[str]) -> list[str]:
         return []
     try:
         kept = json.loads(Path(path).read_text())["args"]
+        kept.setdefault("loss", "authors")  # the only one when runs did not name theirs
         unknown = kept.keys() - {action.dest for action in build_parser()._actions}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
@@ -209,6 +221,7 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
     checkpoint = read_checkpoint(path)
     try:
         defaults = {action.dest: action.default for action in build_parser()._actions}
+        defaults["loss"] = "authors"  # the only one when runs did not name theirs
         kept = argparse.Namespace(**(defaults | checkpoint["info"]["args"]))
         if not isinstance(checkpoint["training"]["step"], int):
             raise TypeError("step")
@@ -256,6 +269,8 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
     if args.optimizer == "sgd":
         kind = {"momentum": 0.9, "nesterov": True, "weight_decay": args.weight_decay}
         return torch.optim.SGD(model.parameters(), lr=args.lr, **kind)
+    if args.optimizer == "muon":
+        return Muon(model, args.lr, args.weight_decay)
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]  # biases and batch norm do not decay
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]

@@ -33,7 +33,8 @@ from dataset import Frames, maps_folder, open_datasets, read_lists
 from eventlog import EventLog
 from inference import autocast, evaluate, pictures
 from metrics import summary
-from net import OUTPUTS, iSmallNet, map_loss
+from ismallnet.training.monitor import Monitor, dead_outputs
+from net import iSmallNet, losses
 from processes import Interruption, Processes, deterministic, environment, quiet_worker
 from recipes import averaged, first_weights, learning_rate, make_optimizer, parse, resumed
 from utils import decouple_dataset
@@ -62,8 +63,15 @@ class Training:
         self.args, self.processes, self.test, self.folder = args, processes, test, folder
         device = processes.device
         keys = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter")
-        keys += ("brightness", "contrast")
-        self.samples = TrainingSet(train, **{key: getattr(args, key) for key in keys})
+        keys += ("brightness", "contrast", "last_crop")
+        length = sum(map(len, train))
+        self.steps = math.ceil(args.epochs * length / args.batch_size)
+        last_from = math.inf
+        if args.last_crop:
+            last_from = round((1 - args.last_share) * self.steps) * args.batch_size
+        options = {key: getattr(args, key) for key in keys}
+        self.samples = TrainingSet(train, last_from=last_from, **options)
+        self.monitor = None if processes.rank else Monitor(train, args.crop, args.seed)
         if device.type == "cuda" and processes.world > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device, memory_format=torch.channels_last)
@@ -76,7 +84,6 @@ class Training:
         self.seconds = 0.0  # in the loop, all sessions together
         self.init = model.info  # of the weights that the run began with
         self.recent: list[list[float]] = []  # losses of the last steps, for the log
-        self.steps = math.ceil(args.epochs * len(self.samples) / args.batch_size)
         names = "\n".join(s.name for frames in train for s in frames.samples)
         self.digest = hashlib.sha256(names.encode()).hexdigest()
         self.environment = environment(device)
@@ -181,16 +188,12 @@ class Training:
             group["lr"] = learning_rate(self.step, self.steps, self.args)
         with autocast(device, self.args.amp):
             outputs = network(image)
-        losses = {
-            name: map_loss(out.float(), target)
-            for name, out, target in zip(OUTPUTS, outputs, targets)
-            if out is not None
-        }
-        values = torch.stack(list(losses.values())).detach().tolist()
+        parts = losses(outputs, targets, self.args.loss)
+        values = torch.stack(list(parts.values())).detach().tolist()
         if not all(map(math.isfinite, values)):
             raise TrainingError(self.not_finite("loss"))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(sum(losses.values())).backward()
+        self.scaler.scale(sum(parts.values())).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip or math.inf)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
@@ -200,7 +203,7 @@ class Training:
         if self.ema:
             self.ema.update_parameters(self.model)
         self.step += 1
-        return dict(zip(losses, values))
+        return dict(zip(parts, values))
 
     def not_finite(self, what: str) -> str:
         first = self.step * self.args.batch_size
@@ -211,6 +214,21 @@ class Training:
             f"{', '.join(names)}. Last good checkpoint: {kept if kept.exists() else 'none yet'}. "
             "Try a lower --lr, --clip 1, or --amp off"
         )
+
+    def look(self, log: EventLog | None, say) -> None:
+        """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""
+        states = self.monitor(self.kept, "off" if self.args.amp == "off" else "auto")
+        for name, state in states.items():
+            if log:
+                log.scalar(f"outputs/{name} peak", state.peak, self.step)
+                log.scalar(f"outputs/{name} IoU", state.iou, self.step)
+        text = "; ".join(f"{name} {state}" for name, state in states.items())
+        say(f"epoch {self.epoch:.1f} step {self.step} on training crops | {text}")
+        for name in dead_outputs(states, self.step, self.steps):
+            say(
+                f"warning: the {name} output is nearly empty after {self.step} of {self.steps} steps: "
+                "it does not learn. Try a lower --lr, or --loss jaccard"
+            )
 
     def evaluation_due(self) -> bool:
         if self.step == self.steps:
@@ -258,15 +276,17 @@ class Training:
         saved = time.monotonic()
         started = saved - self.seconds
         for image, maps in self.batches():
-            losses = self.train_step(network, image, maps)
-            self.recent = [*self.recent[-49:], list(losses.values())]
+            values = self.train_step(network, image, maps)
+            self.recent = [*self.recent[-49:], list(values.values())]
             lr = self.optimizer.param_groups[0]["lr"]
-            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{lr:.1e}", refresh=False)
             bar.update(self.args.batch_size)
             if log:
-                for name, value in losses.items():
+                for name, value in values.items():
                     log.scalar(f"loss/{name}", value, self.step)
                 log.scalar("lr", self.optimizer.param_groups[0]["lr"], self.step)
+            if self.monitor and self.monitor.due(self.step, self.steps):
+                self.look(log, say)
             if self.evaluation_due():
                 self.evaluate(log, say)
             stop = self.processes.any(interruption.check()) and self.step < self.steps

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from net import iSmallNet, loss
+from net import iSmallNet, losses
 from processes import Interruption
 
 BATCH = 6
@@ -25,7 +25,8 @@ def batch() -> tuple[torch.Tensor, list[torch.Tensor]]:
 def gradients(network: torch.nn.Module, model: iSmallNet, part: slice) -> list[torch.Tensor]:
     """Batch norm in evaluation mode: across processes its statistics exist on CUDA alone."""
     image, maps = batch()
-    loss(network(image[part]), tuple(m[part] for m in maps)).backward()
+    parts = losses(network(image[part]), tuple(m[part] for m in maps), "authors")
+    sum(parts.values()).backward()
     return [p.grad for p in model.parameters()]
 
 
