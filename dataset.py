@@ -5,16 +5,15 @@
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from cli import DataError, progress, read_ahead
-from images import decode, image_shape, read_image, read_mask_values
-from layouts import DatasetFolder, Sample, find_dataset, leads_inside
+from ismallnet.cli import DataError, progress, read_ahead
+from ismallnet.images import decode, image_shape, read_image, read_mask_values
+from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
 
 MASK_THRESHOLD = 128
 MAPS = ("interior", "boundary")
@@ -60,49 +59,6 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
             )
         maps.append(pixels)
     return maps
-
-
-UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
-
-
-def check_finished(maps: Path) -> None:
-    """
-    Raises:
-        DataError: test.py was interrupted, so that the maps may be of two networks.
-    """
-    if (maps / UNFINISHED).exists() and not (maps / "about.json").exists():
-        raise DataError(
-            f"{maps}: test.py was interrupted there, or is still at work; some maps may be of an "
-            "earlier call. Type its command again"
-        )
-
-
-def read_about(maps: Path) -> dict:
-    """What test.py says of a folder of maps, less the images' names; nothing of another program's."""
-    try:
-        about = json.loads((maps / "about.json").read_text())
-        return {key: value for key, value in about.items() if key != "images"}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """A probability map, HxW uint8.
-
-    Raises:
-        DataError: missing, unreadable, not 8-bit grey, or of another size than its image.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: missing")
-    pixels = decode(path)
-    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise DataError(f"{path}: found {pixels.dtype} {pixels.shape}, expected an 8-bit grey PNG")
-    if pixels.shape != shape:
-        (h, w), (height, width) = pixels.shape, shape
-        raise DataError(f"{path}: found {w}x{h} (width x height), expected {width}x{height}")
-    return pixels
 
 
 class Frames:

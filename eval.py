@@ -20,20 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cli import DataError, HelpFormatter, atomic_write, command, in_processes, progress, write_json
-from dataset import (
-    add_data_arguments,
-    check_finished,
-    complaint,
-    is_resized,
-    open_datasets,
-    read_about,
-    read_map,
-    resized_note,
-)
-from images import image_shape, read_mask_values
-from layouts import DatasetFolder, Sample
-from metrics import (
+from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
+from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
+from ismallnet.files import atomic_write, write_json
+from ismallnet.images import image_shape, read_mask_values
+from ismallnet.layouts import DatasetFolder, Sample
+from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
     PROTOCOLS,
     auc,
@@ -44,6 +36,7 @@ from metrics import (
     spread,
     table,
 )
+from ismallnet.results import check_finished, chosen_on_test, read_about, read_map
 
 
 @dataclass
@@ -148,11 +141,6 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
         write_csv(pd_fa, pd_fa_curve(counts.pd_fa))
     write_json(about, read_about(maps))
     return figures
-
-
-def chosen_on_test(maps: Path) -> bool:
-    """Whether test.py says that the maps' weights were chosen on the test list."""
-    return read_about(maps).get("selected_on") == "the test list"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from backends import OPSET, save_onnx
-from checkpoints import WeightsError, save_weights
-from cli import DataError, HelpFormatter, command
+from ismallnet.backends import OPSET, save_onnx
+from ismallnet.checkpoints import WeightsError, save_weights
+from ismallnet.cli import DataError, HelpFormatter, command
 from net import load_weights
 
 

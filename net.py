@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from checkpoints import WeightsError, read_checkpoint, unwrap
+from ismallnet.checkpoints import WeightsError, read_checkpoint, unwrap
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
 SCALES = 5

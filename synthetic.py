@@ -15,29 +15,14 @@ import cv2
 import numpy as np
 from skimage.filters import gaussian
 
-from cli import DataError, HelpFormatter, atomic_write, command, progress, write_json
+from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.files import atomic_write, write_json
+from ismallnet.metrics import local_snr, ring
 
 SNR_RANGE = (1.5, 10.0)
 AREA_RANGE = (2, 80)  # px
 CLEARANCE = 13  # px between two targets' masks, and to the border 3
 SCENES = ("sky", "cloud", "sea", "land")
-
-
-def ring(mask: np.ndarray) -> np.ndarray:
-    """The pixels 3 to 7 px (chessboard distance) from a mask: HxW bool."""
-    near, far = (cv2.dilate(mask.astype(np.uint8), np.ones((k, k), np.uint8)) for k in (5, 15))
-    return (far > 0) & (near == 0)
-
-
-def local_snr(image: np.ndarray, mask: np.ndarray) -> float:
-    """Mean target minus mean of the ring around it, over the ring's standard deviation.
-
-    Args:
-        image: HxW grey values.
-        mask: HxW, non-zero on one target.
-    """
-    around = image[ring(mask > 0)].astype(np.float64)
-    return (float(image[mask > 0].mean()) - around.mean()) / max(around.std(), 1e-6)
 
 
 def texture(rng: np.random.Generator, side: int, sigmas: tuple[float, ...], slope: float) -> np.ndarray:

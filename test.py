@@ -18,77 +18,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-import stream
-from backends import BACKENDS, Exported, open_network
-from baselines import BASELINES, Unfinished, choose, run
-from cli import DataError, HelpFormatter, atomic_write, command, progress, sweep, write_json
-from dataset import UNFINISHED, Frames, add_data_arguments, open_datasets
-from detect import SHIPPED, Detector
-from frames import find_sources
-from inference import infer, prepared
-from layouts import DatasetFolder
-from metrics import UNIT, count_standard, figures_standard, table
-from net import WeightsError, iSmallNet
-from processes import Processes, pick_device
-
-
-def named_weights(text: str) -> Path:
-    """A weights file, or the last.pt of a run's folder."""
-    path = Path(text)
-    return path / "last.pt" if (path / "last.pt").is_file() else path
-
-
-def find_weights(args: argparse.Namespace, name: str) -> Path:
-    """--weights; else the newest run on this data set (or on all that were named); else the
-    weights that come with the repository.
-
-    Raises:
-        DataError: there are none of these.
-    """
-    if args.weights:
-        return named_weights(args.weights)
-    folders = [Path(args.runs) / n for n in dict.fromkeys([name, "+".join(args.dataset)])]
-    runs = [path for folder in folders for path in folder.glob("*/last.pt")]
-    if runs:
-        return max(runs, key=lambda path: path.stat().st_mtime)
-    for path in (
-        SHIPPED / f"{stem}{end}" for stem in (name, "joint") for end in (".safetensors", ".pt")
-    ):
-        if path.exists():
-            return path
-    raise DataError(
-        f"{folders[0]}: found no trained weights; train first: python train.py --dataset {name}, or "
-        "name a file: --weights FILE"
-    )
-
-
-def describe(path: Path, model: iSmallNet | Exported) -> str:
-    """One line on where weights come from; what was chosen on the test list is said."""
-    info = model.info
-    parts = [f"width {model.width}"]
-    if not info:
-        return f"weights {path} (width {model.width}, the authors' format or bare weights)"
-    for key in ("dataset", "recipe", "seed", "epoch"):
-        value = info.get(key, "unknown")
-        value = "+".join(map(str, value)) if isinstance(value, list) else value
-        parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
-    if info.get("init"):
-        parts.append("begun with other weights")
-    if info.get("step") != info.get("steps"):
-        parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
-    if info.get("selected_on", "nothing") != "nothing":
-        parts.append(f"CHOSEN ON {str(info['selected_on']).upper()}")
-    return f"weights {path} ({', '.join(parts)})"
-
-
-def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | Exported:
-    """PyTorch's networks on a device; those of other backends stay where they are."""
-    if isinstance(model, Exported):
-        return model
-    return prepared(model, device)
-
+from dataset import Frames, add_data_arguments, open_datasets
+from ismallnet.backends import BACKENDS, open_network
+from ismallnet.baselines import BASELINES, Unfinished, choose, run
+from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.detection import stream
+from ismallnet.detection.detector import Detector
+from ismallnet.detection.frames import find_sources
+from ismallnet.distributed import Processes, pick_device
+from ismallnet.files import atomic_write, sweep, write_json
+from ismallnet.inference import infer
+from ismallnet.layouts import DatasetFolder
+from ismallnet.metrics import UNIT, count_standard, figures_standard, table
+from ismallnet.results import UNFINISHED
+from ismallnet.weights import SHIPPED, describe, find_weights, named_weights, on_device
+from net import WeightsError
 
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
 

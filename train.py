@@ -26,18 +26,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from augmentation import TrainingSet
-from checkpoints import WeightsError, save_checkpoint
-from cli import DataError, command, progress, sweep, write_json
 from dataset import Frames, maps_folder, open_datasets, read_lists
-from eventlog import EventLog
-from inference import autocast, evaluate, pictures
-from metrics import summary
+from ismallnet.checkpoints import WeightsError, save_checkpoint
+from ismallnet.cli import DataError, command, progress
+from ismallnet.distributed import Interruption, Processes, deterministic, environment, quiet_worker
+from ismallnet.files import sweep, write_json
+from ismallnet.inference import autocast, evaluate, pictures
+from ismallnet.labels import decouple_dataset
+from ismallnet.metrics import summary
+from ismallnet.training.augmentation import TrainingSet
+from ismallnet.training.eventlog import EventLog
 from ismallnet.training.monitor import Monitor, dead_outputs
+from ismallnet.training.options import parse, resumed
+from ismallnet.training.recipes import averaged, first_weights, learning_rate, make_optimizer
 from net import iSmallNet, losses
-from processes import Interruption, Processes, deterministic, environment, quiet_worker
-from recipes import averaged, first_weights, learning_rate, make_optimizer, parse, resumed
-from utils import decouple_dataset
 
 
 class TrainingError(Exception):

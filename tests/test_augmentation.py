@@ -3,10 +3,10 @@ import pytest
 import torch
 from conftest import make_set
 
-from augmentation import AUTHORS_SIDES, TrainingSet, authors_crop, random_crop
 from dataset import Frames
-from layouts import find_dataset
-from utils import decouple_dataset
+from ismallnet.labels import decouple_dataset
+from ismallnet.layouts import find_dataset
+from ismallnet.training.augmentation import AUTHORS_SIDES, TrainingSet, authors_crop, random_crop
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from conftest import fails, make_set
 
-import baselines
-from baselines import (
+from dataset import Frames
+from eval import main as evaluate_main
+from ismallnet import baselines
+from ismallnet.baselines import (
     BASELINES,
     THRESHOLDS,
     choose,
@@ -18,10 +20,8 @@ from baselines import (
     scores,
     shrink_rank,
 )
-from checkpoints import save_weights
-from dataset import Frames
-from eval import main as evaluate_main
-from layouts import find_dataset
+from ismallnet.checkpoints import save_weights
+from ismallnet.layouts import find_dataset
 from net import iSmallNet
 from test import main
 

@@ -7,10 +7,9 @@ import torch
 from conftest import fails, make_set
 
 import benchmark
-from benchmark import main, most_memory, network, table, unmatched
-from checkpoints import save_weights
+from benchmark import in_turn, main, most_memory, network, table, unmatched
+from ismallnet.checkpoints import save_weights
 from net import iSmallNet
-from timing import in_turn
 
 
 def test_ways_are_run_in_turn_and_compared_with_the_first():

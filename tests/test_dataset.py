@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import make_set, picture, target_mask, write
 
-from cli import DataError
-from dataset import Frames, add_data_arguments, mean_and_std, open_datasets, read_map, read_mask
-from layouts import Sample, find_dataset
+from dataset import Frames, add_data_arguments, mean_and_std, open_datasets, read_mask
+from ismallnet.cli import DataError
+from ismallnet.layouts import Sample, find_dataset
+from ismallnet.results import read_map
 
 
 def test_mask_threshold(tmp_path):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
+from detect import Detector
 
-from detect import Detector, find_targets
-from inference import predict, predict_frame, tile_weights
-from metrics import quantise
+from ismallnet.detection.detector import find_targets
+from ismallnet.inference import predict, predict_frame, tile_weights
+from ismallnet.metrics import local_snr, quantise
 from net import iSmallNet
-from synthetic import local_snr
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
 from eval import main
-from metrics import PROTOCOLS
+from ismallnet.metrics import PROTOCOLS
 
 
 def golden_set(case: str, root: Path, maps: Path) -> None:

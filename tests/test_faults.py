@@ -23,7 +23,7 @@ from training import REPOSITORY, RUN, TINY, equal, logged, run
 import test as test_script
 import train
 import utils
-from checkpoints import read_checkpoint, save_weights
+from ismallnet.checkpoints import read_checkpoint, save_weights
 from net import iSmallNet
 
 MAINS = {"train": train.main, "utils": utils.main, "test": test_script.main}

@@ -6,8 +6,8 @@ import pytest
 from conftest import picture, write
 from PIL import Image
 
-from cli import DataError
-from frames import find_sources, read_frames
+from ismallnet.cli import DataError
+from ismallnet.detection.frames import find_sources, read_frames
 
 
 def everything(paths) -> list:

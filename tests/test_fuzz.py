@@ -22,11 +22,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
-from cli import DataError
-from images import decode, read_image
-from inference import tile_weights
-from layouts import find_dataset
-from metrics import evaluate
+from ismallnet.cli import DataError
+from ismallnet.images import decode, read_image
+from ismallnet.inference import tile_weights
+from ismallnet.layouts import find_dataset
+from ismallnet.metrics import evaluate
 from net import pad_to_multiple
 from utils import decouple
 

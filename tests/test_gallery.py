@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import fails, names_of, picture, write
 
-import gallery
-from detections import record
-from frames import find_sources, read_frames
+from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.detection.records import record
+from ismallnet.report import page
 from visualization import main
 
 HOSTILE = "<img src=q onerror=alert(1)>"
@@ -61,8 +61,8 @@ def test_every_frame_is_shown_as_the_network_saw_it(results):
 
 
 def test_of_many_those_with_the_highest_scores(results, monkeypatch):
-    monkeypatch.setattr(gallery, "MOST", 2)
-    gallery.write_gallery(results, workers=1, most=2)
+    monkeypatch.setattr(page, "MOST", 2)
+    page.write_gallery(results, workers=1, most=2)
     assert [image["targets"][0]["score"] for image in known(results)["images"]] == [0.9, 0.7]
     assert "2 of 4 frames" in (results / "report" / "index.html").read_text()
 

@@ -5,10 +5,10 @@ import pytest
 from conftest import picture, target_mask, write
 from PIL import Image
 
-from cli import DataError
 from dataset import read_mask
-from images import read_image, read_mask_values
-from layouts import Sample
+from ismallnet.cli import DataError
+from ismallnet.images import read_image, read_mask_values
+from ismallnet.layouts import Sample
 
 
 def save(path, pixels, mode=None):

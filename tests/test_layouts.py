@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from conftest import make_set, picture, target_mask, write
 
-from cli import DataError
-from layouts import find_dataset
-from utils import decouple_dataset
+from ismallnet.cli import DataError
+from ismallnet.labels import decouple_dataset
+from ismallnet.layouts import find_dataset
 
 
 def names(data, split):

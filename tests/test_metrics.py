@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 
-from metrics import (
+from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
     PROTOCOLS,
     Components,

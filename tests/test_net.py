@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
-from plain import plain
 
-from checkpoints import WeightsError, read_checkpoint, save_weights
+from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
+from ismallnet.plain import plain
 from net import (
     OUTPUTS,
     VARIANTS,

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from ismallnet.distributed import Interruption
 from net import iSmallNet, losses
-from processes import Interruption
 
 BATCH = 6
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import make_set, names_of, picture, target_mask, write
 
 from eval import main as evaluate_main
-from metrics import PD_FA_THRESHOLDS, count_levels, evaluate
-from report import difference, entry, outcome, thresholds, window
+from ismallnet.metrics import PD_FA_THRESHOLDS, count_levels, evaluate
+from ismallnet.report.page import difference, entry, outcome, thresholds, window
 from visualization import main
 
 HOSTILE = "x'><img src=q onerror=alert(1)> %%TABLE%%"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import picture
+from detect import Detector
 
 from dataset import Frames
-from detect import Detector
-from inference import infer
-from layouts import find_dataset
-from metrics import evaluate
+from ismallnet.inference import infer
+from ismallnet.layouts import find_dataset
+from ismallnet.metrics import evaluate
 from net import load_weights
 from test import main
 

@@ -10,7 +10,7 @@ import torch
 from conftest import fails, make_set, write
 from training import RUN, TINY, equal, logged, run, start
 
-from checkpoints import read_checkpoint
+from ismallnet.checkpoints import read_checkpoint
 from train import main
 
 
@@ -23,7 +23,7 @@ def data(tmp_path) -> Path:
 def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
     """Stopped by the clock after every step, and resumed until it is done."""
     if recipe:  # its whole images of 224 to 352 px are slow: small ones do here
-        monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))
+        monkeypatch.setattr("ismallnet.training.augmentation.AUTHORS_SIDES", (32, 48))
     run("--epochs", 2, "--eval-every", 1, *recipe, folder="whole")
     run("--epochs", 2, "--eval-every", 1, "--max-minutes", 0, *recipe)
     stops = 0

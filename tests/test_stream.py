@@ -8,10 +8,10 @@ import pytest
 from conftest import fails, picture, write
 from streaming import folder, results, run, video
 
-from detect import find_targets
-from detections import run_length
-from images import to_units, value_limits
-from inference import predict, prepared
+from ismallnet.detection.detector import find_targets
+from ismallnet.detection.records import run_length
+from ismallnet.images import to_units, value_limits
+from ismallnet.inference import predict, prepared
 from net import load_weights
 from test import main
 

@@ -5,9 +5,9 @@ from conftest import fails
 from skimage.measure import label
 
 import synthetic
-from layouts import find_dataset
-from metrics import evaluate
-from synthetic import local_snr, main, ring, scene
+from ismallnet.layouts import find_dataset
+from ismallnet.metrics import evaluate, local_snr, ring
+from synthetic import main, scene
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from conftest import GOLDEN, fails, make_set, picture, write
 
-import inference
 from benchmark import network
-from cli import DataError
 from dataset import Frames
-from inference import batches_of_equal_size, predict, prepared
-from layouts import find_dataset
-from metrics import evaluate, quantise
+from ismallnet import inference
+from ismallnet.cli import DataError
+from ismallnet.distributed import pick_device
+from ismallnet.inference import batches_of_equal_size, predict, prepared
+from ismallnet.layouts import find_dataset
+from ismallnet.metrics import evaluate, quantise
 from net import VARIANTS, iSmallNet, load_weights
-from processes import pick_device
 from test import main
 
 TINY = ["--dataset", "tiny", "--device", "cpu"]
@@ -125,7 +125,7 @@ def test_odd_images_work(tmp_path, weights, kind):
 
 def test_newest_run_is_taken_then_shipped_weights(data, weights, monkeypatch, tmp_path, capsys):
     shipped = tmp_path / "shipped"
-    monkeypatch.setattr("test.SHIPPED", shipped)
+    monkeypatch.setattr("ismallnet.weights.SHIPPED", shipped)
     assert "train.py --dataset tiny" in fails(main, *TINY, capsys=capsys)
     for name in ("joint", "tiny"):
         write(shipped / f"{name}.pt", weights.read_bytes())

@@ -12,14 +12,15 @@ from conftest import fails, make_set, picture, write
 from training import REPOSITORY, RUN, TINY, equal, logged, run, weights
 
 import train as train_module
-from augmentation import TrainingSet
-from checkpoints import read_checkpoint
 from dataset import Frames
-from inference import infer
-from layouts import find_dataset
-from metrics import count_standard, figures_standard
+from ismallnet.checkpoints import read_checkpoint
+from ismallnet.inference import infer
+from ismallnet.layouts import find_dataset
+from ismallnet.metrics import count_standard, figures_standard
+from ismallnet.training.augmentation import TrainingSet
+from ismallnet.training.options import parse
+from ismallnet.training.recipes import averaged, first_weights, learning_rate
 from net import load_weights
-from recipes import averaged, first_weights, learning_rate, parse
 from train import main
 
 

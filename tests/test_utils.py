@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
-import utils
-from cli import DataError
 from dataset import read_maps
-from layouts import Sample
+from ismallnet import labels
+from ismallnet.cli import DataError
+from ismallnet.layouts import Sample
 from utils import decouple, main
 
 CASES = sorted(p.name[: -len("_interior.png")] for p in (GOLDEN / "decouple").glob("*_interior.png"))
@@ -48,7 +48,7 @@ def test_maps_depend_on_the_window_around_the_targets_alone(method):
             part = mask[y : y + height + 1, x : x + width + 1]
             part[:] = np.maximum(part, rng.choice([0, 40, 255], part.shape, p=[0.2, 0.1, 0.7]))
         if mask.any():
-            whole = utils.METHODS[method](mask)
+            whole = labels.METHODS[method](mask)
             assert all((a == b).all() for a, b in zip(decouple(mask, method), whole))
 
 
@@ -138,7 +138,7 @@ def test_what_is_no_longer_good_is_made_again(data, capsys, change, made):
 def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeypatch):
     """The record forgets the maps that are about to change before the first of them changes."""
     run("tiny")
-    real, calls = utils.make_maps, []
+    real, calls = labels.make_maps, []
 
     def stop_at_third(sample, **settings):
         calls.append(json.loads((data / "maps.json").read_text()))  # what a SIGKILL now would leave
@@ -146,14 +146,14 @@ def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeyp
             raise KeyboardInterrupt
         return real(sample, **settings)
 
-    monkeypatch.setattr(utils, "make_maps", stop_at_third)
+    monkeypatch.setattr(labels, "make_maps", stop_at_third)
     with pytest.raises(SystemExit) as stop:
         run("tiny", "--method", "paper")
     assert stop.value.code == 130
     assert calls[2] == {"method": "paper", "mask_threshold": 128, "masks": {}}
     record = json.loads((data / "maps.json").read_text())
     assert record["method"] == "paper" and len(record["masks"]) == 2
-    monkeypatch.setattr(utils, "make_maps", real)
+    monkeypatch.setattr(labels, "make_maps", real)
     run("tiny", "--method", "authors")
     for name in "abcd":
         assert (grey(data / f"interior/{name}.png") == decouple(target_mask())[0]).all()

@@ -8,7 +8,9 @@ from conftest import fails, make_set, picture, target_mask, write
 
 import eval as evaluation
 import utils
-from visualization import CAPTION, COLOURS, draw_outcome, main, outcome, panel
+from ismallnet.report.page import COLOURS, outcome
+from ismallnet.report.panels import CAPTION, draw_outcome, panel
+from visualization import main
 
 GREEN, RED, YELLOW = (COLOURS[kind] for kind in ("hit", "miss", "false alarm"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tensorboardX import proto
 
-from checkpoints import read_checkpoint
+from ismallnet.checkpoints import read_checkpoint
 from train import main
 
 REPOSITORY = Path(__file__).parent.parent

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from augmentation import TrainingSet
 from dataset import Frames
-from inference import autocast
+from ismallnet.inference import autocast
+from ismallnet.training.augmentation import TrainingSet
 from net import OUTPUTS, iSmallNet
 
 DEAD = 0.1  # of the true map's peak

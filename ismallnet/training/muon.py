@@ -51,9 +51,7 @@ class Muon(torch.optim.AdamW):
             {"params": [p for p in rest if p.ndim > 1], "muon": False},
             {"params": [p for p in rest if p.ndim <= 1], "muon": False, "weight_decay": 0.0},
         ]
-        super().__init__(
-            [g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay
-        )
+        super().__init__([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from checkpoints import WeightsError
-from cli import DataError, atomic_write
+from ismallnet.checkpoints import WeightsError
+from ismallnet.cli import DataError
+from ismallnet.files import atomic_write
 from net import OUTPUTS, SCALES, iSmallNet, load_weights
 
 BACKENDS = ("torch", "onnxruntime", "openvino")

@@ -387,3 +387,23 @@ def pd_fa_curve(counts: np.ndarray) -> list[dict[str, float | int | None]]:
         {"threshold": t, "pd": ratio(matched, targets), "fa": ratio(false, pixels)}
         for t, (targets, matched, false, pixels) in zip(PD_FA_THRESHOLDS, counts.tolist())
     ]
+
+
+# --- a target and its surroundings --------------------------------------------------------------------
+
+
+def ring(mask: np.ndarray) -> np.ndarray:
+    """The pixels 3 to 7 px (chessboard distance) from a mask: HxW bool."""
+    near, far = (cv2.dilate(mask.astype(np.uint8), np.ones((k, k), np.uint8)) for k in (5, 15))
+    return (far > 0) & (near == 0)
+
+
+def local_snr(image: np.ndarray, mask: np.ndarray) -> float:
+    """Mean target minus mean of the ring around it, over the ring's standard deviation.
+
+    Args:
+        image: HxW grey values.
+        mask: HxW, non-zero on one target.
+    """
+    around = image[ring(mask > 0)].astype(np.float64)
+    return (float(image[mask > 0].mean()) - around.mean()) / max(around.std(), 1e-6)

@@ -14,12 +14,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import DataError, atomic_write, progress, sweep, write_json
-from detect import Detector
-from detections import merge, open_records, overlay, read_records, record, write_picture
-from frames import Frame, Source, arriving, read_frames
-from metrics import quantise
-from processes import Interruption, Processes
+from ismallnet.cli import DataError, progress
+from ismallnet.detection.detector import Detector
+from ismallnet.detection.frames import Frame, Source, arriving, read_frames
+from ismallnet.detection.records import (
+    merge,
+    open_records,
+    overlay,
+    read_records,
+    record,
+    write_picture,
+)
+from ismallnet.distributed import Interruption, Processes
+from ismallnet.files import atomic_write, sweep, write_json
+from ismallnet.metrics import quantise
+from ismallnet.results import results_folder
 
 SETTINGS = ("threshold", "min_area", "max_targets", "range", "percentiles", "tile", "overlap", "every")
 SETTINGS += ("flips", "amp", "backend", "save_npy")
@@ -205,12 +214,6 @@ def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
         {key: entry[key] for key in ("position", "frame", "file", "index")}
         for entry, _, _ in read_records(folder)
     ]
-
-
-def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
-    """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
-    default = Path(paths[0]).stem if len(paths) == 1 and "*" not in paths[0] else ""
-    return Path(results) / (name or (default if default not in ("", "..") else "frames"))
 
 
 def run(

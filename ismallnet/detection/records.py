@@ -15,10 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import DataError, atomic_write
-from detect import Target
-from frames import Frame
-from images import to_units
+from ismallnet.cli import DataError
+from ismallnet.detection.detector import Target
+from ismallnet.detection.frames import Frame
+from ismallnet.files import atomic_write
+from ismallnet.images import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
 COLUMNS = (

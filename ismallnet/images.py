@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cli import DataError
+from ismallnet.cli import DataError
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 # What Pillow and NumPy raise on damaged files.

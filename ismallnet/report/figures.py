@@ -5,11 +5,14 @@
 Rows are images, columns the image, the mask and each run's map; an inset shows what lies in the frame.
 """
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 
-from cli import atomic_write
+from ismallnet.files import atomic_write
+from ismallnet.metrics import NAMES, THRESHOLD
 
 COLUMN = 1.4  # inches
 FRAME = "#ff3030"
@@ -115,3 +118,81 @@ def surfaces(
         axis.set_title(title, pad=0)
     figure.subplots_adjust(wspace=0.05, hspace=0.02)
     return save(figure, path)
+
+
+def read_points(path: Path) -> list[dict[str, float]]:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v) if v else float("nan") for k, v in row.items()} for row in rows]
+
+
+def plot(path: Path, title: str, x: str, y: str, lines: list[tuple], log: bool = False) -> None:
+    """A line plot as PNG; `lines` holds (xs, ys, label, operating point's index or None)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.2, 4.2), dpi=150)
+    for xs, ys, name, point in lines:
+        marker = "o" if len(xs) < 40 and point is None else None  # few points, or a single one
+        (line,) = axes.plot(xs, ys, label=name, linewidth=1.5, marker=marker, markersize=3)
+        if point is not None:
+            where = "threshold 128 (p ≥ 0.5)"
+            axes.plot(xs[point], ys[point], "o", color=line.get_color(), label=where)
+    if log:
+        axes.set_xscale("log")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+    pyplot.close(figure)
+
+
+def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
+    """ROC, precision-recall and Pd-Fa from what eval.py wrote, training from the run's metrics;
+    returns a note for each that there is nothing to draw from.
+
+    Args:
+        figures: of eval.py, of these maps; nothing where there are none.
+    """
+    notes = []
+    for curve in ("roc", "precision_recall", "pd_fa"):
+        (maps / f"{curve}.png").unlink(missing_ok=True)
+    try:
+        if not figures:
+            raise ValueError("the points are of other maps, or not there")
+        points = read_points(maps / "metrics_roc_pr.csv")
+        at = [int(p["threshold"]) for p in points].index(THRESHOLD)
+        fpr, tpr = ([p[k] for p in points] for k in ("fpr", "tpr"))
+        plot(maps / "roc.png", f"{name}: ROC (pixels)", "false positive rate", "true positive rate",
+             [(fpr, tpr, "", at)], log=True)  # fmt: skip
+        recall, precision = ([p[k] for p in points] for k in ("recall", "precision"))
+        plot(maps / "precision_recall.png", f"{name}: precision-recall (pixels)", "recall", "precision",
+             [(recall, precision, "", at)])  # fmt: skip
+        points = read_points(maps / "metrics_pd_fa.csv")
+        at = [int(p["threshold"]) for p in points].index(THRESHOLD)
+        fa, pd = [1e6 * p["fa"] for p in points], [p["pd"] for p in points]
+        plot(maps / "pd_fa.png", f"{name}: Pd-Fa (targets)", "Fa, 1e-6", "Pd", [(fa, pd, "", at)])
+    except (OSError, KeyError, ValueError, IndexError):
+        notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
+    try:
+        run = Path(json.loads((maps / "about.json").read_text())["weights"]).parent
+        history = json.loads((run / "metrics.json").read_text())["history"]
+        epochs = [entry["epoch"] for entry in history]
+        losses = [entry["loss"] for entry in history]
+        sets = {one: [h["figures"][one] for h in history] for one in history[0]["figures"]}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return [*notes, "no training curves: found no evaluated run of train.py behind the maps"]
+    title = f"{run.name}: the test list, watched"
+    plot(maps / "training_loss.png", f"{run.name}: training loss", "epoch", "loss",
+         [(epochs, losses, "sum of the three outputs", None)])  # fmt: skip
+    lines = []
+    for one, figures in sets.items():
+        for key in ("iou", "niou", "pd"):
+            values = [float("nan") if f[key] is None else f[key] for f in figures]
+            lines.append((epochs, values, f"{one} {NAMES[key]}", None))
+    plot(maps / "training.png", title, "epoch", "fraction", lines)
+    return notes

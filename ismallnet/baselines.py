@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 from torch.utils.data import Subset
 
-from cli import in_processes, progress, write_json
 from dataset import Frames
-from metrics import quantise
+from ismallnet.cli import in_processes, progress
+from ismallnet.files import write_json
+from ismallnet.metrics import quantise
 
 THRESHOLDS = np.geomspace(0.5, 100, 500)  # standard deviations above an image's mean
 

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from cli import DataError, atomic_write
+from ismallnet.cli import DataError
+from ismallnet.files import atomic_write
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")

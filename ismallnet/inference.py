@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cli import progress
-from dataset import Frames
-from images import to_units, value_limits
-from metrics import count_standard, figures_standard, quantise
+from ismallnet.cli import progress
+from ismallnet.distributed import Processes
+from ismallnet.images import to_units, value_limits
+from ismallnet.metrics import count_standard, figures_standard, quantise
 from net import iSmallNet, pad_to_multiple
-from processes import Processes
+
+if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path
+    from dataset import Frames
 
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
@@ -148,7 +151,7 @@ def predict_frame(
 
 
 def batches_of_equal_size(
-    frames: Frames, batch_size: int, part: slice = slice(None)
+    frames: "Frames", batch_size: int, part: slice = slice(None)
 ) -> Iterator[list[int]]:
     """Batches of indices of frames that pad to the same size, so that they fit in one tensor."""
     waiting: dict[tuple[int, int], list[int]] = {}
@@ -164,7 +167,7 @@ def batches_of_equal_size(
 
 def infer(
     model: iSmallNet,
-    frames: Frames,
+    frames: "Frames",
     batch_size: int = 1,
     amp: str = "auto",
     resize: int | None = None,
@@ -186,7 +189,7 @@ def infer(
 
 
 def evaluate(
-    model: iSmallNet, lists: dict[str, Frames], batch_size: int, amp: str, processes: Processes
+    model: iSmallNet, lists: dict[str, "Frames"], batch_size: int, amp: str, processes: Processes
 ) -> dict[str, dict]:
     """Standard figures of test lists, by data set; the processes share the images, and the counts
     are integers, so the figures do not depend on how many there are."""
@@ -205,7 +208,7 @@ def evaluate(
     return figures
 
 
-def pictures(model: iSmallNet, frames: Frames, amp: str, count: int = 4) -> np.ndarray:
+def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np.ndarray:
     """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
     rows = []
     for i in range(min(count, len(frames))):

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cli import DataError, read_ahead
-from images import READ_ERRORS, decode
-from layouts import EXTENSIONS
+from ismallnet.cli import DataError, read_ahead
+from ismallnet.images import READ_ERRORS, decode
+from ismallnet.layouts import EXTENSIONS
 
 TIFF = (".tif", ".tiff")
 VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")

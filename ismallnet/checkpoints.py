@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cli import atomic_write
+from ismallnet.files import atomic_write
 
 # Under these names programs keep a state dict in a checkpoint.
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torchvision
 
-from cli import DataError
+from ismallnet.cli import DataError
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -143,7 +143,7 @@ def cpu_name() -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions, hardware and commit, for the log and the checkpoint."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

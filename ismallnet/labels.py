@@ -1,0 +1,179 @@
+"""Label decoupling: masks -> interior and boundary maps, and the maps of a whole data set on disk."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataset import MAPS, MASK_THRESHOLD, complaint, is_resized, maps_folder, read_mask, resized_note
+from ismallnet.cli import DataError, in_processes, progress
+from ismallnet.files import atomic_write, sweep
+from ismallnet.images import image_shape
+from ismallnet.layouts import DatasetFolder, Sample, leads_inside
+
+
+def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
+    """Split a ground-truth mask into an interior and a boundary map.
+
+    Args:
+        mask: HxW uint8, 0 background, 255 target.
+        method: "authors" (published code) or "paper" (Wei et al., CVPR 2020, eq. 2-3).
+
+    Returns:
+        (interior, boundary), both HxW uint8 in [0, 255]. With "paper" their sum is the mask; with
+        "authors" the interior map reaches two pixels beyond it, since a blur comes first.
+
+    Raises:
+        ValueError: mask is not two-dimensional uint8, or no such method.
+    """
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(f"mask: found {mask.dtype} {mask.shape}, expected uint8 (H, W)")
+    if method not in METHODS:
+        raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
+    interior, boundary = np.zeros_like(mask), np.zeros_like(mask)
+    if mask.any():
+        x, y, width, height = cv2.boundingRect(mask)
+        left, top = max(x - MARGIN, 0), max(y - MARGIN, 0)
+        window = np.s_[top : y + height + MARGIN, left : x + width + MARGIN]
+        interior[window], boundary[window] = METHODS[method](mask[window])
+    return interior, boundary
+
+
+def authors_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    blurred = (cv2.blur(mask, (5, 5)) > 0).astype(np.uint8)
+    if not blurred.any():  # grey values too faint to survive the blur
+        return np.zeros_like(mask), mask
+    root = np.sqrt(cv2.distanceTransform(blurred, cv2.DIST_L2, 5))
+    interior = np.floor(root / root.max() * np.float32(255)).astype(np.uint8)
+    return interior, np.where(mask > interior, mask - interior, 0)
+
+
+def paper_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if mask.all():
+        return mask, np.zeros_like(mask)
+    distance = cv2.distanceTransform((mask > 0).astype(np.uint8), cv2.DIST_L2, 5)
+    interior = np.rint(mask * (distance / distance.max())).astype(np.uint8)
+    return interior, mask - interior
+
+
+METHODS = {"authors": authors_maps, "paper": paper_maps}
+
+
+MARGIN = 3  # px of background around the targets on which their maps depend: the blur's 2, and 1
+
+
+def signature(sample: Sample) -> list[int]:
+    """What a map is made from: the mask file's size and time, and the image's height and width."""
+    stat = sample.mask.stat() if sample.mask else None
+    return [stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0, *image_shape(sample.image)]
+
+
+def map_files(folder: Path, sample: Sample) -> list[Path]:
+    return [folder / kind / f"{sample.name}.png" for kind in MAPS]
+
+
+def make_maps(
+    sample: Sample, folder: Path, method: str, threshold: int
+) -> tuple[str, list[int], bool] | DataError:
+    """Writes the two maps of a sample; returns its name, its record, and whether its mask was
+    resized, or what is wrong with its files."""
+    try:
+        made_from = signature(sample)
+        shape = tuple(made_from[2:])
+        mask = read_mask(sample, shape, threshold)
+        resized = is_resized(sample, shape)
+    except (DataError, OSError) as error:
+        return DataError(str(error))
+    sizes = []
+    for path, pixels in zip(map_files(folder, sample), decouple(mask, method)):
+        encoded = cv2.imencode(".png", pixels)[1].tobytes()
+        with atomic_write(path) as file:
+            file.write(encoded)
+        sizes.append(len(encoded))
+    return sample.name, [*made_from, *sizes], resized
+
+
+def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
+    """The entries of the record whose maps are still good, those of other lists' samples too."""
+    if (record.get("method"), record.get("mask_threshold")) != (method, threshold):
+        return {}
+    names = {sample.name for sample in samples}
+    good = {name: entry for name, entry in record["masks"].items() if name not in names}
+    for sample in samples:
+        entry = record["masks"].get(sample.name)
+        try:
+            sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
+            if entry == [*signature(sample), *sizes]:
+                good[sample.name] = entry
+        except (OSError, DataError):  # made again, or named there
+            continue
+    return good
+
+
+def decouple_dataset(
+    data: DatasetFolder,
+    maps_root: str | None = None,
+    method: str = "authors",
+    threshold: int = MASK_THRESHOLD,
+    workers: int = 1,
+    force: bool = False,
+) -> str:
+    """Makes the label maps of all of a data set's samples that have no good ones yet.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        DataError: names all masks that cannot be used; or the folder cannot be written.
+    """
+    folder = maps_folder(data, maps_root)
+    samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
+    for place in sorted({path.parent for sample in samples for path in map_files(folder, sample)}):
+        if not leads_inside(place, folder):
+            raise DataError(
+                f"{place}: a link that leads out of {folder}; remove it, or put the maps elsewhere "
+                "with --maps-root DIR"
+            )
+    problems = [problem for part in data.problems.values() for problem in part]
+    sweep(folder, *(folder / kind for kind in MAPS))
+    try:
+        record = json.loads((folder / "maps.json").read_text())
+        kept = kept_maps(folder, samples, record, method, threshold) if not force else {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # none yet, or spoilt
+        kept = {}
+    tasks = [sample for sample in samples if sample.name not in kept]
+    done, resized = {}, []
+
+    def write_record() -> None:
+        entries = dict(sorted((kept | done).items()))
+        text = json.dumps({"method": method, "mask_threshold": threshold, "masks": entries})
+        with atomic_write(folder / "maps.json") as file:
+            file.write(text.replace("], ", "],\n").encode())
+
+    try:
+        if tasks:
+            write_record()  # first of all without the maps that change now
+            one = partial(make_maps, folder=folder, method=method, threshold=threshold)
+            results = in_processes(one, tasks, workers, at_once=16)
+            try:
+                for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
+                    if isinstance(result, DataError):
+                        problems.append(str(result))
+                        continue
+                    done[result[0]] = result[1]
+                    resized += [result[0]] if result[2] else []
+            finally:
+                write_record()
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: the maps cannot be written ({error.strerror}); put them "
+            "elsewhere with --maps-root DIR (for train.py and visualization.py too)"
+        ) from error
+    if problems:
+        raise DataError(complaint(data, " and ".join(data.lists), problems))
+    return (
+        f"{data.name}: maps of {len(done)} masks made, {len(samples) - len(done)} kept, "
+        f"{resized_note(resized)}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
+    )
