@@ -32,8 +32,8 @@ from cli import DataError, command, progress, sweep, write_json
 from dataset import Frames, maps_folder, open_datasets, read_lists
 from eventlog import EventLog
 from inference import autocast, evaluate, pictures
-from metrics import summary
 from ismallnet.training.monitor import Monitor, dead_outputs
+from metrics import summary
 from net import iSmallNet, losses
 from processes import Interruption, Processes, deterministic, environment, quiet_worker
 from recipes import averaged, first_weights, learning_rate, make_optimizer, parse, resumed
