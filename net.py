@@ -300,7 +300,7 @@ def losses(
         loss: one of LOSSES.
     """
     return {
-        name: map_loss(logits.float(), target, loss)
+        name: map_loss(logits.to(target.dtype), target, loss)  # in full precision, after autocast
         for name, logits, target in zip(OUTPUTS, outputs, targets, strict=True)
         if logits is not None
     }

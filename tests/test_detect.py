@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
-from detect import Detector
 
+from detect import Detector
 from ismallnet.detection.detector import find_targets
 from ismallnet.inference import predict, predict_frame, tile_weights
 from ismallnet.metrics import local_snr, quantise

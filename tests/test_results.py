@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import picture
-from detect import Detector
 
 from dataset import Frames
+from detect import Detector
 from ismallnet.inference import infer
 from ismallnet.layouts import find_dataset
 from ismallnet.metrics import evaluate

@@ -19,11 +19,26 @@ def data(tmp_path) -> Path:
     return make_set(tmp_path / "data" / "tiny", names="abcdefgh", train=6)
 
 
-@pytest.mark.parametrize("recipe", [[], ["--recipe", "authors", "--batch-size", 2]])
-def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
+RECIPES = {
+    "muon": [],
+    "adamw": ["--optimizer", "adamw"],
+    "sgd": ["--recipe", "authors", "--batch-size", 2],
+}
+
+
+def same_state(a: dict, b: dict) -> bool:
+    """Whether two state dicts of an optimiser are equal, bit for bit."""
+    if a["param_groups"] != b["param_groups"] or a["state"].keys() != b["state"].keys():
+        return False
+    return all(equal(a["state"][key], b["state"][key]) for key in a["state"])
+
+
+@pytest.mark.parametrize("optimizer", RECIPES)
+def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, optimizer):
     """Stopped by the clock after every step, and resumed until it is done."""
-    if recipe:  # its whole images of 224 to 352 px are slow: small ones do here
-        monkeypatch.setattr("ismallnet.training.augmentation.AUTHORS_SIDES", (32, 48))
+    recipe = RECIPES[optimizer]
+    # The authors' whole images of 224 to 352 px are slow: small ones do here.
+    monkeypatch.setattr("ismallnet.training.augmentation.AUTHORS_SIDES", (32, 48))
     run("--epochs", 2, "--eval-every", 1, *recipe, folder="whole")
     run("--epochs", 2, "--eval-every", 1, "--max-minutes", 0, *recipe)
     stops = 0
@@ -34,6 +49,8 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, recipe):
     whole, parts = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
     assert equal(whole["state_dict"], parts["state_dict"])
     assert equal(whole["training"]["model"], parts["training"]["model"])
+    assert same_state(whole["training"]["optimizer"], parts["training"]["optimizer"])
+    assert whole["info"]["args"]["optimizer"] == optimizer
     assert whole["training"]["history"] == parts["training"]["history"]
     logs = [logged(folder) for folder in ("runs/tiny/whole", RUN)]
     assert logs[0] == logs[1] and len(logs[0]) == 6

@@ -53,17 +53,29 @@ class Muon(torch.optim.AdamW):
         ]
         super().__init__([g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay)
 
+    def __setstate__(self, state: dict) -> None:
+        """Called by `load_state_dict`: AdamW's own looks for a step count in the state of each
+        parameter, and Muon keeps none."""
+        adamw = [group for group in state["param_groups"] if not group["muon"]]
+        super().__setstate__(state | {"param_groups": adamw})
+        self.param_groups = state["param_groups"]
+
     @torch.no_grad()
     def step(self, closure=None):
+        loss = None
+        if closure is not None:  # before Muon's step too
+            with torch.enable_grad():
+                loss = closure()
         groups = self.param_groups
         for group in groups:
             if group["muon"]:
                 self.muon_step(group)
         self.param_groups = [group for group in groups if not group["muon"]]
         try:
-            return super().step(closure)
+            super().step()
         finally:
             self.param_groups = groups
+        return loss
 
     def muon_step(self, group: dict) -> None:
         for p in group["params"]:
