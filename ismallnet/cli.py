@@ -1,7 +1,8 @@
-"""What all command lines share: errors, progress bars, and files that are whole or not there."""
+"""What all command lines share: errors, progress bars, and work in threads and processes."""
 
 import argparse
 import functools
+import io
 import os
 import signal
 import sys
@@ -13,26 +14,40 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from tqdm import tqdm
 
 
-class DataError(Exception):
+class UserError(Exception):
     """A person's mistake or bad input: shown as it is, without a traceback, exit code 2."""
 
 
-def command(*errors: type[Exception]) -> Callable:
-    """Decorates a main(argv): people's mistakes end in one clear message and exit code 2."""
+class DataError(UserError):
+    """Files or arguments that cannot be used; the message says which, and what to type next."""
+
+
+AGAIN = "nothing was lost; type the same command again"
+
+
+def command(again: str = AGAIN) -> Callable:
+    """Decorates a main(argv): people's mistakes end in one clear message and exit code 2.
+
+    Args:
+        again: what to type after Ctrl-C, and what happens then.
+    """
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None):
+            for stream in (sys.stdout, sys.stderr):  # names of files that are not UTF-8
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
             try:
                 return main(argv)
-            except (DataError, *errors) as error:
+            except UserError as error:
                 message = str(error)
             except OSError as error:
                 if error.filename is None and error.strerror is None:
                     raise
                 message = f"{error.filename or 'writing'}: {error.strerror}"
             except KeyboardInterrupt:
-                print("interrupted; type the same command to go on", file=sys.stderr)
+                print(f"interrupted; {again}", file=sys.stderr)
                 raise SystemExit(130) from None
             print(f"error: {message}", file=sys.stderr)
             raise SystemExit(2)
