@@ -14,13 +14,12 @@ RESULTS/NAME/. In a program of your own:
 """
 
 import argparse
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 from ismallnet.backends import BACKENDS, open_network
-from ismallnet.cli import DataError, HelpFormatter, command
+from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.detection import stream
 from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.frames import find_sources
@@ -97,8 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="mixed precision; auto: on CUDA, off on the CPU",
     )
     add("--batch-size", type=int, default=1, metavar="N", help="frames of equal size run together")
-    workers = os.cpu_count() or 1
-    add("--workers", type=int, default=workers, metavar="N", help="threads that read frames")
+    add("--workers", type=int, default=cores(), metavar="N", help="threads that read frames")
     return parser
 
 
@@ -124,7 +122,7 @@ def check(args: argparse.Namespace) -> None:
         raise DataError(f"expected {'; '.join(wrong)}. Type python detect.py --help")
 
 
-@command("finished frames are kept; type the same command with --resume to continue")
+@command("finished frames are kept; type the same command with --resume to continue", several=True)
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check(args)

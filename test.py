@@ -7,10 +7,10 @@ and about.json, which says what weights the maps came from.
 """
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import io
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ import numpy as np
 from dataset import Frames, add_data_arguments, open_datasets
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
 from ismallnet.files import atomic_write, sweep, write_json
 from ismallnet.inference import infer
@@ -70,13 +70,19 @@ def baseline(
         unfinished.maps = True
         unfinished.write()
     there = {i: path for i, path in paths.items() if path.exists()}
-    read = {i: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for i, path in there.items()}
+    read = {i: read_whole(path) for i, path in there.items()}
     done = {i: pred for i, pred in read.items() if pred is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold, "range": args.range}
     about["selected_on"] = "the training list"
     return run(frames, args.baseline, window, threshold, args.workers, done), about
+
+
+def read_whole(path: Path) -> np.ndarray | None:
+    """A map that was written before; None where it is damaged."""
+    with contextlib.suppress(OSError, cv2.error):
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def write_maps(
@@ -103,7 +109,7 @@ def write_maps(
     out.writerow(["image", "iou", "targets", "matched", "false_pixels"])
     out.writerows(row for _, row in sorted(rows))
     with atomic_write(folder / "images.csv") as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="backslashreplace"))
     return figures_standard(total)
 
 
@@ -123,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cores(),
         metavar="N",
         help="processes, for --baseline",
     )

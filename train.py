@@ -377,7 +377,7 @@ def trained(
     return 0
 
 
-@command("the last checkpoint is kept; continue with --resume")
+@command("the last checkpoint is kept; continue with --resume", several=True)
 def main(argv: list[str] | None = None) -> int:
     args, typed = parse(argv)
     checkpoint = None

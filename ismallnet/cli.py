@@ -1,6 +1,7 @@
 """What all command lines share: errors, progress bars, and work in threads and processes."""
 
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -25,11 +27,12 @@ class DataError(UserError):
 AGAIN = "nothing was lost; type the same command again"
 
 
-def command(again: str = AGAIN) -> Callable:
+def command(again: str = AGAIN, several: bool = False) -> Callable:
     """Decorates a main(argv): people's mistakes end in one clear message and exit code 2.
 
     Args:
         again: what to type after Ctrl-C, and what happens then.
+        several: whether torchrun may start it as several processes that share the work.
     """
 
     def decorate(main: Callable) -> Callable:
@@ -39,6 +42,11 @@ def command(again: str = AGAIN) -> Callable:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
+                if not several and (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+                    raise DataError(
+                        f"found {world} processes, expected one: they would write the same files. "
+                        "Leave torchrun out"
+                    )
                 return main(argv)
             except UserError as error:
                 message = str(error)
@@ -90,6 +98,25 @@ def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
+
+
+def cores() -> int:
+    """How many processes pay: the processors that this one may use, at most the 61 of Windows' pools."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), 61)
+    return min(os.cpu_count() or 1, 61)
+
+
+def memory_limit() -> float:
+    """Bytes of memory of this machine, or of the container that the process runs in."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        limits = [16 * 2**30]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # version 2 or 1 of cgroup; "max" is no limit
+            limits.append(int(Path(path).read_text()))
+    return float(min(limits))
 
 
 def follow() -> None:

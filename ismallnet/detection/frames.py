@@ -24,6 +24,7 @@ from ismallnet.layouts import EXTENSIONS
 TIFF = (".tif", ".tiff")
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
 VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+READERS = 4  # threads that read image files, at most
 KINDS = (*EXTENSIONS, ".npy", *VIDEO)
 
 
@@ -132,9 +133,9 @@ def read_frames(chosen: list[tuple[Source, list[int]]], workers: int = 2) -> Ite
     read comes with a `problem`."""
     for single, group in itertools.groupby(chosen, key=lambda pair: pair[0].kind == "image"):
         if single:
-            yield from read_ahead(
-                read_image_frame, [source for source, _ in group], workers, 2 * workers
-            )
+            sources = [source for source, _ in group]
+            workers = min(workers, READERS)  # whole frames wait in memory, of any size
+            yield from read_ahead(read_image_frame, sources, workers, 2 * workers)
             continue
         for source, indices in group:
             read = {"pages": read_pages, "stack": read_stack, "video": read_video}[source.kind]
