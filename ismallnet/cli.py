@@ -101,7 +101,7 @@ def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int
 
 
 def cores() -> int:
-    """How many processes pay: the processors that this one may use, at most the 61 of Windows' pools."""
+    """How many processes pay: the processors that this one may use; at most Windows' limit of 61."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), 61)
     return min(os.cpu_count() or 1, 61)
