@@ -24,6 +24,8 @@ from ismallnet.detection import stream
 from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.frames import find_sources
 from ismallnet.distributed import Processes
+from ismallnet.formats import RawLayout
+from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
 from ismallnet.weights import SHIPPED, describe, named_weights, on_device
 
@@ -40,9 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
         "input",
         nargs="*",
         metavar="PATH",
-        help="image files, folders, patterns ('scan_*.tif'), videos, multi-page TIFFs, .npy stacks",
+        help="image files, folders, patterns ('scan_*.tif'), videos, multi-page TIFFs, NumPy stacks, "
+        "or a .txt file with a path a line",
     )
     add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
+    add("--recursive", action="store_true", help="also take the sub-folders of folders")
+    add(
+        "--raw",
+        metavar="WxH:TYPE",
+        help="read files that hold nothing but pixels, as 640x512:uint16 (big-endian: >u2)",
+    )
     add("--every", type=int, default=1, metavar="N", help="every Nth frame of a video, TIFF or stack")
     add("--strict", action="store_true", help="stop at the first frame that cannot be read")
 
@@ -58,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--percentiles",
         nargs=2,
         type=float,
-        default=(0, 100),
+        default=PERCENTILES,
         metavar=("LOW", "HIGH"),
         help="percentiles of a frame's own values that become 0 and 255",
     )
@@ -113,7 +122,8 @@ def check(args: argparse.Namespace) -> None:
         "--tile of 32 or more": args.tile >= 32,
         "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
         "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
-        "one of --range and --percentiles": not args.range or tuple(args.percentiles) == (0, 100),
+        "--recursive and --raw without --watch": not (args.watch and (args.recursive or args.raw)),
+        "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
         "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
         "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(counts) >= 1,
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
@@ -137,7 +147,8 @@ def main(argv: list[str] | None = None) -> int:
         **{key: getattr(args, key) for key in ("every", "save_npy", "resume", "overwrite")},
         **{key: getattr(args, key) for key in ("strict", "batch_size", "workers")},
     )
-    sources = [] if args.watch else find_sources(args.input)
+    raw = RawLayout(args.raw) if args.raw else None
+    sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
     model = open_network(path, args.backend, args.width)
     processes = Processes(args.device)
     if processes.rank == 0:

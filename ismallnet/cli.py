@@ -88,6 +88,16 @@ def progress(items: Iterable, label: str, total: int, unit: str = "image", leave
     )
 
 
+_noted: set[str] = set()
+
+
+def note(kind: str, text: str) -> None:
+    """Says something of which one kind is enough for a run."""
+    if kind not in _noted:
+        _noted.add(kind)
+        tqdm.write(f"note: {text}", sys.stderr)
+
+
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
     """map(function, items) in threads, in order, never more than `ahead` results in memory."""
     with ThreadPoolExecutor(workers) as pool:

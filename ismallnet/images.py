@@ -10,13 +10,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, note
+from ismallnet.formats import DICOM, ERRORS, FITS, as_frames, disguise, read_dicom, read_fits, read_tiff
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
+# The darkest 0.1 % of an image of more than 8 bits become 0: dead pixels. Targets are bright.
+PERCENTILES = (0.1, 100.0)
 # What Pillow and NumPy raise on damaged files.
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError)
 READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokenize.TokenError)
 READ_ERRORS += (Image.DecompressionBombError,)
+# Tags of TIFF and EXIF, and GDAL's.
+SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, NODATA = 254, 256, 257, 262, 274, 42113
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -26,17 +31,70 @@ def open_picture(path: Path) -> Image.Image:
         return Image.open(path)
 
 
+def unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable image ({disguise(path) or error})")
+
+
+def full_pages(picture: Image.Image) -> list[int]:
+    """The numbers of an open file's pictures, less the thumbnails, overviews and masks of TIFFs."""
+    if getattr(picture, "n_frames", 1) == 1:
+        return [0]
+    pages = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for page in range(picture.n_frames):
+            picture.seek(page)
+            kind = getattr(picture, "tag_v2", {}).get(SUBFILE, 0)
+            if not kind & 0b101:
+                pages.append(page)
+        picture.seek(0)
+    return pages or [0]
+
+
 def decode(path: Path) -> np.ndarray:
-    """An image file as HxW or HxWxC, at its own depth; palettes expanded, whole or not at all.
+    """An image file as HxW or HxWxC, at its own depth; palettes expanded, EXIF orientation applied.
 
     Raises:
-        DataError: not an image, truncated or damaged.
+        DataError: not an image, truncated or damaged; or of several pictures.
     """
+    suffix = path.suffix.lower()
+    if suffix in (*FITS, *DICOM):
+        frames = decode_scientific(path)
+        if len(frames) > 1:
+            raise DataError(f"{path}: found {len(frames)} pictures in it, expected one")
+        return frames[0]
     try:
         with open_picture(path) as picture:
-            return decode_page(picture, path)
+            if picture.format == "FITS":  # Pillow's reader ignores BZERO, BSCALE and the sign
+                raise DataError(f"{path}: a FITS file; rename it to {path.stem}.fits")
+            pages = full_pages(picture)
+            if len(pages) > 1:
+                raise DataError(
+                    f"{path}: found {len(pages)} pictures in it, expected one; save each as a file of "
+                    "its own"
+                )
+            return decode_page(picture, path, pages[0])
     except READ_ERRORS as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        if suffix in (".tif", ".tiff") and not disguise(path):
+            return decode_tiff(path, error)
+        raise unreadable(path, error) from error
+
+
+def decode_scientific(path: Path) -> np.ndarray:
+    """The frames of a FITS or DICOM file, (N, H, W) or (N, H, W, 3)."""
+    try:
+        read = read_fits if path.suffix.lower() in FITS else read_dicom
+        return as_frames(read(path), path)
+    except ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def decode_tiff(path: Path, reason: Exception, page: int = 0) -> np.ndarray:
+    """A TIFF page that Pillow refuses."""
+    try:
+        return read_tiff(path, page)
+    except ERRORS:
+        raise unreadable(path, reason) from reason
 
 
 def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
@@ -48,40 +106,89 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if page:
+            if page != picture.tell():  # a seek to where it is loses what Pillow knows of a PNG
                 picture.seek(page)
+            tags = dict(getattr(picture, "tag_v2", {}))
             rawmode = str(picture.tile[0][3]) if picture.tile else ""
+            turn = tags.get(ORIENTATION, 1)
+            if turn != 1:  # Pillow turns TIFFs itself, and some versions the wrong way
+                return oriented(decode_tiff(path, OSError("turned"), page), turn)
             picture.load()
-        deep = ";16" in rawmode and "BGR;16" not in rawmode  # that one is 5, 6 and 5 bits
-        if deep and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
-            if page:
-                pixels = (*cv2.imreadmulti(str(path), page, 1, flags=cv2.IMREAD_UNCHANGED)[1], None)[0]
-            else:
-                pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-            if pixels is None:
-                raise OSError("damaged")
-            return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
-        if picture.mode in ("1", "LA", "La"):
-            picture = picture.convert("L")
-        elif picture.mode in ("P", "PA"):
-            picture = picture.convert("RGBA")
-        elif picture.mode not in ("L", "RGB", "RGBA", "I", "F") and "I;16" not in picture.mode:
-            picture = picture.convert("RGB")
-        pixels = np.array(picture)
+            turn = picture.getexif().get(ORIENTATION, 1)
+        pixels = pixels_of(picture, path, page, rawmode)
     except READ_ERRORS as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        if "raw mode" in str(error):  # planes of bands that Pillow has no name for
+            return decode_tiff(path, error, page)
+        raise unreadable(path, error) from error
+    if picture.format == "JPEG" and any(data[:5] == b"FLIR\0" for _, data in picture.applist):
+        note(
+            "FLIR",
+            f"{path}: also holds the camera's raw data, which is not used; for temperatures export "
+            "16-bit TIFF or CSV with FLIR's software, or with the package flyr",
+        )
+    if tags.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:  # white is zero; 8 bits Pillow turns
+        pixels = np.iinfo(np.uint16).max - pixels
+    if NODATA in tags:
+        pixels = without_nodata(pixels, str(tags[NODATA]))
+    return oriented(pixels, turn)
+
+
+def pixels_of(picture: Image.Image, path: Path, page: int, rawmode: str) -> np.ndarray:
+    """The pixels of a loaded page, alpha left out."""
+    deep = ";16" in rawmode and "BGR;16" not in rawmode  # that one is 5, 6 and 5 bits
+    if deep and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
+        raw = np.fromfile(path, np.uint8)
+        flags = cv2.IMREAD_UNCHANGED
+        if page:
+            pixels = (*cv2.imdecodemulti(raw, flags, range=(page, page + 1))[1], None)[0]
+        else:
+            pixels = cv2.imdecode(raw, flags)
+        if pixels is None:
+            raise OSError("damaged")
+        return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
+    if picture.mode in ("1", "LA", "La"):
+        picture = picture.convert("L")
+    elif picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    elif picture.mode not in ("L", "RGB", "RGBA", "I", "F") and "I;16" not in picture.mode:
+        picture = picture.convert("RGB")
+    pixels = np.array(picture)
     if pixels.ndim == 3:
-        pixels = pixels[..., :3]  # alpha is ignored
+        pixels = pixels[..., :3]
     return pixels.astype(np.uint16) if pixels.dtype.kind == "u" and pixels.itemsize == 2 else pixels
 
 
-def read_image(path: str | os.PathLike, value_range: tuple[float, float] | None = None) -> np.ndarray:
+def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
+    """Pixels of GDAL's nodata value as NaN, which no contrast counts."""
+    try:
+        missing = pixels == float(text.strip("\0 "))
+    except ValueError:
+        return pixels
+    return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
+
+
+def oriented(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """Stored pixels as EXIF orientation 1 to 8 says they are to be seen."""
+    if turn in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def read_image(
+    path: str | os.PathLike,
+    value_range: tuple[float, float] | None = None,
+    percentiles: tuple[float, float] = PERCENTILES,
+) -> np.ndarray:
     """An image in 0-255 units.
 
     Args:
         path: 8- or 16-bit PNG, BMP, JPEG or TIFF; grey, RGB, RGBA (alpha ignored) or palette.
-        value_range: (min, max) that become 0 and 255 where the file has more than 8 bits; the
-            image's own minimum and maximum by default.
+        value_range: (min, max) that become 0 and 255 where the file has more than 8 bits; by default
+        percentiles: of the image's own values.
 
     Returns:
         HxWx3: uint8 for 8-bit files, float32 for others; grey repeated.
@@ -90,11 +197,11 @@ def read_image(path: str | os.PathLike, value_range: tuple[float, float] | None 
         DataError: not an image, truncated or damaged.
     """
     pixels = decode(Path(path))
-    return to_units(pixels, value_range or value_limits(pixels))
+    return to_units(pixels, value_range or value_limits(pixels, percentiles))
 
 
 def value_limits(
-    pixels: np.ndarray, percentiles: tuple[float, float] = (0, 100)
+    pixels: np.ndarray, percentiles: tuple[float, float] = PERCENTILES
 ) -> tuple[float, float] | None:
     """The values that become 0 and 255: percentiles of the image's own finite ones; None for 8 bits,
     which stay as they are."""
@@ -106,8 +213,16 @@ def value_limits(
         return 0.0, 0.0
     if tuple(percentiles) == (0, 100):
         return float(pixels.min()), float(pixels.max())
-    low, high = np.percentile(pixels, percentiles)
-    return float(low), float(high)
+    low = np.percentile(pixels, percentiles[0], method="lower")  # of few pixels the darkest itself
+    return float(low), float(np.percentile(pixels, percentiles[1], method="higher"))
+
+
+def few_bright_pixels(pixels: np.ndarray, limits: tuple[float, float] | None) -> bool:
+    """Whether the brightest 0.1 % of the pixels take more than half of the grey values: targets, or
+    hot pixels that leave the rest too little contrast."""
+    if limits is None or not limits[0] < limits[1]:
+        return False
+    return bool(np.nanpercentile(pixels, 99.9) < sum(limits) / 2)
 
 
 def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
@@ -158,10 +273,31 @@ def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = No
     return pixels
 
 
+def orientation(picture: Image.Image, path: Path) -> int:
+    """The EXIF orientation of an open file; of PNGs without loading them for it."""
+    if picture.format == "PNG":
+        raw = path.read_bytes()
+        if b"eXIf" not in raw and b"Raw profile type exif" not in raw:
+            return 1
+    tags = getattr(picture, "tag_v2", {})
+    return tags.get(ORIENTATION) or picture.getexif().get(ORIENTATION, 1)
+
+
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
     """(H, W) of an image file, from its header alone."""
+    path = Path(path)
+    if path.suffix.lower() in (*FITS, *DICOM):
+        return decode(path).shape[:2]
     try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
+        with open_picture(path) as picture:
+            pages = full_pages(picture)
+            if pages[0]:
+                picture.seek(pages[0])
+            tags = getattr(picture, "tag_v2", {})
+            width, height = tags.get(WIDTH, picture.width), tags.get(HEIGHT, picture.height)
+            turned = orientation(picture, path) >= 5
+            return (width, height) if turned else (height, width)
     except READ_ERRORS as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        if path.suffix.lower() in (".tif", ".tiff") and not disguise(path):
+            return decode_tiff(path, error).shape[:2]
+        raise unreadable(path, error) from error

@@ -185,7 +185,9 @@ def test_forms_that_people_have_by_accident():
     grey.convert("1").save("bits.png")
     write(Path("flat.png"), np.full((9, 7), 40_000, np.uint16))
     write(Path("-dash 'quote' ü.png"), picture())
-    for name in ("cmyk.tif", "moving.png", "bits.png", "flat.png", "-dash 'quote' ü.png"):
+    with pytest.raises(DataError, match=r"moving.png: found 3 pictures in it, expected one"):
+        read_image("moving.png")
+    for name in ("cmyk.tif", "bits.png", "flat.png", "-dash 'quote' ü.png"):
         pixels = read_image(name)
         assert pixels.shape[2] == 3 and np.isfinite(pixels).all(), name
     assert read_image("flat.png").max() == 0  # no range, no contrast

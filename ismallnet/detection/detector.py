@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ismallnet.distributed import pick_device
-from ismallnet.images import to_units, value_limits
+from ismallnet.images import PERCENTILES, to_units, value_limits
 from ismallnet.inference import predict, predict_frame, prepared
 from ismallnet.metrics import local_snr, quantise, ring
 from ismallnet.weights import SHIPPED
@@ -113,7 +113,7 @@ class DetectionSettings:
     min_area: int = 1
     max_targets: int = 100
     limits: tuple[float, float] | None = None
-    percentiles: tuple[float, float] = (0, 100)
+    percentiles: tuple[float, float] = PERCENTILES
     tile: int = 512
     overlap: int = 64
     amp: str = "auto"

@@ -7,36 +7,55 @@ import itertools
 import re
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from ismallnet.cli import DataError, read_ahead
-from ismallnet.images import READ_ERRORS, decode, decode_page, open_picture
+from ismallnet.cli import DataError, note, read_ahead
+from ismallnet.formats import ARRAYS, DICOM, FITS, RawLayout, as_frames, disguise, read_array, read_raw
+from ismallnet.images import (
+    READ_ERRORS,
+    decode,
+    decode_page,
+    decode_scientific,
+    full_pages,
+    open_picture,
+    unreadable,
+)
 from ismallnet.layouts import EXTENSIONS
 
-TIFF = (".tif", ".tiff")
+PAGED = (".tif", ".tiff", ".gif")
+PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
-VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 READERS = 4  # threads that read image files, at most
-KINDS = (*EXTENSIONS, ".npy", *VIDEO)
+KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file with one frame or more. `count` is what its header promises; `fps` that of a video."""
+    """A file with one frame or more.
+
+    Args:
+        kind: "image", "pages", "stack" or "video".
+        count: of the frames that its header promises.
+        fps: of a video.
+        pages: where the frames are in a file of pages.
+        raw: of a file without a header.
+        problem: why it cannot be opened.
+    """
 
     path: Path
-    kind: str  # "image", "pages", "stack" or "video"
+    kind: str
     count: int = 1
     fps: float | None = None
-    problem: str = ""  # why it cannot be opened
+    pages: tuple[int, ...] = ()
+    raw: RawLayout | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,9 +69,16 @@ class Frame:
     seconds: float | None = None  # its time in a video, from the stream's time stamps
 
 
-def find_sources(paths: list[str]) -> list[Source]:
-    """What the paths name, in their order; the files of a folder or glob by name, numbers in it as
+def find_sources(
+    paths: list[str], recursive: bool = False, raw: RawLayout | None = None
+) -> list[Source]:
+    """What the paths name, in their order; the files of a folder or pattern by name, numbers in it as
     numbers; each once. What cannot be opened in it is reported when its turn comes.
+
+    Args:
+        paths: files, folders, patterns, text files with a path a line.
+        recursive: the folders' sub-folders too.
+        raw: how files that are no pictures are to be read; only they are read then.
 
     Raises:
         DataError: a path that is not there, or holds no frames.
@@ -61,22 +87,71 @@ def find_sources(paths: list[str]) -> list[Source]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            files = [p for p in path.iterdir() if is_frame_file(p)]
+            found += sorted(in_folder(path, recursive, raw), key=in_number)
+        elif path.suffix.lower() == ".txt" and path.is_file():
+            found += in_list(path)
         elif path.exists():
-            files = [path]
+            found.append(path)
         else:
-            files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
-            if not files:
-                raise DataError(f"{text}: no such file, folder or pattern")
-        if not files:
-            raise DataError(f"{text}: found no frames in it, expected {', '.join(KINDS)}")
-        found += sorted(files, key=in_number)
-    return [describe(path) for path in dict.fromkeys(found)]
+            found += sorted(matching(text), key=in_number)
+    return [describe(path, raw) for path in dict.fromkeys(found)]
 
 
-def is_frame_file(path: Path) -> bool:
+def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
+    """The frame files of a folder."""
+    below = [path for path in folder.rglob("*") if is_frame_file(path, raw)]
+    here = [path for path in below if path.parent == folder]
+    if recursive and below:
+        return below
+    others = sorted({path.relative_to(folder).parts[0] for path in below if path.parent != folder})
+    names = ", ".join(f"{name}/" for name in others[:5]) + (" …" if len(others) > 5 else "")
+    if not here and (folder / "images").is_dir():
+        raise DataError(f"{folder}: a data set, not frames; type python detect.py {folder / 'images'}")
+    if not here and others:
+        raise DataError(f"{folder}: found frames in {names} only; type --recursive to take them")
+    if not here:
+        kinds = ".raw, .bin, …" if raw else ", ".join(KINDS)
+        raise DataError(f"{folder}: found no frames in it, expected {kinds}")
+    if others:
+        note(f"below {folder}", f"{folder}: frames in {names} are left out; --recursive takes them")
+    return here
+
+
+def in_list(path: Path) -> list[Path]:
+    """The files that a text file names, a line each, beside it or from the current folder."""
+    found = []
+    for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
+        if not (name := line.strip().strip("\"'")):
+            continue
+        places = [place for place in (path.parent / name, Path(name)) if place.is_file()]
+        if not places:
+            raise DataError(f"{path}: names {name}, which is not there; expected a file a line")
+        found.append(places[0])
+    return found
+
+
+def matching(text: str) -> list[Path]:
+    """The files of a pattern.
+
+    Raises:
+        DataError: there are none.
+    """
+    if "://" in text or text.isdecimal():
+        raise DataError(
+            f"{text}: streams and cameras are not read; save frames to a folder and type python "
+            "detect.py --watch FOLDER"
+        )
+    files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
+    if not files:
+        raise DataError(f"{text}: no such file, folder or pattern")
+    return files
+
+
+def is_frame_file(path: Path, raw: RawLayout | None = None) -> bool:
     """Whether a file in a folder is one to read; hidden ones are not."""
-    return path.suffix.lower() in KINDS and path.name[0] != "." and path.is_file()
+    suffix = path.suffix.lower()
+    kind = suffix in KINDS if raw is None else suffix not in (*KINDS, ".txt", ".json", ".md")
+    return kind and path.name[0] != "." and path.is_file()
 
 
 def in_number(path: str | Path) -> list:
@@ -84,48 +159,63 @@ def in_number(path: str | Path) -> list:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
-def describe(path: Path) -> Source:
+def describe(path: Path, raw: RawLayout | None = None) -> Source:
     """What a file holds, from its header; one that cannot be read counts as one (bad) image."""
     suffix = path.suffix.lower()
     try:
-        if suffix == ".npy":
-            stack = load_stack(path)
-            return Source(path, "stack", len(stack))
+        if raw is not None:
+            return Source(path, "stack", len(read_raw(path, raw)), raw=raw)
+        if suffix in ARRAYS:
+            return Source(path, "stack", len(as_frames(read_array(path), path)))
+        if suffix in (*FITS, *DICOM):
+            count = len(decode_scientific(path))
+            return Source(path, "stack" if count > 1 else "image", count)
         if suffix in VIDEO:
-            video = cv2.VideoCapture(str(path))
-            count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-            # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
-            if suffix not in EXACT or not 0 < count < 2**31:
-                count = next(n for n in itertools.count() if not video.grab())
-            video.release()
-            return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
-        if suffix in TIFF:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # as in `decode`
-                with Image.open(path) as picture:
-                    pages = getattr(picture, "n_frames", 1)
-            return Source(path, "pages" if pages > 1 else "image", pages)
+            return describe_video(path, suffix in EXACT)
+        if suffix in PAGED:
+            with open_picture(path) as picture:
+                pages = full_pages(picture)
+            if len(pages) > 1:
+                return Source(path, "pages", len(pages), pages=tuple(pages))
+        elif suffix not in KINDS:
+            kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
+            raise DataError(f"{path}: not a readable image ({disguise(path) or kinds})")
     except DataError as error:
         return Source(path, "image", problem=str(error))
     except READ_ERRORS as error:
-        return Source(path, "image", problem=f"{path}: not a readable image ({error})")
+        if suffix not in PAGED:
+            return Source(path, "image", problem=str(unreadable(path, error)))
     return Source(path, "image")
 
 
-def load_stack(path: Path) -> np.ndarray:
-    """A NumPy file as frames, (N, H, W) or (N, H, W, 3), left on disk; (H, W) and (H, W, 3) are one."""
-    try:
-        stack = np.load(path, mmap_mode="r", allow_pickle=False)
-    except READ_ERRORS as error:
-        raise DataError(f"{path}: not a readable NumPy array ({error})") from error
-    if stack.ndim == 2 or (stack.ndim == 3 and stack.shape[2] == 3):
-        stack = stack[None]
-    wrong = stack.shape[3] != 3 if stack.ndim == 4 else stack.ndim != 3 or stack.shape[2] == 4
-    if wrong or 0 in stack.shape:  # an (H, W, 4) is no stack of frames that are 4 px wide
-        raise DataError(f"{path}: found shape {stack.shape}, expected (N, H, W) or (N, H, W, 3)")
-    if stack.dtype.kind not in "uif":
-        raise DataError(f"{path}: found {stack.dtype}, expected integers or floats")
-    return stack
+def describe_video(path: Path, exact: bool) -> Source:
+    """
+    Args:
+        exact: its header has the number of frames; otherwise they are counted.
+    """
+    if what := disguise(path):
+        raise DataError(f"{path}: not a readable video ({what})")
+    video = cv2.VideoCapture(str(path))
+    count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+    # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
+    if not exact or not 0 < count < 2**31:
+        count = next(n for n in itertools.count() if not video.grab())
+    video.release()
+    return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
+
+
+def open_video(path: Path) -> tuple[cv2.VideoCapture, bool]:
+    """A video, and whether its frames are of more than 8 bits, which OpenCV gives unchanged only when
+    it is told not to make colours of them."""
+    video = cv2.VideoCapture(str(path))
+    video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+    found, pixels = video.read()
+    deep = found and pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 2
+    video.release()
+    video = cv2.VideoCapture(str(path))
+    if deep:
+        video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+    return video, deep
 
 
 def read_frames(chosen: list[tuple[Source, list[int]]], workers: int = 2) -> Iterator[Frame]:
@@ -165,21 +255,27 @@ def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
         for index in indices:
             try:
                 picture = picture or stack.enter_context(open_picture(source.path))
-                yield Frame(source, index, decode_page(picture, source.path, index))
+                page = source.pages[index]
+                yield Frame(source, index, decode_page(picture, source.path, page))
             except (DataError, *READ_ERRORS) as error:  # the next one may be whole
                 picture = None
                 yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
-    stack = load_stack(source.path)
+    if source.raw:
+        stack = read_raw(source.path, source.raw)
+    elif source.path.suffix.lower() in ARRAYS:
+        stack = as_frames(read_array(source.path), source.path)
+    else:
+        stack = decode_scientific(source.path)
     for index in indices:
         yield Frame(source, index, np.array(stack[index]))
 
 
 def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
     """A header may promise more frames than a video has: it ends where it ends, which is said."""
-    video = cv2.VideoCapture(str(source.path))
+    video, deep = open_video(source.path)
     try:
         wanted, last = set(indices), max(indices, default=-1)
         for index in range(last + 1):
@@ -196,7 +292,7 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
                 seconds = max(round(video.get(cv2.CAP_PROP_POS_MSEC) / 1000, 6), 0.0)
                 if index and not seconds:  # no time stamps
                     seconds = index / source.fps
-                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                pixels = pixels if deep else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
                 yield Frame(source, index, pixels, seconds=seconds)
     finally:
         video.release()

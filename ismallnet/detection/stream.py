@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ismallnet import cli
 from ismallnet.cli import DataError, progress
 from ismallnet.detection.detector import DetectionSettings, Detector
 from ismallnet.detection.frames import Frame, Source, arriving, read_frames
@@ -29,6 +30,7 @@ from ismallnet.detection.records import (
 )
 from ismallnet.distributed import Interruption, Processes
 from ismallnet.files import atomic_write, sweep, write_json
+from ismallnet.images import few_bright_pixels
 from ismallnet.metrics import quantise
 from ismallnet.results import UNFINISHED
 
@@ -302,6 +304,12 @@ def note(bar, request: Request, job: Job, frame: Frame, entry: dict, noted: set)
         noted.add(frame.pixels.dtype)
         low, high = entry["range"]
         bar.write(f"{job.name}: {frame.pixels.dtype}, {low:g} to {high:g} become 0 to 255")
+    if entry["range"] and few_bright_pixels(frame.pixels, entry["range"]):
+        cli.note(
+            "bright",
+            f"{job.name}: the brightest 0.1 % of the pixels take more than half of the grey values. If "
+            "they are hot pixels, not targets, type --percentiles 0.1 99.9",
+        )
     if request.watch:
         bar.write(f"{job.name}: {len(entry['targets'])} targets")
 

@@ -1,0 +1,231 @@
+"""Files that Pillow does not read, or reads wrongly: arrays, FITS, DICOM, scientific TIFFs; and files
+that are not what their name says, recognised by their first bytes."""
+
+import contextlib
+import importlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ismallnet.cli import DataError
+
+FITS = (".fits", ".fit", ".fts")
+DICOM = (".dcm", ".dicom")
+MOST_VALUES = 2**28  # in a TIFF page; a damaged header may promise any number
+ARRAYS = (".npy", ".npz", ".mat", ".csv")
+# What NumPy, SciPy and the optional packages raise on damaged files.
+ERRORS = (OSError, ValueError, TypeError, KeyError, EOFError, IndexError, AttributeError)
+ERRORS += (NotImplementedError, MemoryError, zipfile.BadZipFile)
+
+# First bytes -> what the file is, and what to do.
+DISGUISES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; type: git lfs pull"),
+    (b"<!doctype html", "a web page, saved under this name; download the file itself"),
+    (b"<html", "a web page, saved under this name; download the file itself"),
+    (b"\x00\x05\x16\x07", "what macOS keeps beside a file, not the file itself; remove it"),
+    (b"%pdf", "a PDF; save its pictures as PNG"),
+    (b"rar!", "an archive; unpack it first"),
+    (b"\x1f\x8b", "a compressed file; unpack it first"),
+    (b"7z\xbc\xaf", "an archive; unpack it first"),
+    (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
+)
+
+
+def disguise(path: Path) -> str:
+    """What a file really is where its name says something else, with what to do; "" if nothing is
+    known of it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return ""
+    if not head:
+        return "an empty file; copy or download it again"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((text for first, text in DISGUISES if start.startswith(first)), "")
+
+
+def optional(name: str, path: Path, package: str | None = None):
+    """An optional package.
+
+    Raises:
+        DataError: it is not installed; the message says what to type.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = package or name.split(".")[0]
+        raise DataError(
+            f"{path}: needs another package to be read; type: pip install {package}"
+        ) from None
+
+
+def read_fits(path: Path) -> np.ndarray:
+    """The first picture of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied.
+
+    FITS counts rows from the bottom; they are kept in the file's order, as most cameras write them
+    from the top.
+    """
+    fits = optional("astropy.io.fits", path)
+    with fits.open(path) as units:
+        for unit in units:
+            if unit.data is not None and getattr(unit.data, "ndim", 0) >= 2:
+                data = np.asarray(unit.data)
+                return data.astype(data.dtype.newbyteorder("="))
+    raise DataError(f"{path}: found no picture in this FITS file")
+
+
+def read_dicom(path: Path) -> np.ndarray:
+    """The pixels of a DICOM file, with its slope and intercept."""
+    dataset = optional("pydicom", path).dcmread(path)
+    pixels = np.asarray(dataset.pixel_array)
+    slope, intercept = (float(dataset.get(key, value)) for key, value in
+                        (("RescaleSlope", 1), ("RescaleIntercept", 0)))  # fmt: skip
+    return pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
+
+
+def read_tiff(path: Path, page: int = 0) -> np.ndarray:
+    """A TIFF page that Pillow cannot read: float16 and float64, BigTIFF, several bands.
+
+    Raises:
+        DataError: unreadable, or of 2, or more than 4 bands.
+    """
+    tifffile = optional("tifffile", path)
+    with tifffile.TiffFile(path) as file:
+        found = file.pages[page]
+        if not 0 < found.size <= MOST_VALUES:
+            raise ValueError(f"found {found.shape} pixels")
+        pixels, bands = found.asarray(), found.samplesperpixel
+        colours = found.photometric == tifffile.PHOTOMETRIC.RGB
+    if bands > 1 and pixels.ndim == 3 and pixels.shape[0] == bands:  # one plane a band
+        pixels = np.moveaxis(pixels, 0, -1)
+    if bands == 1:
+        return pixels.reshape(pixels.shape[:2])
+    if bands == 3 or (bands == 4 and colours):
+        return pixels[..., :3]
+    raise DataError(
+        f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as a "
+        f"file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
+    )
+
+
+# --- arrays ----------------------------------------------------------------------------------------
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The numbers of a .npy, .npz, .mat or .csv file, as they are there; .npy is left on disk.
+
+    Raises:
+        DataError: unreadable, or several arrays of which any could be meant.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        if suffix == ".csv":
+            return read_csv(path)
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return the_only({name: file[name] for name in file.files}, path)
+        from scipy.io import loadmat
+
+        return the_only(loadmat(path, appendmat=False), path)
+    except ERRORS as error:
+        if isinstance(error, NotImplementedError):  # MATLAB 7.3, which is HDF5
+            error = "MATLAB 7.3; save it with -v7 there"
+        why = disguise(path) or error
+        raise DataError(f"{path}: not a readable {suffix[1:]} file ({why})") from None
+
+
+def the_only(arrays: dict, path: Path) -> np.ndarray:
+    """The one array among them that can be a picture."""
+    pictures = {
+        name: value
+        for name, value in arrays.items()
+        if isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind in "uif"
+        and min(value.shape[:2]) > 1
+    }  # fmt: skip
+    if len(pictures) != 1:
+        names = ", ".join(f"{name} {value.shape}" for name, value in pictures.items()) or "none"
+        raise DataError(f"{path}: expected one picture in it, found {names}; save it as .npy")
+    return next(iter(pictures.values()))
+
+
+def read_csv(path: Path) -> np.ndarray:
+    """A table of numbers, commas, semicolons or tabs between them, as float32. Lines before the
+    numbers are left out; a comma may be the decimal sign where something else divides."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    rows = []
+    for line in text.splitlines():
+        mark = next((m for m in ";\t" if m in line), ",")
+        cells = [cell.strip() for cell in line.strip().rstrip(mark).split(mark)]
+        if mark != ",":
+            cells = [cell.replace(",", ".") for cell in cells]
+        with contextlib.suppress(ValueError):
+            rows.append([float(cell) for cell in cells])
+    rows = [row for row in rows if len(row) > 1 and len(row) == len(rows[-1])]
+    if len(rows) < 2:
+        raise ValueError("found no table of numbers")
+    return np.array(rows, np.float32)
+
+
+def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
+    """An array as frames, (N, H, W) or (N, H, W, 3).
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3).
+
+    Raises:
+        DataError: of another shape, empty, or not numbers.
+    """
+    shape = array.shape
+    if array.dtype.kind not in "uif":
+        raise DataError(f"{path}: found {array.dtype}, expected integers or floats")
+    if array.ndim in (3, 4) and shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 2 or (array.ndim == 3 and shape[-1] == 3):
+        array = array[None]
+    wrong = array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3)
+    if wrong or 0 in shape or (array.ndim == 3 and array.shape[2] in (2, 4)):  # bands, not columns
+        raise DataError(
+            f"{path}: found shape {shape}, expected (H, W), (N, H, W), or one of these with 1 or 3 "
+            "values a pixel"
+        )
+    return array
+
+
+def read_raw(path: Path, layout: "RawLayout") -> np.ndarray:
+    """Frames of a file that holds nothing but their pixels, row by row, (N, H, W), left on disk.
+
+    Raises:
+        DataError: the file's size does not fit.
+    """
+    size, frame = path.stat().st_size, layout.width * layout.height * layout.dtype.itemsize
+    if not size or size % frame:
+        raise DataError(
+            f"{path}: found {size} bytes, expected a multiple of {frame} "
+            f"({layout.width}x{layout.height}, {layout.dtype}); type another --raw WIDTHxHEIGHT:TYPE"
+        )
+    shape = (size // frame, layout.height, layout.width)
+    return np.memmap(path, layout.dtype, "r", shape=shape)
+
+
+class RawLayout:
+    """What --raw says of files without a header: 640x512:uint16, big-endian as >u2.
+
+    Raises:
+        DataError: not of that form.
+    """
+
+    def __init__(self, text: str):
+        try:
+            size, _, kind = text.partition(":")
+            self.width, self.height = (int(part) for part in size.lower().split("x"))
+            self.dtype = np.dtype(kind or "uint16")
+            if min(self.width, self.height) < 1 or self.dtype.kind not in "uif":
+                raise ValueError
+        except (ValueError, TypeError):
+            raise DataError(
+                f"--raw {text}: expected WIDTHxHEIGHT:TYPE, as 640x512:uint16 or 640x512:>u2"
+            ) from None

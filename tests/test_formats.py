@@ -1,0 +1,286 @@
+"""People's own files: each is read as it is meant, or refused with what it is and what to type."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from conftest import fails, picture, write
+from PIL import Image
+from scipy.io import savemat
+from streaming import results, run
+
+from detect import main
+from ismallnet.cli import DataError
+from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.formats import RawLayout, as_frames, read_csv
+from ismallnet.images import decode, few_bright_pixels, image_shape, read_image, value_limits
+
+
+def deep(seed: int = 0) -> np.ndarray:
+    return picture(seed).astype(np.uint16) * 30 + 2000
+
+
+def frames(*paths, **options) -> list[np.ndarray]:
+    sources = find_sources([*map(str, paths)], **options)
+    found = read_frames([(source, list(range(source.count))) for source in sources])
+    return [frame.pixels if frame.pixels is not None else frame.problem for frame in found]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_exif_orientation_is_applied(turn, suffix):
+    """The first row and column of the stored picture lie where the standard says they are seen."""
+    stored = np.zeros((24, 40), np.uint8)
+    stored[:8, :8] = 200  # row 0, column 0
+    stored[:8, 32:] = 100  # row 0, last column
+    image = Image.fromarray(stored)
+    exif = image.getexif()
+    exif[274] = turn
+    image.save(f"x.{suffix}", exif=exif, quality=95)
+    seen = decode(Path(f"x.{suffix}")).astype(int)
+    assert seen.shape == image_shape(f"x.{suffix}") == ((40, 24) if turn > 4 else (24, 40))
+    corners = {"top left": seen[4, 4], "top right": seen[4, -4]}
+    corners |= {"bottom left": seen[-4, 4], "bottom right": seen[-4, -4]}
+    first = {1: "top left", 2: "top right", 3: "bottom right", 4: "bottom left"}
+    first |= {5: "top left", 6: "top right", 7: "bottom right", 8: "bottom left"}
+    row_end = {1: "top right", 2: "top left", 3: "bottom left", 4: "bottom right"}
+    row_end |= {5: "bottom left", 6: "bottom right", 7: "top right", 8: "top left"}
+    assert corners[first[turn]] == pytest.approx(200, abs=12)
+    assert corners[row_end[turn]] == pytest.approx(100, abs=12)
+
+
+def test_overviews_and_thumbnails_are_no_frames():
+    with tifffile.TiffWriter("cog.tif") as file:
+        file.write(deep()[::2, ::2], subfiletype=1)  # the thumbnail comes first
+        file.write(deep())
+        file.write(deep()[::4, ::4], subfiletype=1)
+    (found,) = frames("cog.tif")
+    assert (found == deep()).all() and image_shape("cog.tif") == deep().shape
+    assert (decode(Path("cog.tif")) == deep()).all()
+    with tifffile.TiffWriter("two.tif") as file:
+        for k in (1, 2):
+            file.write(deep(k))
+            file.write(deep(k)[::2, ::2], subfiletype=1)
+    assert [np.array_equal(f, deep(k)) for f, k in zip(frames("two.tif"), (1, 2))] == [True, True]
+    with pytest.raises(DataError, match="found 2 pictures in it, expected one"):
+        decode(Path("two.tif"))
+
+
+def test_white_is_zero_is_turned_at_any_depth():
+    for pixels in (picture(), deep()):
+        tifffile.imwrite("w.tif", np.iinfo(pixels.dtype).max - pixels, photometric="miniswhite")
+        assert (decode(Path("w.tif")) == pixels).all()
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int32])
+def test_scientific_tiffs(kind):
+    pixels = (deep() / 7).astype(kind)
+    tifffile.imwrite("x.tif", pixels, bigtiff=True, byteorder=">")
+    found = decode(Path("x.tif"))
+    assert np.array_equal(found, pixels) and image_shape("x.tif") == pixels.shape
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("bands", [2, 4, 5])
+def test_several_bands_are_refused_with_what_to_type(bands, planar):
+    stack = np.stack([deep(k) for k in range(bands)], axis=-1 if planar == "contig" else 0)
+    tifffile.imwrite("b.tif", stack, planarconfig=planar, photometric="minisblack")
+    (problem,) = frames("b.tif")
+    assert f"b.tif: found {bands} bands, expected 1" in problem and "gdal_translate -b 1" in problem
+
+
+# --- contrast --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_dead_pixels_do_not_change_the_contrast(dead):
+    clean = np.random.default_rng(0).integers(7000, 7400, (60, 60)).astype(np.uint16)
+    spoilt = clean.copy()
+    spoilt[5, 5] = dead
+    assert value_limits(spoilt)[0] >= 7000 and value_limits(spoilt)[1] == clean.max()
+    assert value_limits(np.array([[3, 9]], np.uint16)) == (3, 9)  # of two pixels none is cut off
+
+
+def test_hot_pixels_are_said_to_be_there(capsys, network_file):
+    hot = deep()
+    assert not few_bright_pixels(hot, value_limits(hot))
+    hot = np.full((80, 80), 7000, np.uint16) + np.arange(80, dtype=np.uint16)
+    hot[3, 3] = 60000
+    assert few_bright_pixels(hot, value_limits(hot))
+    write(Path("hot.png"), hot)
+    run("hot.png")
+    assert "brightest 0.1 %" in capsys.readouterr().err
+
+
+def test_nodata_and_nan_are_no_pixels():
+    pixels = deep().astype(np.float32)
+    border = pixels.copy()
+    border[:, :6] = -9999
+    tifffile.imwrite("n.tif", border, extratags=[(42113, "s", 0, "-9999", True)])
+    found = decode(Path("n.tif"))
+    assert np.isnan(found[:, :6]).all() and np.array_equal(found[:, 6:], pixels[:, 6:])
+    assert value_limits(found)[0] >= pixels.min()
+    assert np.isfinite(read_image("n.tif")).all()
+
+
+# --- arrays and other files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape, count",
+    [
+        ((9, 8), 1),
+        ((9, 8, 1), 1),
+        ((9, 8, 3), 1),
+        ((5, 9, 8), 5),
+        ((5, 9, 8, 1), 5),
+        ((5, 9, 8, 3), 5),
+        ((9, 8, 2), 0),
+        ((9, 8, 4), 0),
+        ((5, 9, 8, 2), 0),
+        ((0, 9, 8), 0),
+        ((9,), 0),
+    ],
+)
+def test_shapes_of_arrays(shape, count):
+    array = np.zeros(shape, np.float32)
+    if count:
+        found = as_frames(array, Path("a.npy"))
+        assert len(found) == count and found.shape[1:3] == (9, 8)
+    else:
+        with pytest.raises(DataError, match=r"a.npy: found shape"):
+            as_frames(array, Path("a.npy"))
+
+
+def test_arrays_of_other_programs():
+    np.savez("a.npz", frame=deep(1))
+    savemat("b.mat", {"img": deep(2), "fps": 25.0, "name": "x"})
+    np.savetxt("c.csv", deep(3), delimiter=",", header="camera, 2026", fmt="%d")
+    for name, k in (("a.npz", 1), ("b.mat", 2), ("c.csv", 3)):
+        (found,) = frames(name)
+        assert np.array_equal(found, deep(k)), name
+    np.savez("two.npz", a=deep(), b=deep())
+    assert "expected one picture in it, found a (40, 48), b (40, 48)" in frames("two.npz")[0]
+
+
+def test_tables_of_numbers():
+    write(Path("t.csv"), "\ufefffile;x\nmean;3\n1,5;2,5\n3,5;4,5\n")
+    assert read_csv(Path("t.csv")).tolist() == [[1.5, 2.5], [3.5, 4.5]]
+    write(Path("t.csv"), "a,b\nno,numbers\n")
+    with pytest.raises(ValueError, match="no table"):
+        read_csv(Path("t.csv"))
+
+
+def test_raw_files_need_their_size():
+    Path("f").mkdir()
+    Path("f/a.raw").write_bytes(deep(1).tobytes() + deep(2).tobytes())
+    found = frames("f", raw=RawLayout("48x40:uint16"))
+    assert np.array_equal(found, [deep(1), deep(2)])
+    Path("f/a.raw").write_bytes(deep(3).astype(">u2").tobytes())
+    assert np.array_equal(frames("f/a.raw", raw=RawLayout("48x40:>u2"))[0], deep(3))
+    assert "expected a multiple of 2400" in frames("f/a.raw", raw=RawLayout("40x30:uint16"))[0]
+    assert "--raw WIDTHxHEIGHT:TYPE" in frames("f/a.raw")[0]
+    for text in ("48", "0x4:u1", "48x40:text", "axb"):
+        with pytest.raises(DataError, match="expected WIDTHxHEIGHT:TYPE"):
+            RawLayout(text)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.png", POINTER, "git lfs pull"),
+        ("a.mp4", POINTER, "git lfs pull"),
+        ("a.npy", POINTER, "git lfs pull"),
+        ("a.tif", "<!DOCTYPE html><title>404</title>", "a web page"),
+        ("a.png", b"", "an empty file"),
+        ("a.seq", b"FFF\0\0\0", "a FLIR sequence"),
+        ("a.dcm", b"DICM", "pip install pydicom"),
+        ("a.fits", b"SIMPLE  =", "pip install astropy"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(name, content, message):
+    for package, suffix in (("astropy", ".fits"), ("pydicom", ".dcm")):
+        if name.endswith(suffix):
+            try:
+                __import__(package)
+                pytest.skip(f"{package} is installed")
+            except ImportError:
+                pass
+    write(Path(name), content)
+    assert message in str(frames(name)[0])
+
+
+def test_a_fits_file_with_offset_scale_and_sign():
+    fits = pytest.importorskip("astropy.io.fits", reason="astropy is not installed")
+    for pixels in (deep() + 31000, deep().astype(np.int16) - 4000, deep() / np.float32(3)):
+        fits.PrimaryHDU(pixels).writeto("x.fits", overwrite=True)
+        found = decode(Path("x.fits"))
+        assert np.array_equal(found, pixels) and found.dtype.kind == pixels.dtype.kind
+
+
+def test_a_fits_file_under_another_name_is_never_read_by_pillow():
+    cards = [f"{key:8}= {value:>20}" for key, value in (("SIMPLE", "T"), ("BITPIX", 16), ("NAXIS", 2))]
+    cards += [f"{key:8}= {value:>20}" for key, value in (("NAXIS1", 4), ("NAXIS2", 4))]
+    head = "".join(f"{card:80}" for card in [*cards, "END"]).ljust(2880)
+    write(Path("x.png"), head.encode() + struct.pack(">16h", *range(16)).ljust(2880, b"\0"))
+    with pytest.raises(DataError, match=r"a FITS file; rename it to x.fits"):
+        decode(Path("x.png"))
+
+
+def test_a_thermal_cameras_jpeg_says_what_is_not_used(capsys, monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    Image.fromarray(picture()).save("t.jpg")
+    raw = Path("t.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + 12) + b"FLIR\0\1\0\0" + b"raw!"
+    Path("t.jpg").write_bytes(raw[:2] + segment + raw[2:])
+    assert decode(Path("t.jpg")).shape == (40, 48)
+    assert "t.jpg: also holds the camera's raw data" in capsys.readouterr().err
+
+
+# --- videos and folders ----------------------------------------------------------------------------
+
+
+def test_a_video_of_16_bits_keeps_them():
+    size = (48, 40)
+    params = [cv2.VIDEOWRITER_PROP_DEPTH, cv2.CV_16U, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
+    writer = cv2.VideoWriter("d.mkv", cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 10, size, params)
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write 16-bit video")
+    for k in range(3):
+        writer.write(deep(k))
+    writer.release()
+    found = frames("d.mkv")
+    assert len(found) == 3
+    assert all(f.dtype == np.uint16 and np.array_equal(f, deep(k)) for k, f in enumerate(found))
+
+
+def test_folders_of_folders(capsys, network_file, monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    for sequence in ("s1", "s2"):
+        for k in range(2):
+            write(Path("seqs") / sequence / f"{k:05d}.png", picture(k))
+    message = fails(main, "--weights", "w.pt", "seqs", capsys=capsys)
+    assert "found frames in s1/, s2/ only; type --recursive" in message
+    assert run("seqs", "--recursive") == 0 and len(results("seqs")[2]["images"]) == 4
+    write(Path("seqs/a.png"), picture(5))
+    assert run("seqs", "--name", "top") == 0 and len(results("top")[2]["images"]) == 1
+    assert "frames in s1/, s2/ are left out" in capsys.readouterr().err
+    write(Path("set/images/a.png"), picture())
+    message = fails(main, "--weights", "w.pt", "set", capsys=capsys)
+    assert "a data set, not frames; type python detect.py set/images" in message
+
+
+def test_lists_streams_and_cameras(capsys):
+    write(Path("f/a.png"), picture(1))
+    write(Path("f/list.txt"), "a.png\n\n")
+    assert len(frames("f/list.txt")) == 1
+    write(Path("f/list.txt"), "b.png\n")
+    assert "f/list.txt: names b.png, which is not there" in fails(main, "f/list.txt", capsys=capsys)
+    for text in ("rtsp://camera/1", "0"):
+        assert "type python detect.py --watch FOLDER" in fails(main, text, capsys=capsys)
