@@ -89,7 +89,8 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
-def test_a_recipe_that_is_typed_replaces_that_of_a_config():
+def test_a_recipe_that_is_typed_replaces_that_of_a_config(monkeypatch):
+    monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))  # 224 to 352 px are slow
     run("--epochs", 1, "--ema", 0.5, folder="first")
     config = "runs/tiny/first/config.json"
     main(["--config", config, "--recipe", "authors", "--epochs", "1", "--run-name", "authors"])
@@ -187,6 +188,8 @@ def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
         (["--crop", "16"], "--crop: found 16, expected 32"),
         (["--batch-size", "0"], "--batch-size"),
         (["--lr", "nan"], "--lr"),
+        (["--last-crop", "16"], "--last-crop: found 16, expected 32"),
+        (["--last-share", "1.5"], "--last-share: found 1.5, expected 0 to 1"),
         (["--device", "cuda"], "--device cuda: not to be had here"),
     ],
 )
