@@ -3,10 +3,16 @@
 The finding that these tests hold is told in docs/EXPERIMENTS.md.
 """
 
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import make_set, target_mask, write
 from torch import Tensor
+from training import REPOSITORY
 
 from net import OUTPUTS, focal_loss, jaccard_loss, map_loss
 from utils import METHODS, decouple
@@ -191,3 +197,28 @@ def test_the_default_loss_is_the_jaccard_loss_and_half_the_focal_loss():
     expected = 1 - 0.501 / 2.501 + 0.5 * np.log(2) / 2
     for given in (("jaccard",), ()):
         assert map_loss(torch.zeros_like(target), target, *given).item() == pytest.approx(expected)
+
+
+# --- the table of docs/EXPERIMENTS.md --------------------------------------------------------------
+
+
+def test_the_table_of_a_data_set_s_training_masks(tmp_path):
+    root = make_set(tmp_path / "data" / "tiny", names="abcd", train=3)
+    write(root / "masks" / "c.png", np.zeros((40, 48), np.uint8))  # its maps are empty: left out
+    command = [sys.executable, str(REPOSITORY / "docs/losses.py"), "--dataset", "tiny"]
+    done = subprocess.run([*command, "--output", "losses.png"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+    head, _, *rows = lines
+    table = {(row[1], row[2]): dict(zip(head, row)) for row in rows}
+    assert table.keys() == {("both", "mask"), *((m, n) for m in METHODS for n in OUTPUTS[:2])}
+    for name, plane in zip(OUTPUTS, decouple(target_mask())):
+        row = table["authors", name]
+        assert row["images"] == "2" and row["peak"] == f"{plane.max() / 255:.2f}"
+        for title, loss in (("published", "authors"), ("jaccard", "jaccard")):
+            expected = [f"{value:.3f}" for value in answers(sample(plane / 255), loss)]
+            assert [row[f"{title}: {answer}"] for answer in ("empty", "p = t", "p = 1")] == expected
+    boundary = table["authors", "boundary"]
+    assert boundary["published: empty best"] == "100 %" and boundary["jaccard: empty best"] == "0 %"
+    assert cv2.imread("losses.png") is not None
+    assert not (root / "interior").exists()
