@@ -264,7 +264,10 @@ def jaccard_loss(p: Tensor, target: Tensor) -> Tensor:
 
 def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Quality focal loss for soft targets (Li et al., NeurIPS 2020), divided by the targets' sum as in
-    RetinaNet: the cross-entropy of each pixel, weighted by its squared error. Scalar."""
+    RetinaNet: the cross-entropy of each pixel, weighted by its squared error. Scalar.
+
+    The sum is that of the samples at hand: processes that share a batch divide each by their own, so
+    their mean is not exactly the loss of the whole batch."""
     weight = (target - torch.sigmoid(logits.detach())).square()
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (weight * entropy).sum() / (target.sum() + 1)

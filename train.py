@@ -220,16 +220,19 @@ class Training:
     def look(self, log: EventLog | None, say) -> None:
         """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""
         states = self.monitor(self.kept, "off" if self.args.amp == "off" else "auto")
+        if not states:  # no crop holds a target
+            return
         for name, state in states.items():
             if log:
-                log.scalar(f"outputs/{name} peak", state.peak, self.step)
-                log.scalar(f"outputs/{name} IoU", state.iou, self.step)
+                log.scalar(f"outputs/{name}_peak", state.peak, self.step)
+                log.scalar(f"outputs/{name}_IoU", state.iou, self.step)
         text = "; ".join(f"{name} {state}" for name, state in states.items())
         say(f"epoch {self.epoch:.1f} step {self.step} on training crops | {text}")
+        other = "" if self.args.loss == "jaccard" else ", or --loss jaccard"
         for name in dead_outputs(states, self.step, self.steps):
             say(
                 f"warning: the {name} output is nearly empty after {self.step} of {self.steps} steps: "
-                "it does not learn. Try a lower --lr, or --loss jaccard"
+                f"it does not learn. Try a lower --lr{other}"
             )
 
     def evaluation_due(self) -> bool:

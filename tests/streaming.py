@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from conftest import picture, write
 
-from detect import main
+from ismallnet.detection.detector import main
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -73,6 +73,23 @@ def test_a_sample_depends_on_seed_and_position_only(frames):
     assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0][0], one[0][0])
 
 
+def test_the_last_crops_have_a_side_of_their_own(frames):
+    """Every sample is that of a run with one side throughout, before the switch and from it on."""
+    options = {"target_share": 1.0, "scale_jitter": 1.5}
+    samples = TrainingSet([frames], 2, 0, crop=32, last_crop=48, last_from=6, **options)
+    small, large = (TrainingSet([frames], 2, 0, crop=side, **options) for side in (32, 48))
+    for position in range(12):
+        expected = (small if position < 6 else large)[position]
+        for found, right in zip(samples[position], expected):
+            assert torch.equal(found, right)
+        assert samples[position][0].shape == (3, *[32 if position < 6 else 48] * 2)
+
+
+def test_without_a_last_crop_the_side_stays(frames):
+    given = TrainingSet([frames], 2, 0, crop=32, last_crop=None, last_from=0)
+    assert [given[position][0].shape[-1] for position in (0, 5, 1000)] == [32] * 3
+
+
 def test_target_share(frames):
     def share(p):
         samples = TrainingSet([frames], 2, 0, crop=32, target_share=p)

@@ -15,7 +15,7 @@ from net import (
     Block,
     iSmallNet,
     load_weights,
-    loss,
+    losses,
     map_loss,
     pad_to_multiple,
 )
@@ -118,10 +118,10 @@ def test_variants_have_their_parts_outputs_and_gradients_and_are_told_by_their_n
     there = [f"{name}_head" in PARTS[variant] for name in OUTPUTS]
     assert [out is not None for out in outputs] == there
     target = torch.rand(2, 1, 32, 32)
-    total = loss(outputs, (target, target, target))
-    each = [map_loss(out, target) for out in outputs if out is not None]
-    assert total.item() == pytest.approx(sum(each).item())
-    total.backward()
+    parts = losses(outputs, (target, target, target))
+    each = {n: map_loss(out, target) for n, out in zip(OUTPUTS, outputs) if out is not None}
+    assert parts == each
+    sum(parts.values()).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None]
     assert not unused
     assert load_weights(saved({"state_dict": state})).variant == variant
@@ -183,21 +183,24 @@ def test_block_by_hand():
     assert torch.equal(block(x), torch.relu(x))
 
 
-def test_loss_by_hand():
+def test_the_published_loss_by_hand():
     """Logits 0, so p = 0.5 everywhere: BCE = ln 2; of 4 pixels one is target: intersection 0.5,
     union 2 + 1 - 0.5, so the IoU loss is 1 - 1.5 / 3.5."""
     target = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
     expected = np.log(2) + 1 - 1.5 / 3.5
-    assert map_loss(torch.zeros(1, 1, 2, 2), target).item() == pytest.approx(expected, abs=1e-6)
-    outputs = (torch.zeros(1, 1, 2, 2),) * 3
-    assert loss(outputs, (target,) * 3).item() == pytest.approx(3 * expected, abs=1e-6)
+    logits = torch.zeros(1, 1, 2, 2)
+    assert map_loss(logits, target, "authors").item() == pytest.approx(expected, abs=1e-6)
+    parts = losses((logits, None, logits), (target,) * 3, "authors")
+    assert list(parts) == ["interior", "mask"]
+    assert [part.item() for part in parts.values()] == pytest.approx([expected] * 2, abs=1e-6)
 
 
-def test_iou_loss_is_a_mean_over_samples():
+def test_the_published_iou_loss_is_a_mean_over_samples():
     logits = torch.tensor([50.0, -50.0]).reshape(2, 1, 1, 1)  # one sample all target, one all none
     target = torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     bce = 25.0  # 0 and 50
-    assert map_loss(logits, target).item() == pytest.approx(bce + (0 + (1 - 1 / 2)) / 2, abs=1e-4)
+    expected = bce + (0 + (1 - 1 / 2)) / 2
+    assert map_loss(logits, target, "authors").item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_normalise():

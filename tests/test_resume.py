@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import fails, make_set, write
-from training import RUN, TINY, equal, logged, run, start
+from training import RUN, TINY, equal, logged, run, start, weights
 
 from ismallnet.checkpoints import read_checkpoint
-from train import main
+from train import Training, main
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,42 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, optimizer
     assert logs[0] == logs[1] and len(logs[0]) == 6
 
 
+def test_resume_across_the_switch_to_the_last_crops(monkeypatch):
+    """Six steps, of which the last third (2) is on larger crops; stopped after each."""
+    sides = []
+    real = Training.train_step
+
+    def watched(self, network, image, maps):
+        sides.append((self.step, image.shape[-1]))
+        return real(self, network, image, maps)
+
+    monkeypatch.setattr(Training, "train_step", watched)
+    options = ["--epochs", 2, "--last-crop", 48, "--last-share", 1 / 3]
+    run(*options, folder="whole")
+    assert sides == [(0, 32), (1, 32), (2, 32), (3, 32), (4, 48), (5, 48)]
+    run(*options, "--max-minutes", 0)
+    while read_checkpoint(RUN / "last.pt")["info"]["step"] < 6:
+        assert main(["--dataset", "tiny", "--resume", str(RUN), "--max-minutes", "0"]) == 0
+    assert sides[6:] == sides[:6]
+    whole, parts = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
+    assert equal(whole["state_dict"], parts["state_dict"])
+    assert equal(whole["training"]["model"], parts["training"]["model"])
+    assert same_state(whole["training"]["optimizer"], parts["training"]["optimizer"])
+
+
+def test_by_default_the_last_crops_are_as_all_others():
+    run("--epochs", 1, folder="default")
+    run("--epochs", 1, "--last-crop", 32, folder="same")
+    run("--epochs", 1, "--last-crop", 48, "--last-share", 0, folder="none")
+    run("--epochs", 1, "--last-crop", 48, folder="larger")
+    info = read_checkpoint("runs/tiny/default/last.pt")["info"]
+    assert info["args"]["last_crop"] is None and info["args"]["last_share"] == 0.2
+    default, same, none, larger = (
+        weights(f"runs/tiny/{name}") for name in ("default", "same", "none", "larger")
+    )
+    assert equal(default, same) and equal(default, none) and not equal(default, larger)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_leave(number):
     process = start("--epochs", 5000, "--run-name", "x", "--workers", 2)
@@ -89,6 +125,23 @@ def test_resume_refuses_what_would_change_the_result(capsys, data):
         assert f"--{flag}" in message and str(value) in message
     write(data / "50_50/train.txt", "a\nb\n")
     assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+
+
+def test_a_run_without_a_loss_resumes_with_the_published_one(capsys):
+    """Runs had no --loss and no --last-crop once."""
+    old = ["--epochs", 2, "--loss", "authors", "--optimizer", "adamw"]
+    run(*old, folder="whole")
+    run(*old, "--max-minutes", 0)
+    checkpoint = read_checkpoint(RUN / "last.pt")
+    for key in ("loss", "last_crop", "last_share"):
+        del checkpoint["info"]["args"][key]
+    torch.save(checkpoint, RUN / "last.pt")
+    resume = ["--dataset", "tiny", "--resume", str(RUN)]
+    assert "has --loss authors" in fails(main, *resume, "--loss", "jaccard", capsys=capsys)
+    assert main(resume) == 0
+    whole, resumed = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
+    assert resumed["info"]["args"]["loss"] == "authors" and resumed["info"]["step"] == 6
+    assert equal(whole["state_dict"], resumed["state_dict"])
 
 
 def test_resume_without_a_run(capsys):

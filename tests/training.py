@@ -34,8 +34,8 @@ def start(*argv, **options) -> subprocess.Popen:
     return subprocess.Popen(command, **pipes, **options)
 
 
-def logged(folder) -> dict[int, float]:
-    """The mask losses in a run's TensorBoard files by step, as TensorBoard shows them: a session
+def logged(folder, tag: str = "loss/mask") -> dict[int, float]:
+    """The values of a scalar in a run's TensorBoard files by step, as TensorBoard shows them: a session
     that starts at a step takes the place of what was logged from there on. Each step is there once."""
     values = {}
     for path in sorted(Path(folder).glob("events*"), key=lambda p: p.stat().st_mtime_ns):
@@ -49,7 +49,7 @@ def logged(folder) -> dict[int, float]:
             if event.session_log.status == proto.event_pb2.SessionLog.START:
                 values = {step: value for step, value in values.items() if step < event.step}
             for value in event.summary.value:
-                if value.tag == "loss/mask":
+                if value.tag == tag:
                     assert event.step not in values
                     values[event.step] = value.simple_value
     return values
