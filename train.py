@@ -17,6 +17,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from ismallnet.metrics import summary
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.eventlog import EventLog
 from ismallnet.training.monitor import Monitor, dead_outputs
-from ismallnet.training.options import parse, resumed
+from ismallnet.training.options import find_run, parse, resume
 from ismallnet.training.recipes import averaged, first_weights, learning_rate, make_optimizer
 from net import iSmallNet, losses
 
@@ -78,9 +79,11 @@ class Training:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.ema = averaged(self.model, args.ema) if args.ema else None
-        self.optimizer = make_optimizer(self.model, args)
+        self.optimizer = make_optimizer(self.model, args.optimizer, args.lr, args.weight_decay)
         fp16 = args.amp == "fp16" and device.type == "cuda"
         fp16 |= args.amp == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        schedule = {key: getattr(args, key) for key in ("lr", "schedule", "warmup")}
+        self.rate = partial(learning_rate, steps=self.steps, **schedule)
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.step, self.history, self.best = 0, [], -1.0
         self.seconds = 0.0  # in the loop, all sessions together
@@ -187,7 +190,7 @@ class Training:
         image = image.contiguous(memory_format=torch.channels_last)
         targets = maps.to(device, non_blocking=True).split(1, dim=1)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, self.args)
+            group["lr"] = self.rate(self.step)
         with autocast(device, self.args.amp):
             outputs = network(image)
         parts = losses(outputs, targets, self.args.loss)
@@ -245,7 +248,7 @@ class Training:
         lists = dict(zip(self.args.dataset, self.test))
         amp = "off" if self.args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
         figures = evaluate(self.kept, lists, size, amp, self.processes)
-        lr = learning_rate(self.step - 1, self.steps, self.args)
+        lr = self.rate(self.step - 1)
         loss = float(np.sum(self.recent) / len(self.recent))
         entry = {"step": self.step, "epoch": self.epoch, "loss": loss, "lr": lr}
         self.history.append({**entry, "figures": figures})
@@ -325,7 +328,10 @@ def trained(
         processes.barrier()
         for one, frames in zip(data, train):
             frames.add_maps(maps_folder(one, args.maps_root))
-        model = iSmallNet(args.width, args.variant) if checkpoint else first_weights(args, train)
+        if checkpoint:
+            model = iSmallNet(args.width, args.variant)
+        else:
+            model = first_weights(args.width, args.variant, args.seed, args.prior, train, args.init)
         training = Training(args, processes, model, train, test, folder)
         if checkpoint:
             training.restore(checkpoint)
@@ -379,14 +385,16 @@ def trained(
 
 @command(WeightsError, TrainingError)
 def main(argv: list[str] | None = None) -> int:
-    args, typed = parse(argv)
+    args = parse(argv)
     checkpoint = None
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and args.run_name:
         # torchrun --max-restarts starts all processes again after one died: from the last checkpoint
         kept = Path(args.runs) / "+".join(args.dataset) / args.run_name / "last.pt"
         args.resume = args.resume or ("newest" if kept.is_file() else None)
     if args.resume:
-        args, checkpoint, folder = resumed(args, typed)
+        path = find_run(args)
+        folder = path.parent
+        args, checkpoint = resume(argv, path)
     else:
         name = args.run_name or datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = Path(args.runs) / "+".join(args.dataset) / name

@@ -11,7 +11,7 @@ import torch
 from conftest import fails, make_set, picture, write
 from training import REPOSITORY, RUN, TINY, equal, logged, run, weights
 
-import train as train_module
+import net
 from dataset import Frames
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.inference import infer
@@ -19,7 +19,7 @@ from ismallnet.layouts import find_dataset
 from ismallnet.metrics import count_standard, figures_standard
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.options import parse
-from ismallnet.training.recipes import averaged, first_weights, learning_rate
+from ismallnet.training.recipes import averaged, first_weights, learning_rate, make_optimizer
 from net import load_weights
 from train import main
 
@@ -89,14 +89,24 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
+def test_a_config_with_negative_numbers():
+    """argparse takes -1e-05 for a flag where it is typed after --range."""
+    args = {"dataset": ["tiny"], "range": [-1e-05, 1.0], "mask_threshold": 9, "deterministic": True}
+    write(Path("c.json"), json.dumps({"args": args | {"max_minutes": 0, "run_name": "old"}}))
+    found = parse(["--config", "c.json", "--mask-threshold", "128"])
+    assert found.range == [-1e-05, 1.0] and found.mask_threshold == 128 and found.deterministic
+    assert found.max_minutes is None and found.run_name is None and found.loss == "authors"
+
+
 def test_a_recipe_that_is_typed_replaces_that_of_a_config():
-    run("--epochs", 1, "--ema", 0.5, folder="first")
-    config = "runs/tiny/first/config.json"
-    main(["--config", config, "--recipe", "authors", "--epochs", "1", "--run-name", "authors"])
-    args = json.loads(Path("runs/tiny/authors/config.json").read_text())["args"]
-    assert {args[key] for key in ("recipe", "augment")} == {"authors"} and args["optimizer"] == "sgd"
-    assert args["ema"] == 0 and args["epochs"] == 1
-    assert args["crop"] == 32 and args["width"] == 4
+    run("--epochs", 1, "--ema", 0.5, "--max-minutes", 0, folder="first")
+    config = ["--config", "runs/tiny/first/config.json"]
+    args = parse([*config, "--recipe", "authors", "--epochs", "1"])
+    assert {args.recipe, args.augment} == {"authors"} and args.optimizer == "sgd"
+    assert args.ema == 0 and args.epochs == 1
+    assert args.crop == 32 and args.width == 4
+    args = parse(config)
+    assert args.ema == 0.5 and args.recipe == "default"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +117,10 @@ def test_a_recipe_that_is_typed_replaces_that_of_a_config():
         ('{"args": 3}', "expected a run's config.json"),
         ('{"args": {"speed": 3}}', "this version knows no speed"),
         ('{"args": {"dataset": ["tiny"], "epochs": 0}}', "--epochs: found 0"),
+        ('{"args": {"dataset": ["tiny"], "epochs": [3]}}', "--epochs: found [3]"),
+        ('{"args": {"dataset": ["tiny"], "optimizer": "adam"}}', "--optimizer: found 'adam'"),
+        ('{"args": {"dataset": ["tiny"], "recipe": "ours"}}', "expected a run's config.json"),
+        ('{"args": {"lr": 0.1}}', "required: --dataset"),
     ],
 )
 def test_a_config_that_is_none(content, message, capsys):
@@ -144,13 +158,14 @@ class Names:
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(monkeypatch, capsys):
-    real = train_module.map_loss
+    real = net.map_loss
 
-    def poisoned(logits, target):
-        value = real(logits, target)
-        return value + (logits * 0).sum().abs().sqrt()  # finite, its gradient is not
+    def poisoned(logits, target, loss):
+        return (
+            real(logits, target, loss) + (logits * 0).sum().abs().sqrt()
+        )  # its gradient is not finite
 
-    monkeypatch.setattr(train_module, "map_loss", poisoned)
+    monkeypatch.setattr(net, "map_loss", poisoned)
     message = fails(main, *TINY, "--run-name", "x", "--epochs", "1", capsys=capsys)
     assert "gradient is not finite in step 1" in message and not (RUN / "last.pt").exists()
 
@@ -217,13 +232,12 @@ def test_hold_out_tests_on_training_images_and_leaves_the_test_list_alone(data, 
 
 
 def test_the_untrained_network_gives_the_prior():
-    args, _ = parse([*TINY, "--prior", "0.02"])
     frames = Frames(find_dataset("tiny"), "train")
-    model = first_weights(args, [frames])
+    model = first_weights(4, "full", 0, 0.02, [frames])
     for head in (model.interior_head, model.boundary_head, model.mask_head[3]):
         assert torch.sigmoid(head.bias).item() == pytest.approx(0.02)
-    args, _ = parse([*TINY, "--recipe", "authors"])
-    assert first_weights(args, [frames]).mask_head[3].bias.item() == 0
+    assert parse([*TINY, "--recipe", "authors"]).prior == 0.5
+    assert first_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
 
 
 @pytest.mark.parametrize("variant", ["single", "boundary", "unet"])
@@ -263,22 +277,25 @@ def test_moving_average_by_hand():
 
 
 def test_learning_rates_by_hand():
-    args, _ = parse(["--dataset", "x", "--lr", "1", "--warmup", "0.2"])
-    rates = [learning_rate(step, 10, args) for step in range(10)]
+    rates = [learning_rate(step, 10, 1.0, "cosine", 0.2) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0] and rates[6] == pytest.approx(0.5)
     assert rates[9] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 8)))
-    args, _ = parse(["--dataset", "x", "--recipe", "authors"])
-    rates = [learning_rate(step, 9, args) for step in range(9)]
+    rates = [learning_rate(step, 9, 0.05, "triangle", 0.05) for step in range(9)]
     assert rates == pytest.approx([0.05 * k / 5 for k in (1, 2, 3, 4, 5, 4, 3, 2, 1)])
 
 
 def test_recipes():
-    args, _ = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
+    args = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
     assert (args.optimizer, args.lr, args.weight_decay, args.batch_size) == ("sgd", 0.05, 5e-4, 16)
     assert (args.epochs, args.augment, args.ema) == (3, "authors", 0.0)
-    assert parse(["--dataset", "x", "--recipe", "authors"])[0].epochs == 1500
-    optimizer = train_module.make_optimizer(torch.nn.Linear(1, 1), args)
-    assert optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9
+    assert parse(["--dataset", "x", "--recipe", "authors"]).epochs == 1500
+    assert parse(["--dataset", "x"]).recipe == "default" and parse(["--dataset", "x"]).lr == 5e-3
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), args.optimizer, args.lr, args.weight_decay)
+    assert (
+        isinstance(optimizer, torch.optim.SGD)
+        and optimizer.defaults["nesterov"]
+        and optimizer.defaults["momentum"] == 0.9
+    )
 
 
 def test_joint_training(data, tmp_path):
