@@ -7,6 +7,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,17 @@ from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
 
 MASK_THRESHOLD = 128
 MAPS = ("interior", "boundary")
+
+
+class Item(NamedTuple):
+    """An image and what belongs to it. Of `Frames` NumPy arrays: the image HxWx3 in 0-255 units, the
+    others HxW uint8, the mask 0 or 255; interior and boundary are None without label maps. Of
+    `TrainingSet` tensors: the image 3xHxW in 0-255 units, the others 1xHxW in [0, 1]."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    interior: np.ndarray | None = None
+    boundary: np.ndarray | None = None
 
 
 # --- masks and maps ------------------------------------------------------------------------------
@@ -64,8 +76,7 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
 class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
-    `frames[i]` is (image, planes): HxWx3 in 0-255 units, and HxWxP uint8: the mask alone, or
-    (interior, boundary, mask) after `add_maps`.
+    `frames[i]` is an `Item`, with interior and boundary after `add_maps`.
 
     Args:
         data, split: the data set and "train" or "test".
@@ -90,7 +101,7 @@ class Frames:
         self.maps: Path | None = None
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
-        self.cache: list[tuple[np.ndarray, np.ndarray]] | None = []
+        self.cache: list[Item] | None = []
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
         self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
         read = read_ahead(self._try, self.samples)
@@ -98,11 +109,10 @@ class Frames:
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
-            image, planes = result
-            _, _, _, centres = cv2.connectedComponentsWithStats(planes[..., -1].copy())
+            _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
-            self.shapes.append(image.shape[:2])
-            memory -= image.nbytes + planes.nbytes
+            self.shapes.append(result.mask.shape)
+            memory -= result.image.nbytes + result.mask.nbytes
             if memory < 0:
                 self.cache = None
             elif self.cache is not None:
@@ -113,33 +123,33 @@ class Frames:
         if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
             print(f"{data.name} {split}: {resized_note(resized)}")
 
-    def _try(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | DataError:
+    def _try(self, sample: Sample) -> Item | DataError:
         try:
             return self.read(sample)
         except DataError as error:
             return error
 
-    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, sample: Sample) -> Item:
         image = read_image(sample.image, self.value_range)
         shape = image.shape[:2]
-        planes = read_maps(self.maps, sample, shape) if self.maps else []
-        return image, np.dstack([*planes, read_mask(sample, shape, self.threshold)])
+        maps = read_maps(self.maps, sample, shape) if self.maps else []
+        return Item(image, read_mask(sample, shape, self.threshold), *maps)
 
     def add_maps(self, folder: Path) -> None:
         """Adds the label maps that `utils.py` wrote to a folder, for training.
 
         Raises:
-            DataError: one is missing or spoilt.
+            DataError: one is missing or damaged.
         """
         self.maps = folder
         for i, sample in enumerate(self.samples if self.cache is not None else []):
-            image, mask = self.cache[i]
-            self.cache[i] = image, np.dstack([*read_maps(folder, sample, self.shapes[i]), mask])
+            item = self.cache[i]
+            self.cache[i] = Item(item.image, item.mask, *read_maps(folder, sample, self.shapes[i]))
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, i: int) -> Item:
         return self.read(self.samples[i]) if self.cache is None else self.cache[i]
 
 
@@ -178,7 +188,7 @@ def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, .
     count, total, squares = 0, np.zeros(3), np.zeros(3)
     for frames in lists:
         for i in range(len(frames)):
-            pixels = frames[i][0].reshape(-1, 3).astype(np.float64)
+            pixels = frames[i].image.reshape(-1, 3).astype(np.float64)
             count, total = count + len(pixels), total + pixels.sum(0)
             squares += np.square(pixels).sum(0)
     mean = total / count

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset import Frames, maps_folder, open_datasets, read_lists
+from dataset import Frames, Item, maps_folder, open_datasets, read_lists
 from ismallnet.checkpoints import WeightsError, save_checkpoint
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, quiet_worker
@@ -40,7 +40,7 @@ from ismallnet.training.eventlog import EventLog
 from ismallnet.training.monitor import Monitor, dead_outputs
 from ismallnet.training.options import find_run, parse, resume
 from ismallnet.training.recipes import averaged, first_weights, learning_rate, make_optimizer
-from net import iSmallNet, losses
+from net import Outputs, iSmallNet, losses
 
 
 class TrainingError(Exception):
@@ -183,12 +183,13 @@ class Training:
             **options,
         )
 
-    def train_step(self, network: nn.Module, image: torch.Tensor, maps: torch.Tensor) -> dict:
+    def train_step(self, network: nn.Module, batch: Item) -> dict:
         """One step of the optimiser; returns the losses by output."""
         device = self.processes.device
-        image = self.model.normalise(image.to(device, non_blocking=True))
+        image = self.model.normalise(batch.image.to(device, non_blocking=True))
         image = image.contiguous(memory_format=torch.channels_last)
-        targets = maps.to(device, non_blocking=True).split(1, dim=1)
+        maps = (batch.interior, batch.boundary, batch.mask)
+        targets = Outputs(*(m.to(device, non_blocking=True) for m in maps))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         with autocast(device, self.args.amp):
@@ -280,8 +281,8 @@ class Training:
         bar.unpause()
         saved = time.monotonic()
         started = saved - self.seconds
-        for image, maps in self.batches():
-            values = self.train_step(network, image, maps)
+        for batch in self.batches():
+            values = self.train_step(network, batch)
             self.recent = [*self.recent[-49:], list(values.values())]
             lr = self.optimizer.param_groups[0]["lr"]
             bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{lr:.1e}", refresh=False)

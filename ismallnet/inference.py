@@ -81,7 +81,7 @@ def predict(
         batch.append(pad_to_multiple(x))
     x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
     with autocast(device, amp):
-        logits = model(x)[2].float()
+        logits = model(x).mask.float()
     out = []
     for one, image in zip(logits, images):
         height, width = image.shape[:2]
@@ -177,15 +177,15 @@ def infer(
     """Runs a list of frames, or a part of it, batch by batch.
 
     Yields:
-        (i, pred, planes): the frame's index, its probability map as saved (HxW uint8), and its
-        planes (`Frames`).
+        (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
+        (HxW uint8).
     """
     model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
-        found = [frames[i] for i in batch]
-        maps = predict(model, [image for image, _ in found], amp, resize, flips)
-        for i, probability, (_, planes) in zip(batch, maps, found):
-            yield i, quantise(probability), planes
+        items = [frames[i] for i in batch]
+        maps = predict(model, [item.image for item in items], amp, resize, flips)
+        for i, probability, item in zip(batch, maps, items):
+            yield i, quantise(probability), item.mask
 
 
 def evaluate(
@@ -199,9 +199,9 @@ def evaluate(
         counts = Counter()
         part = slice(processes.rank, None, processes.world)
         shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
-        for _, pred, planes in infer(model, frames, batch_size, amp, part=part):
+        for _, pred, mask in infer(model, frames, batch_size, amp, part=part):
             shown.update()
-            counts.update(count_standard(pred, planes[..., -1]))
+            counts.update(count_standard(pred, mask))
         shown.close()
         total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
         figures[name] = figures_standard(total)
@@ -212,10 +212,10 @@ def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np
     """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
     rows = []
     for i in range(min(count, len(frames))):
-        image, planes = frames[i]
-        prediction = quantise(predict(model, [image], amp)[0])
-        rest = [np.repeat(p[..., None], 3, 2) for p in (planes[..., -1], prediction)]
-        row = np.hstack([image.astype(np.uint8), *rest])
+        item = frames[i]
+        prediction = quantise(predict(model, [item.image], amp)[0])
+        rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
+        row = np.hstack([item.image.astype(np.uint8), *rest])
         rows.append(row[:256, : 3 * 256])
     wide = max(row.shape[1] for row in rows)
     return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

@@ -13,9 +13,10 @@ from net import (
     OUTPUTS,
     VARIANTS,
     Block,
+    Outputs,
     iSmallNet,
     load_weights,
-    loss,
+    losses,
     map_loss,
     pad_to_multiple,
 )
@@ -118,10 +119,10 @@ def test_variants_have_their_parts_outputs_and_gradients_and_are_told_by_their_n
     there = [f"{name}_head" in PARTS[variant] for name in OUTPUTS]
     assert [out is not None for out in outputs] == there
     target = torch.rand(2, 1, 32, 32)
-    total = loss(outputs, (target, target, target))
-    each = [map_loss(out, target) for out in outputs if out is not None]
-    assert total.item() == pytest.approx(sum(each).item())
-    total.backward()
+    parts = losses(outputs, (target, target, target))
+    each = {n: map_loss(out, target) for n, out in zip(OUTPUTS, outputs) if out is not None}
+    assert parts == each
+    sum(parts.values()).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None]
     assert not unused
     assert load_weights(saved({"state_dict": state})).variant == variant
@@ -140,7 +141,7 @@ def test_the_fusion_by_sum_is_the_sum():
     with torch.no_grad():
         interior, boundary = model.interior(x)[0], model.boundary(x)[0]
         expected = model.mask_head(torch.cat([interior, boundary, interior + boundary], dim=1))
-        assert torch.equal(model(x)[2], expected)
+        assert torch.equal(model(x).mask, expected)
 
 
 def test_no_other_variants():
@@ -170,7 +171,7 @@ def test_forward_pads_and_crops_in_itself():
     torch.manual_seed(0)
     model, x = iSmallNet(4).eval(), torch.randn(1, 3, 30, 41)
     with torch.no_grad():
-        direct, padded = model(x)[2], model(pad_to_multiple(x))[2]
+        direct, padded = model(x).mask, model(pad_to_multiple(x)).mask
     assert torch.equal(direct, padded[..., :30, :41])
 
 
@@ -183,21 +184,24 @@ def test_block_by_hand():
     assert torch.equal(block(x), torch.relu(x))
 
 
-def test_loss_by_hand():
+def test_the_published_loss_by_hand():
     """Logits 0, so p = 0.5 everywhere: BCE = ln 2; of 4 pixels one is target: intersection 0.5,
     union 2 + 1 - 0.5, so the IoU loss is 1 - 1.5 / 3.5."""
     target = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 2, 2)
     expected = np.log(2) + 1 - 1.5 / 3.5
-    assert map_loss(torch.zeros(1, 1, 2, 2), target).item() == pytest.approx(expected, abs=1e-6)
-    outputs = (torch.zeros(1, 1, 2, 2),) * 3
-    assert loss(outputs, (target,) * 3).item() == pytest.approx(3 * expected, abs=1e-6)
+    logits = torch.zeros(1, 1, 2, 2)
+    assert map_loss(logits, target, "authors").item() == pytest.approx(expected, abs=1e-6)
+    parts = losses((logits, None, logits), (target,) * 3, "authors")
+    assert list(parts) == ["interior", "mask"]
+    assert [part.item() for part in parts.values()] == pytest.approx([expected] * 2, abs=1e-6)
 
 
-def test_iou_loss_is_a_mean_over_samples():
+def test_the_published_iou_loss_is_a_mean_over_samples():
     logits = torch.tensor([50.0, -50.0]).reshape(2, 1, 1, 1)  # one sample all target, one all none
     target = torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     bce = 25.0  # 0 and 50
-    assert map_loss(logits, target).item() == pytest.approx(bce + (0 + (1 - 1 / 2)) / 2, abs=1e-4)
+    expected = bce + (0 + (1 - 1 / 2)) / 2
+    assert map_loss(logits, target, "authors").item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_normalise():
@@ -304,3 +308,13 @@ def test_the_network_is_the_one_that_is_written_down(shape):
         largest = max(p.grad.abs().max().item() for p in model.parameters())
         for a, b in zip(*(gradients for _, gradients in found), strict=True):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-11 * largest)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outputs_have_names_and_stay_a_tuple(variant):
+    outputs = iSmallNet(2, variant).eval()(torch.zeros(1, 3, 16, 20))
+    assert isinstance(outputs, Outputs) and isinstance(outputs, tuple)
+    interior, boundary, mask = outputs
+    assert mask is outputs.mask and mask.shape == (1, 1, 16, 20)
+    assert (interior is None) == (variant in ("single", "boundary"))
+    assert (boundary is None) == (variant in ("single", "interior"))

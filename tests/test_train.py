@@ -89,6 +89,22 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
+def test_a_config_without_a_loss_is_repeated_with_the_published_one():
+    """Runs had no --loss once: it was the authors'."""
+    run("--epochs", 1, "--loss", "authors", "--optimizer", "adamw", folder="first")
+    config = Path("runs/tiny/first/config.json")
+    content = json.loads(config.read_text())
+    for key in ("loss", "last_crop", "last_share"):
+        del content["args"][key]
+    write(config, json.dumps(content))
+    main(["--config", str(config), "--run-name", "again"])
+    assert read_checkpoint("runs/tiny/again/last.pt")["info"]["args"]["loss"] == "authors"
+    assert equal(weights("runs/tiny/first"), weights("runs/tiny/again"))
+    assert parse(["--config", str(config), "--loss", "jaccard"]).loss == "jaccard"
+    args = parse(["--config", str(config), "--recipe", "default"])
+    assert (args.loss, args.optimizer, args.width) == ("jaccard", "muon", 4)
+
+
 def test_a_config_with_negative_numbers():
     """argparse takes -1e-05 for a flag where it is typed after --range."""
     args = {"dataset": ["tiny"], "range": [-1e-05, 1.0], "mask_threshold": 9, "deterministic": True}
@@ -138,8 +154,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_names(monkeypatch, capsys
     real = TrainingSet.__getitem__
 
     def poisoned(self, position):
-        image, maps = real(self, position)
-        return (image * float("nan") if position == 6 else image), maps
+        item = real(self, position)
+        return item._replace(image=item.image * float("nan")) if position == 6 else item
 
     monkeypatch.setattr(TrainingSet, "__getitem__", poisoned)
     message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
@@ -186,7 +202,7 @@ def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
         (["--crop", "16"], "--crop: found 16, expected 32"),
         (["--batch-size", "0"], "--batch-size"),
         (["--lr", "nan"], "--lr"),
-        (["--device", "cuda"], "--device cuda: not to be had here"),
+        (["--device", "cuda"], "--device cuda: not available here"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -287,7 +303,7 @@ def test_learning_rates_by_hand():
 def test_recipes():
     args = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
     assert (args.optimizer, args.lr, args.weight_decay, args.batch_size) == ("sgd", 0.05, 5e-4, 16)
-    assert (args.epochs, args.augment, args.ema) == (3, "authors", 0.0)
+    assert (args.epochs, args.augment, args.ema, args.loss) == (3, "authors", 0.0, "authors")
     assert parse(["--dataset", "x", "--recipe", "authors"]).epochs == 1500
     assert parse(["--dataset", "x"]).recipe == "default" and parse(["--dataset", "x"]).lr == 5e-3
     optimizer = make_optimizer(torch.nn.Linear(1, 1), args.optimizer, args.lr, args.weight_decay)
@@ -325,8 +341,8 @@ def test_two_processes_count_as_one(data):
 
     total = Counter()
     frames = Frames(find_dataset("tiny"), "test")
-    for _, pred, planes in infer(load_weights(RUN / "last.pt"), frames):
-        total.update(count_standard(pred, planes[..., -1]))
+    for _, pred, mask in infer(load_weights(RUN / "last.pt"), frames):
+        total.update(count_standard(pred, mask))
     assert figures_standard(total) == two and two["images"] == two["targets"] == 7
 
 
@@ -338,8 +354,8 @@ def test_parts_of_a_list_add_up_exactly(data):
 
     def counts(part):
         total = Counter()
-        for _, pred, planes in infer(model, frames, part=part):
-            total.update(count_standard(pred, planes[..., -1]))
+        for _, pred, mask in infer(model, frames, part=part):
+            total.update(count_standard(pred, mask))
         return total
 
     parts = [counts(slice(rank, None, 3)) for rank in range(3)]
