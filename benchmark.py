@@ -30,7 +30,6 @@ from torch import nn
 
 from dataset import MAPS, Frames
 from ismallnet.backends import BACKENDS, Exported, to_onnx
-from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError, HelpFormatter, command, progress
 from ismallnet.detection.detector import find_targets
 from ismallnet.distributed import environment, pick_device
@@ -428,7 +427,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command(WeightsError)
+@command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.rounds < 1:

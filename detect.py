@@ -1,12 +1,156 @@
-"""Targets in frames of any size and depth, for other programs:
+"""Targets in frames of your own: images, folders, videos, multi-page TIFFs, NumPy stacks.
 
-from detect import Detector
+    python detect.py frames/ clip.mp4
+    python detect.py --watch incoming/
 
-detector = Detector.from_weights()
-for target in detector.detect(frame):
-    print(target.x, target.y, target.score)
+Writes probability maps, overlays with a box on each target, detections.csv and detections.json to
+RESULTS/NAME/. In a program of your own:
+
+    from detect import Detector
+
+    detector = Detector.from_weights()
+    for target in detector.detect(frame):
+        print(target.x, target.y, target.score)
 """
 
-from ismallnet.detection.detector import Detector, Target, find_targets
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
 
-__all__ = ["Detector", "Target", "find_targets"]
+from ismallnet.backends import BACKENDS, open_network
+from ismallnet.cli import DataError, HelpFormatter, command, cores
+from ismallnet.detection import stream
+from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
+from ismallnet.detection.frames import find_sources
+from ismallnet.distributed import Processes
+from ismallnet.results import results_folder
+from ismallnet.weights import SHIPPED, describe, named_weights, on_device
+
+__all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=HelpFormatter,
+    )
+    add = parser.add_argument_group("input").add_argument
+    add(
+        "input",
+        nargs="*",
+        metavar="PATH",
+        help="image files, folders, patterns ('scan_*.tif'), videos, multi-page TIFFs, .npy stacks",
+    )
+    add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
+    add("--every", type=int, default=1, metavar="N", help="every Nth frame of a video, TIFF or stack")
+    add("--strict", action="store_true", help="stop at the first frame that cannot be read")
+
+    add = parser.add_argument_group("grey values of frames with more than 8 bits").add_argument
+    add(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("MIN", "MAX"),
+        help="values that become 0 and 255; default: --percentiles of each frame",
+    )
+    add(
+        "--percentiles",
+        nargs=2,
+        type=float,
+        default=(0, 100),
+        metavar=("LOW", "HIGH"),
+        help="percentiles of a frame's own values that become 0 and 255",
+    )
+
+    add = parser.add_argument_group("network and targets").add_argument
+    add("--weights", metavar="FILE", help="default: weights/joint.safetensors")
+    add("--width", type=int, help="width that the weights must have; default: any")
+    add("--threshold", type=float, default=0.5, metavar="P", help="least probability of a target pixel")
+    add("--min-area", type=int, default=1, metavar="PX", help="least area of a target, in pixels")
+    add("--max-targets", type=int, default=100, metavar="N", help="most targets a frame, by score")
+    add("--tile", type=int, default=512, metavar="PX", help="frames larger than this run in tiles")
+    add(
+        "--overlap",
+        type=int,
+        default=64,
+        metavar="PX",
+        help="overlap of neighbouring tiles, in pixels, at least",
+    )
+    add("--flips", action="store_true", help="mean over the frame and its three mirror images")
+
+    add = parser.add_argument_group("results").add_argument
+    add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
+    add("--name", help="NAME of the results; default: the input's name, or 'frames' for several")
+    add("--save-npy", action="store_true", help="also save probabilities as .npy, float32")
+    add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
+    add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
+
+    add = parser.add_argument_group("running").add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
+    add(
+        "--amp",
+        choices=("auto", "bf16", "fp16", "off"),
+        default="auto",
+        help="mixed precision; auto: on CUDA, off on the CPU",
+    )
+    add("--batch-size", type=int, default=1, metavar="N", help="frames of equal size run together")
+    add("--workers", type=int, default=cores(), metavar="N", help="threads that read frames")
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        DataError: names all values that cannot be used.
+    """
+    counts = (args.min_area, args.max_targets, args.every, args.batch_size, args.workers)
+    expected = {
+        "one of PATH and --watch FOLDER": bool(args.input) != bool(args.watch),
+        "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
+        "--threshold above 0, at most 1": 0 < args.threshold <= 1,
+        "--tile of 32 or more": args.tile >= 32,
+        "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
+        "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
+        "one of --range and --percentiles": not args.range or tuple(args.percentiles) == (0, 100),
+        "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
+        "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(counts) >= 1,
+        "one of --resume and --overwrite": not (args.resume and args.overwrite),
+    }
+    if wrong := [text for text, right in expected.items() if not right]:
+        raise DataError(f"expected {'; '.join(wrong)}. Type python detect.py --help")
+
+
+@command("finished frames are kept; type the same command with --resume to continue", several=True)
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    check(args)
+    path = named_weights(args.weights) if args.weights else SHIPPED / "joint.safetensors"
+    paths = [args.watch] if args.watch else args.input
+    request = stream.Request(
+        paths=paths,
+        watch=bool(args.watch),
+        folder=results_folder(args.results, args.name, paths),
+        weights=path,
+        backend=args.backend,
+        **{key: getattr(args, key) for key in ("every", "save_npy", "resume", "overwrite")},
+        **{key: getattr(args, key) for key in ("strict", "batch_size", "workers")},
+    )
+    sources = [] if args.watch else find_sources(args.input)
+    model = open_network(path, args.backend, args.width)
+    processes = Processes(args.device)
+    if processes.rank == 0:
+        print(describe(path, model))
+    given = {f.name: getattr(args, f.name) for f in fields(DetectionSettings) if f.name != "limits"}
+    limits = tuple(args.range) if args.range else None
+    settings = DetectionSettings(limits=limits, **given)
+    try:
+        detector = Detector(on_device(model, processes.device), settings)
+        return stream.run(request, sources, detector, processes)
+    finally:
+        processes.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

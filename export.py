@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ismallnet.backends import OPSET, save_onnx
-from ismallnet.checkpoints import WeightsError, save_weights
+from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command
 from net import load_weights
 
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command(WeightsError)
+@command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     output = Path(args.output)

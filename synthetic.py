@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command()
+@command("type the same command to continue")
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.size < 64 or args.train < 1 or args.test < 1 or args.seed < 0:

@@ -7,10 +7,10 @@ and about.json, which says what weights the maps came from.
 """
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import io
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,18 +22,14 @@ import numpy as np
 from dataset import Frames, add_data_arguments, open_datasets
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, progress
-from ismallnet.detection import stream
-from ismallnet.detection.detector import Detector
-from ismallnet.detection.frames import find_sources
-from ismallnet.distributed import Processes, pick_device
+from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
+from ismallnet.distributed import pick_device
 from ismallnet.files import atomic_write, sweep, write_json
 from ismallnet.inference import infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard, table
 from ismallnet.results import UNFINISHED
-from ismallnet.weights import SHIPPED, describe, find_weights, named_weights, on_device
-from net import WeightsError
+from ismallnet.weights import describe, find_weights, on_device
 
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
@@ -74,13 +70,19 @@ def baseline(
         unfinished.maps = True
         unfinished.write()
     there = {i: path for i, path in paths.items() if path.exists()}
-    read = {i: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for i, path in there.items()}
+    read = {i: read_whole(path) for i, path in there.items()}
     done = {i: pred for i, pred in read.items() if pred is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold, "range": args.range}
     about["selected_on"] = "the training list"
     return run(frames, args.baseline, window, threshold, args.workers, done), about
+
+
+def read_whole(path: Path) -> np.ndarray | None:
+    """A map that was written before; None where it is damaged."""
+    with contextlib.suppress(OSError, cv2.error):
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def write_maps(
@@ -107,52 +109,8 @@ def write_maps(
     out.writerow(["image", "iou", "targets", "matched", "false_pixels"])
     out.writerows(row for _, row in sorted(rows))
     with atomic_write(folder / "images.csv") as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="backslashreplace"))
     return figures_standard(total)
-
-
-def detect_targets(args: argparse.Namespace) -> int:
-    """--input and --watch: the detector with its settings, and the loop over frames (stream.py)."""
-    expected = {
-        "--threshold above 0, at most 1": 0 < args.threshold <= 1,
-        "--tile of 32 or more": args.tile >= 32,
-        "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
-        "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
-        "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
-        "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(
-            args.min_area, args.max_targets, args.every, args.batch_size, args.workers
-        )
-        >= 1,
-        "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
-        "--input without --baseline and --resize": not (args.baseline or args.resize),
-    }
-    if wrong := [text for text, right in expected.items() if not right]:
-        raise DataError(f"expected {'; '.join(wrong)}")
-    sources = find_sources(args.input or [])
-    path = named_weights(args.weights) if args.weights else SHIPPED / "joint.safetensors"
-    model = open_network(path, args.backend, args.width)
-    processes = Processes(args.device)
-    if processes.rank == 0:
-        print(describe(path, model))
-    settings = (
-        "threshold",
-        "min_area",
-        "max_targets",
-        "percentiles",
-        "tile",
-        "overlap",
-        "amp",
-        "flips",
-    )
-    detector = Detector(
-        on_device(model, processes.device),
-        limits=tuple(args.range) if args.range else None,
-        **{key: getattr(args, key) for key in settings},
-    )
-    try:
-        return stream.run(args, sources, detector, path, processes)
-    finally:
-        processes.close()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -160,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n")[0],
         formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser, required=False)
+    add_data_arguments(parser)
     add = parser.add_argument
     add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
     add("--width", type=int, help="that the weights must have; default: any")
@@ -171,38 +129,12 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cores(),
         metavar="N",
         help="processes, for --baseline",
     )
     add("--resize", type=int, metavar="PX", help="run at PX x PX, as the authors do at 352")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
-    add = parser.add_argument_group("frames of your own, in place of a data set").add_argument
-    add(
-        "--input",
-        nargs="+",
-        metavar="PATH",
-        help="image files, folders, patterns, videos, multi-page TIFFs, .npy stacks",
-    )
-    add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
-    add("--name", help="results go to DIR/NAME; default: the input's name, or frames")
-    add("--threshold", type=float, default=0.5, metavar="P", help="probability of a target's pixels")
-    add("--min-area", type=int, default=1, metavar="PX", help="smaller targets are dropped")
-    add("--max-targets", type=int, default=100, metavar="N", help="a frame; the highest scores stay")
-    add("--tile", type=int, default=512, metavar="PX", help="larger frames are run in tiles")
-    add("--overlap", type=int, default=64, metavar="PX", help="of two tiles, at least")
-    add(
-        "--percentiles",
-        nargs=2,
-        type=float,
-        default=(0, 100),
-        metavar=("LOW", "HIGH"),
-        help="of a frame of more than 8 bits, which become 0 and 255, where there is no --range",
-    )
-    add("--every", type=int, default=1, metavar="N", help="of a video, TIFF or stack every Nth frame")
-    add("--save-npy", action="store_true", help="probabilities as .npy, too, float32")
-    add("--strict", action="store_true", help="stop at the first frame that cannot be read")
-    add("--resume", action="store_true", help="frames that are done are not done again")
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
@@ -210,17 +142,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command(WeightsError)
-def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    if sum(map(bool, (args.dataset, args.input, args.watch))) != 1:
-        raise DataError("expected one of --dataset NAME, --input PATH, --watch FOLDER")
-    if args.input or args.watch:
-        return detect_targets(args)
-    if args.baseline and args.weights:
-        raise DataError("--baseline and --weights: expected one of them")
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """
+    Raises:
+        DataError: frames of one's own, which are detect.py's; a flag that the mode does not use.
+    """
+    typed = [text.split("=")[0] for text in (sys.argv[1:] if argv is None else argv)]
+    if {"--input", "--watch"} & set(typed):
+        raise DataError(
+            "test.py runs data sets; for frames of your own type python detect.py PATH, or "
+            "python detect.py --watch FOLDER"
+        )
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.baseline:
+        unused = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
+    else:
+        unused = ("workers",)
+    if wrong := [key for key in unused if getattr(args, key) != parser.get_default(key)]:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in wrong)
+        beside = "beside" if args.baseline else "without"
+        raise DataError(f"{flags}: has no effect {beside} --baseline; leave it out")
     if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
         raise DataError("expected --batch-size and --resize of 1 or more")
+    return args
+
+
+@command()
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
     figures = {}
     for data in open_datasets(args):
         folder = Path(args.results) / data.name

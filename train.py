@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from dataset import Frames, Item, maps_folder, open_datasets, read_lists
 from ismallnet.checkpoints import WeightsError, save_checkpoint
-from ismallnet.cli import DataError, command, progress
+from ismallnet.cli import DataError, UserError, command, progress
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, quiet_worker
 from ismallnet.files import sweep, write_json
 from ismallnet.inference import autocast, evaluate, pictures
@@ -43,7 +43,7 @@ from ismallnet.training.recipes import averaged, first_weights, learning_rate, m
 from net import Outputs, iSmallNet, losses
 
 
-class TrainingError(Exception):
+class TrainingError(UserError):
     """The training cannot go on; the message says where and what is kept."""
 
 
@@ -384,7 +384,7 @@ def trained(
     return 0
 
 
-@command(WeightsError, TrainingError)
+@command("the last checkpoint is kept; continue with --resume", several=True)
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     checkpoint = None

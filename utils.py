@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command()
+@command("maps that are done are kept; type the same command to continue")
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     for data in open_datasets(args):

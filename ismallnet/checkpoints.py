@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ismallnet.cli import UserError
 from ismallnet.files import atomic_write
 
 # Under these names programs keep a state dict in a checkpoint.
@@ -20,7 +21,7 @@ WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network"
 WRAPPINGS += ("params", "weights")
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """A weights file that cannot be read, or holds another network; the message says which."""
 
 

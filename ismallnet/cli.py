@@ -1,7 +1,9 @@
-"""What all command lines share: errors, progress bars, and files that are whole or not there."""
+"""What all command lines share: errors, progress bars, and work in threads and processes."""
 
 import argparse
+import contextlib
 import functools
+import io
 import os
 import signal
 import sys
@@ -9,30 +11,51 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 from tqdm import tqdm
 
 
-class DataError(Exception):
+class UserError(Exception):
     """A person's mistake or bad input: shown as it is, without a traceback, exit code 2."""
 
 
-def command(*errors: type[Exception]) -> Callable:
-    """Decorates a main(argv): people's mistakes end in one clear message and exit code 2."""
+class DataError(UserError):
+    """Files or arguments that cannot be used; the message says which, and what to type next."""
+
+
+AGAIN = "nothing was lost; type the same command again"
+
+
+def command(again: str = AGAIN, several: bool = False) -> Callable:
+    """Decorates a main(argv): people's mistakes end in one clear message and exit code 2.
+
+    Args:
+        again: what to type after Ctrl-C, and what happens then.
+        several: whether torchrun may start it as several processes that share the work.
+    """
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None):
+            for stream in (sys.stdout, sys.stderr):  # names of files that are not UTF-8
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
             try:
+                if not several and (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+                    raise DataError(
+                        f"found {world} processes, expected one: they would write the same files. "
+                        "Leave torchrun out"
+                    )
                 return main(argv)
-            except (DataError, *errors) as error:
+            except UserError as error:
                 message = str(error)
             except OSError as error:
                 if error.filename is None and error.strerror is None:
                     raise
                 message = f"{error.filename or 'writing'}: {error.strerror}"
             except KeyboardInterrupt:
-                print("interrupted; type the same command to go on", file=sys.stderr)
+                print(f"interrupted; {again}", file=sys.stderr)
                 raise SystemExit(130) from None
             print(f"error: {message}", file=sys.stderr)
             raise SystemExit(2)
@@ -75,6 +98,25 @@ def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
+
+
+def cores() -> int:
+    """How many processes pay: the processors that this one may use; at most Windows' limit of 61."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), 61)
+    return min(os.cpu_count() or 1, 61)
+
+
+def memory_limit() -> float:
+    """Bytes of memory of this machine, or of the container that the process runs in."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        limits = [16 * 2**30]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # version 2 or 1 of cgroup; "max" is no limit
+            limits.append(int(Path(path).read_text()))
+    return float(min(limits))
 
 
 def follow() -> None:

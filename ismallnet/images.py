@@ -19,19 +19,35 @@ READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokeni
 READ_ERRORS += (Image.DecompressionBombError,)
 
 
-def decode(path: Path, page: int = 0) -> np.ndarray:
-    """An image file as HxW or HxWxC, at its own depth; palettes expanded, whole or not at all.
+def open_picture(path: Path) -> Image.Image:
+    """A file as Pillow opens it, for `decode_page`; a context manager."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large ones, odd EXIF: read all the same
+        return Image.open(path)
 
-    Args:
-        page: of a TIFF with several.
+
+def decode(path: Path) -> np.ndarray:
+    """An image file as HxW or HxWxC, at its own depth; palettes expanded, whole or not at all.
 
     Raises:
         DataError: not an image, truncated or damaged.
     """
     try:
+        with open_picture(path) as picture:
+            return decode_page(picture, path)
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+
+
+def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
+    """`decode` of one page of an open file.
+
+    Raises:
+        DataError: the page is truncated or damaged.
+    """
+    try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large ones, odd EXIF: read all the same
-            picture = Image.open(path)
+            warnings.simplefilter("ignore")
             if page:
                 picture.seek(page)
             rawmode = str(picture.tile[0][3]) if picture.tile else ""
@@ -51,7 +67,7 @@ def decode(path: Path, page: int = 0) -> np.ndarray:
             picture = picture.convert("RGBA")
         elif picture.mode not in ("L", "RGB", "RGBA", "I", "F") and "I;16" not in picture.mode:
             picture = picture.convert("RGB")
-        pixels = np.asarray(picture)
+        pixels = np.array(picture)
     except READ_ERRORS as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
     if pixels.ndim == 3:
@@ -99,7 +115,8 @@ def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarr
     others as float32 with `limits` as 0 and 255. A pixel without a number becomes the median."""
     if pixels.dtype != np.uint8:
         low, high = map(float, limits)
-        pixels = pixels.astype(np.float32 if pixels.dtype.itemsize <= 4 else np.float64)
+        exact = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32  # in 24 bits
+        pixels = pixels.astype(np.float32 if exact else np.float64)
         if not np.isfinite(pixels).all():
             finite = pixels[np.isfinite(pixels)]
             middle = np.median(finite) if finite.size else low

@@ -1,4 +1,4 @@
-"""What the tests of `test.py --input` and `--watch` share."""
+"""What the tests of `detect.py` and `--watch` share."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from conftest import picture, write
 
-from test import main
+from detect import main
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -43,7 +43,7 @@ def video(path: str, count: int) -> None:
 
 
 def start(*argv, launcher=()) -> subprocess.Popen:
-    command = [sys.executable, *launcher, str(REPOSITORY / "test.py"), "--weights", "w.pt"]
+    command = [sys.executable, *launcher, str(REPOSITORY / "detect.py"), "--weights", "w.pt"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, "--device", "cpu", *map(str, argv)], **pipes)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import fails, make_set, picture, write
 
+from detect import main as detect
 from export import main as export
 from ismallnet import backends
 from ismallnet.backends import Exported, open_network, to_onnx
@@ -74,7 +75,7 @@ def test_maps_and_detections_are_those_of_pytorch(exported, tmp_path, capsys):
         ]
         assert np.abs(maps[0] - maps[1]).max() <= 1
     write(Path("f/a.png"), picture())
-    assert main(["--input", "f", *weights, "onnxruntime"]) == 0
+    assert detect(["f", *weights, "onnxruntime"]) == 0
     assert Path("results/f/detections.csv").exists()
     assert "w.onnx (width 4, dataset tiny" in capsys.readouterr().out
 

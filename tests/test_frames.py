@@ -8,6 +8,7 @@ from PIL import Image
 
 from ismallnet.cli import DataError
 from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.images import to_units, value_limits
 
 
 def everything(paths) -> list:
@@ -198,3 +199,49 @@ def test_a_stack_of_objects_is_not_executed():
 def test_a_stack_of_another_shape_is_named():
     np.save("s.npy", np.zeros((2, 3, 4, 5)))
     assert "found shape (2, 3, 4, 5)" in everything(["s.npy"])[0].problem
+
+
+def test_a_stack_of_pages_is_opened_once(monkeypatch):
+    pages = [Image.fromarray(picture(k)) for k in range(20)]
+    pages[0].save("s.tif", save_all=True, append_images=pages[1:])
+    (source,) = find_sources(["s.tif"])
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or real(path))
+    frames = list(read_frames([(source, list(range(20)))]))
+    assert len(opened) == 1
+    assert all((frame.pixels == picture(k)).all() for k, frame in enumerate(frames))
+
+
+def test_integers_of_32_bits_keep_their_low_bits():
+    pixels = np.array([[2**30, 2**30 + 1], [2**30 + 2, 2**30 + 3]], np.int32)
+    assert to_units(pixels, value_limits(pixels))[..., 0].ravel().tolist() == [0, 85, 170, 255]
+
+
+def test_frames_of_an_estimated_number_are_counted(monkeypatch):
+    """MPEG's header has the bit rate, not the number of frames."""
+    real = cv2.VideoCapture
+
+    class Estimate:
+        def __init__(self, path):
+            self.video = real(path)
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+        def get(self, key):
+            return self.video.get(key) - 3 * (key == cv2.CAP_PROP_FRAME_COUNT)
+
+    writer = cv2.VideoWriter("v.mpg", cv2.VideoWriter_fourcc(*"PIM1"), 25, (64, 48))
+    for k in range(40):
+        writer.write(np.dstack([picture(k, (48, 64))] * 3))
+    writer.release()
+    monkeypatch.setattr(cv2, "VideoCapture", Estimate)
+    (source,) = find_sources(["v.mpg"])
+    assert source.count == 40
+    assert len(list(read_frames([(source, list(range(source.count)))]))) == 40
+
+
+def test_hidden_files_are_no_frames():
+    write(Path("f/a.png"), picture(0))
+    write(Path("f/._a.png"), b"resource fork")
+    assert [source.path.name for source in find_sources(["f"])] == ["a.png"]

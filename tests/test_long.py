@@ -84,14 +84,14 @@ def test_memory_of_detection_in_many_frames_is_flat(tell):
         part[:] = rng.integers(0, 255, part.shape)
     stack.flush()
     save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
-    argv = [str(REPOSITORY / "test.py"), "--input", "stack.npy", "--weights", "w.safetensors"]
+    argv = [str(REPOSITORY / "detect.py"), "stack.npy", "--weights", "w.safetensors"]
     series, text = watched([*argv, "--batch-size", "64", "--device", "cpu", "--threshold", "0.9"], 1)
     assert f"{count} frames" in text
     grown = growth([row[0] for row in series]) if len(series) > 8 else 0.0
     if SOAK:  # a frame is some bytes of the list of what is to be done, and pages of the stack
         assert grown < 200, grown
     peak = max(row[0] for row in series)
-    tell(f"{count} frames through test.py --input", f"peak {peak:.0f} MiB, growth {grown:.1f} MiB")
+    tell(f"{count} frames through detect.py", f"peak {peak:.0f} MiB, growth {grown:.1f} MiB")
 
 
 def test_figures_of_a_stream_of_images_take_no_memory(tell):

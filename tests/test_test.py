@@ -222,3 +222,17 @@ def test_without_batch_norm_the_logits_are_the_same(variant):
     for one, other in zip(before, after):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--input", "f"], "type python detect.py PATH"),
+        (["--watch=f"], "python detect.py --watch FOLDER"),
+        (["--dataset", "tiny", "--threshold", "0.7"], "unrecognized arguments: --threshold"),
+        (["--dataset", "tiny", "--baseline", "lcm", "--flips"], "--flips: has no effect beside"),
+        (["--dataset", "tiny", "--workers", "99"], "--workers: has no effect without --baseline"),
+    ],
+)
+def test_what_belongs_to_another_mode_is_an_error(data, argv, message, capsys):
+    assert message in fails(main, *argv, capsys=capsys)

@@ -1,6 +1,7 @@
-"""`test.py --watch`, interruptions, and several processes."""
+"""`detect.py --watch`, interruptions, and several processes."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import picture, write
+from PIL import Image
 from streaming import folder, results, run, start, stopped, video, waits
 
 pytestmark = pytest.mark.usefixtures("network_file")
@@ -16,15 +18,15 @@ pytestmark = pytest.mark.usefixtures("network_file")
 
 def test_interrupted_and_resumed():
     folder(60)
-    process = start("--input", "f")
+    process = start("f")
     waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     done = len(results()[2]["images"])
-    assert process.returncode == 130 and "go on: the same command and --resume" in out
+    assert process.returncode == 130 and "type the same command with --resume" in out
     assert 3 < done < 60
-    run("--input", "f", "--resume")
-    run("--input", "f", "--name", "whole")
+    run("f", "--resume")
+    run("f", "--name", "whole")
     for name in ("detections.csv", "detections.json", "frames.json"):
         assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
 
@@ -32,11 +34,11 @@ def test_interrupted_and_resumed():
 def test_two_processes_write_the_same_files_as_one():
     folder(7)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    process = start("--input", "f", launcher=launcher)
+    process = start("f", launcher=launcher)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
-    run("--input", "f", "--name", "whole")
+    run("f", "--name", "whole")
     for name in ("detections.csv", "detections.json", "frames.json"):
         assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
 
@@ -93,6 +95,51 @@ def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_
     images = results("in")[2]["images"]
     assert [i["frame"] for i in images] == ["v_000000", "v_000003", "v_000006", "slow"]
     assert [i["seconds"] for i in images] == [0, 0.3, 0.6, None]
+
+
+def test_what_one_of_two_processes_left_is_shared_by_both():
+    """Of 8 frames those of the first process are done: the other four are shared out anew."""
+    folder(8)
+    run("f", "--name", "whole")
+    run("f")
+    records = Path("results/f/records-0.jsonl")
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[::2]))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    out, _ = start("f", "--resume", launcher=launcher).communicate(timeout=120)
+    counts = [
+        len(path.read_bytes().splitlines()) for path in sorted(Path("results/f").glob("records-*"))
+    ]
+    assert counts == [4 + 2, 2], out
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+
+
+def test_watch_reads_the_pages_that_come_later_and_survives_files_that_leave():
+    Path("in").mkdir()
+    write(Path("in/._x.png"), b"what another system keeps there")
+    write(Path("in/leaves.png"), picture(9))
+    pages = [Image.fromarray(picture(k)) for k in range(6)]
+    pages[0].save("in/s.tif", save_all=True, append_images=pages[1:3])
+    process = start("--watch", "in")
+    waits(lambda: Path("results/in/maps/s_000002.png").exists())
+    Path("in/leaves.png").rename("elsewhere.png")
+    pages[0].save("new.tif", save_all=True, append_images=pages[1:])
+    Path("in/s.tif").write_bytes(Path("new.tif").read_bytes())  # after a pause there are more
+    waits(lambda: Path("results/in/maps/s_000005.png").exists())
+    out = stopped(process)
+    assert process.returncode == 0 and "error" not in out, out
+    frames = [image["frame"] for image in results("in")[2]["images"]]
+    assert sorted(frames) == ["leaves", *(f"s_{k:06d}" for k in range(6))]
+
+
+def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done():
+    write(Path("in/a.png"), picture(1))
+    process = start("--watch", "in")
+    waits(lambda: Path("results/in/overlays/a.png").exists())
+    shutil.rmtree("in")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and "in: the folder is not there any more" in out
+    assert len(Path("results/in/records-0.jsonl").read_bytes().splitlines()) == 1
 
 
 def test_watch_is_for_one_process():

@@ -1,7 +1,7 @@
 """Targets in frames of any size and depth."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -27,7 +27,7 @@ class Target:
         area: px.
         score: the highest probability in it, 0-1.
         mean: the mean probability.
-        snr: local SNR (synthetic.py); None where the frame has no pixels around the target, or they
+        snr: local SNR (metrics.py); None where the frame has no pixels around the target, or they
             are all alike, or not all are numbers.
         pixels: (n, 2) y, x of its pixels.
     """
@@ -94,38 +94,44 @@ def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     return snr if math.isfinite(snr) else None
 
 
-class Detector:
-    """A network with its settings, for frames one at a time.
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How frames are read and what counts as a target.
 
     Args:
-        model: in evaluation mode, on the device it is to run on.
-        threshold: of the probability.
-        min_area: px; smaller ones are dropped.
+        threshold: least probability of a target's pixels, above 0, at most 1.
+        min_area: px; smaller targets are dropped.
         max_targets: a frame; those with the highest scores are kept.
         limits: values that become 0 and 255 in frames of more than 8 bits; by default
         percentiles: of each frame's own values.
-        tile, overlap: px; frames larger than a tile are run in overlapping ones.
+        tile, overlap: px; frames larger than a tile are run in overlapping tiles.
         amp: mixed precision, as in `inference.autocast`.
         flips: the mean over a frame and its three mirror images.
     """
 
-    def __init__(
-        self,
-        model: iSmallNet,
-        threshold: float = 0.5,
-        min_area: int = 1,
-        max_targets: int = 100,
-        limits: tuple[float, float] | None = None,
-        percentiles: tuple[float, float] = (0, 100),
-        tile: int = 512,
-        overlap: int = 64,
-        amp: str = "auto",
-        flips: bool = False,
-    ):
-        self.model, self.amp, self.flips = model, amp, flips
-        self.limits, self.percentiles = limits, percentiles
-        self.threshold, self.min_area, self.max_targets = threshold, min_area, max_targets
-        self.tile, self.overlap = tile, overlap
+    threshold: float = 0.5
+    min_area: int = 1
+    max_targets: int = 100
+    limits: tuple[float, float] | None = None
+    percentiles: tuple[float, float] = (0, 100)
+    tile: int = 512
+    overlap: int = 64
+    amp: str = "auto"
+    flips: bool = False
+
+
+class Detector:
+    """A network and its settings, for frames one at a time.
+
+    Args:
+        model: in evaluation mode, on the device it is to run on.
+        settings: by default those of DetectionSettings.
+        changes: single settings by name, in place of those.
+    """
+
+    def __init__(self, model: iSmallNet, settings: DetectionSettings | None = None, **changes):
+        self.model = model
+        self.settings = replace(settings or DetectionSettings(), **changes)
 
     @classmethod
     def from_weights(
@@ -151,28 +157,23 @@ class Detector:
             raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")
         if frame.dtype.kind not in "uif":
             raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
+        s = self.settings
         return predict_frame(
-            self.model,
-            frame,
-            self.limits_of(frame),
-            self.tile,
-            self.overlap,
-            self.amp,
-            self.flips,
+            self.model, frame, self.limits_of(frame), s.tile, s.overlap, s.amp, s.flips
         )
 
     def limits_of(self, frame: np.ndarray) -> tuple[float, float] | None:
         """The values of a frame that become 0 and 255; None for 8 bits."""
         if frame.dtype == np.uint8:
             return None
-        return self.limits or value_limits(frame, self.percentiles)
+        return self.settings.limits or value_limits(frame, self.settings.percentiles)
 
     def probabilities(self, frames: list[np.ndarray]) -> list[np.ndarray]:
         """`probability` of frames of one shape, as one batch where they fit in a tile."""
-        if len(frames) == 1 or max(frames[0].shape[:2]) > self.tile:
+        if len(frames) == 1 or max(frames[0].shape[:2]) > self.settings.tile:
             return [self.probability(frame) for frame in frames]
         images = [to_units(frame, self.limits_of(frame)) for frame in frames]
-        return predict(self.model, images, self.amp, flips=self.flips)
+        return predict(self.model, images, self.settings.amp, flips=self.settings.flips)
 
     def detect(self, frame: np.ndarray) -> list[Target]:
         """The targets of a frame (as `probability` takes it), the highest score first."""
@@ -180,4 +181,5 @@ class Detector:
 
     def targets(self, probability: np.ndarray, frame: np.ndarray) -> list[Target]:
         """The targets in a map of `probability`."""
-        return find_targets(probability, frame, self.threshold, self.min_area, self.max_targets)
+        s = self.settings
+        return find_targets(probability, frame, s.threshold, s.min_area, s.max_targets)

@@ -1,6 +1,7 @@
 """Frames of people's own: image files, folders, globs, videos, multi-page TIFFs and NumPy stacks,
 read one after the other."""
 
+import contextlib
 import glob
 import itertools
 import re
@@ -17,11 +18,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, read_ahead
-from ismallnet.images import READ_ERRORS, decode
+from ismallnet.images import READ_ERRORS, decode, decode_page, open_picture
 from ismallnet.layouts import EXTENSIONS
 
 TIFF = (".tif", ".tiff")
+EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
 VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+READERS = 4  # threads that read image files, at most
 KINDS = (*EXTENSIONS, ".npy", *VIDEO)
 
 
@@ -44,11 +47,7 @@ class Frame:
     index: int  # in its source
     pixels: np.ndarray | None
     problem: str = ""
-
-    @property
-    def seconds(self) -> float | None:
-        """Its time in a video."""
-        return self.index / self.source.fps if self.source.fps else None
+    seconds: float | None = None  # its time in a video, from the stream's time stamps
 
 
 def find_sources(paths: list[str]) -> list[Source]:
@@ -62,7 +61,7 @@ def find_sources(paths: list[str]) -> list[Source]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            files = [p for p in path.iterdir() if p.suffix.lower() in KINDS and p.is_file()]
+            files = [p for p in path.iterdir() if is_frame_file(p)]
         elif path.exists():
             files = [path]
         else:
@@ -73,6 +72,11 @@ def find_sources(paths: list[str]) -> list[Source]:
             raise DataError(f"{text}: found no frames in it, expected {', '.join(KINDS)}")
         found += sorted(files, key=in_number)
     return [describe(path) for path in dict.fromkeys(found)]
+
+
+def is_frame_file(path: Path) -> bool:
+    """Whether a file in a folder is one to read; hidden ones are not."""
+    return path.suffix.lower() in KINDS and path.name[0] != "." and path.is_file()
 
 
 def in_number(path: str | Path) -> list:
@@ -90,7 +94,8 @@ def describe(path: Path) -> Source:
         if suffix in VIDEO:
             video = cv2.VideoCapture(str(path))
             count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-            if not 0 < count < 2**31:  # not in the header, as a recorder that was cut off leaves it
+            # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
+            if suffix not in EXACT or not 0 < count < 2**31:
                 count = next(n for n in itertools.count() if not video.grab())
             video.release()
             return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
@@ -128,9 +133,9 @@ def read_frames(chosen: list[tuple[Source, list[int]]], workers: int = 2) -> Ite
     read comes with a `problem`."""
     for single, group in itertools.groupby(chosen, key=lambda pair: pair[0].kind == "image"):
         if single:
-            yield from read_ahead(
-                read_image_frame, [source for source, _ in group], workers, 2 * workers
-            )
+            sources = [source for source, _ in group]
+            workers = min(workers, READERS)  # whole frames wait in memory, of any size
+            yield from read_ahead(read_image_frame, sources, workers, 2 * workers)
             continue
         for source, indices in group:
             read = {"pages": read_pages, "stack": read_stack, "video": read_video}[source.kind]
@@ -154,11 +159,16 @@ def read_image_frame(source: Source) -> Frame:
 
 
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
-    for index in indices:
-        try:
-            yield Frame(source, index, decode(source.path, page=index))
-        except DataError as error:  # the next one may be whole
-            yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
+    """The file stays open: to find a page from the file's start takes a step a page."""
+    with contextlib.ExitStack() as stack:
+        picture = None
+        for index in indices:
+            try:
+                picture = picture or stack.enter_context(open_picture(source.path))
+                yield Frame(source, index, decode_page(picture, source.path, index))
+            except (DataError, *READ_ERRORS) as error:  # the next one may be whole
+                picture = None
+                yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
@@ -183,31 +193,43 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
                 found, pixels = video.retrieve()
                 if not found:
                     raise DataError("damaged")
-                yield Frame(source, index, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+                seconds = max(round(video.get(cv2.CAP_PROP_POS_MSEC) / 1000, 6), 0.0)
+                if index and not seconds:  # no time stamps
+                    seconds = index / source.fps
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                yield Frame(source, index, pixels, seconds=seconds)
     finally:
         video.release()
 
 
-def arriving(folder: Path, done: set[str], seconds: float = 0.5) -> Iterator[Source | None]:
+def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
     """The files of a folder as they appear or change, each once it has stopped growing; None after
-    each look, so that the one who waits can leave.
+    each look, so that the one who waits can leave. Files that leave are forgotten.
 
     Args:
-        done: files that are not looked at any more; the caller adds to it.
         seconds: between two looks.
+
+    Raises:
+        DataError: the folder itself is gone.
     """
     before: dict[Path, tuple[int, int]] = {}
     given: dict[Path, tuple[int, int]] = {}
     while True:
         now = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in KINDS and str(path) not in done and path.is_file():
-                stat = path.stat()
-                now[path] = (stat.st_size, stat.st_mtime_ns)
+        try:
+            paths = sorted(folder.iterdir(), key=in_number)
+        except FileNotFoundError:
+            raise DataError(f"{folder}: the folder is not there any more") from None
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # moved away in between
+                if is_frame_file(path):
+                    stat = path.stat()
+                    now[path] = (stat.st_size, stat.st_mtime_ns)
         for path, state in now.items():
             if before.get(path) == state and given.get(path) != state and state[0]:
                 given[path] = state
                 yield describe(path)
         before = now
+        given = {path: state for path, state in given.items() if path in now}
         yield None
         time.sleep(seconds)

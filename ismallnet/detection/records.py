@@ -9,6 +9,8 @@ import contextlib
 import csv
 import io
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +122,14 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
         file.write(cv2.imencode(".png", bgr)[1].tobytes())
 
 
+def read_picture(path: Path) -> np.ndarray | None:
+    """A PNG as OpenCV gives it, whatever the file's name is; None where there is none."""
+    try:
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+
+
 # --- records ---------------------------------------------------------------------------------------
 
 
@@ -170,7 +180,13 @@ def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int
         atomic_write(folder / "detections.json") as results,
         atomic_write(folder / "frames.json") as companion,
     ):
-        text = io.TextIOWrapper(table, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(
+            table,
+            encoding="utf-8",
+            errors="backslashreplace",  # names of files that are not UTF-8
+            newline="",
+            write_through=True,
+        )
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(COLUMNS)
         results.write(b"[")
@@ -195,3 +211,41 @@ def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int
         companion.write(b"\n]}\n")
         text.detach()
     return len(order), count
+
+
+# --- a results' folder that is there already ----------------------------------------------------------
+
+
+def check_same(folder: Path, before: dict | None, identity: dict) -> None:
+    """
+    Raises:
+        DataError: no run to resume, or one with other settings.
+    """
+    if before is None:
+        raise DataError(f"{folder}: no run to resume there; leave --resume out")
+    for key in identity.keys() - {"weights"}:
+        if before.get(key) != identity[key]:
+            raise DataError(
+                f"{folder}: this run has {key} {before.get(key)}, found {identity[key]}. Type the same "
+                "to resume it, or --overwrite in place of --resume to start again"
+            )
+
+
+def clear(folder: Path) -> None:
+    """Deletes an earlier run's results, and nothing else."""
+    with contextlib.suppress(DataError):  # damaged: what it names cannot be told
+        for entry, _, _ in read_records(folder):
+            for kind in ("maps/{}.png", "maps/{}.npy", "overlays/{}.png"):
+                (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
+            if entry["seconds"] is not None:
+                (folder / f"{video_stem(entry['frame'])}.mp4").unlink(missing_ok=True)
+    for path in folder.glob("records-*.jsonl"):
+        path.unlink()
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "report", ignore_errors=True)
+
+
+def video_stem(name: str) -> str:
+    """The name of a video of a frame's name, v_000012 or v_000012_2 -> v or v_2."""
+    return re.sub(r"_\d{6,}(?=(_\d+)?$)", "", name)

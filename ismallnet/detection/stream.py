@@ -1,7 +1,5 @@
-"""Detection in people's own frames: the loop behind `test.py --input`."""
+"""Detection in frames of people's own: the loop behind `detect.py`."""
 
-import argparse
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -15,23 +13,66 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, progress
-from ismallnet.detection.detector import Detector
+from ismallnet.detection.detector import DetectionSettings, Detector
 from ismallnet.detection.frames import Frame, Source, arriving, read_frames
 from ismallnet.detection.records import (
+    check_same,
+    clear,
     merge,
     open_records,
     overlay,
+    read_picture,
     read_records,
     record,
+    video_stem,
     write_picture,
 )
 from ismallnet.distributed import Interruption, Processes
 from ismallnet.files import atomic_write, sweep, write_json
 from ismallnet.metrics import quantise
-from ismallnet.results import results_folder
+from ismallnet.results import UNFINISHED
 
-SETTINGS = ("threshold", "min_area", "max_targets", "range", "percentiles", "tile", "overlap", "every")
-SETTINGS += ("flips", "amp", "backend", "save_npy")
+Key = tuple[str, int]  # a frame: its file and its index there
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a call of detect.py asks for, beside the detector's settings.
+
+    Args:
+        paths: as they were typed; with `watch` one folder, whose files are taken as they appear.
+        folder: of the results.
+        weights, backend: of the network; a resumed run must have the same.
+        every: of sources with several frames every Nth.
+        save_npy: float maps as well.
+        resume, overwrite: what to do with results that are there already; without either they are
+            an error.
+        strict: stop at the first frame that cannot be read.
+        batch_size: frames of one size run together.
+        workers: threads that read image files.
+    """
+
+    paths: list[str]
+    folder: Path
+    weights: Path
+    backend: str = "torch"
+    watch: bool = False
+    every: int = 1
+    save_npy: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    strict: bool = False
+    batch_size: int = 1
+    workers: int = 1
+
+    def identity(self, settings: DetectionSettings) -> dict:
+        """All that the results depend on, as about.json keeps it."""
+        kept = dataclasses.asdict(settings)
+        kept["range"] = kept.pop("limits")
+        kept |= {"every": self.every, "backend": self.backend, "save_npy": self.save_npy}
+        kept |= {"input": self.paths, "weights": str(self.weights)}
+        kept["sha256"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        return json.loads(json.dumps(kept))  # tuples become lists, as they are read back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +84,12 @@ class Job:
     source: Source
     index: int
 
+    @property
+    def key(self) -> Key:
+        return str(self.source.path), self.index
 
-def plan(sources: list[Source], every: int, done: dict[tuple[str, int], str]) -> list[Job]:
+
+def plan(sources: list[Source], every: int, done: dict[Key, str]) -> list[Job]:
     """All frames of the sources, every Nth of those with several, under names of their own: the
     file's, with the frame's number where it has several, and a number more where two are alike.
 
@@ -80,39 +125,29 @@ def frames_of(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Frame]]:
 
 
 def watched(
-    args: argparse.Namespace,
-    done: dict[tuple[str, int], str],
-    position: int,
-    interruption: Interruption,
-    folder: Path,
+    request: Request, done: dict[Key, str], position: int, interruption: Interruption
 ) -> Iterator[tuple[Job, Frame]]:
-    """The frames of files that appear in --watch, until the interruption; a file with a bad frame is
-    tried again when it changes.
+    """The frames of files that appear in the watched folder, until the interruption. A file that
+    changes is looked at again: for frames that were bad, or that were not there yet.
 
     Args:
-        position: of the first one.
-        folder: of the results.
+        done: names of the finished frames; grows.
+        position: of the first new one.
     """
-    whole: set[str] = set()
-    for source in arriving(Path(args.watch), whole):
+    for source in arriving(Path(request.paths[0])):
         if interruption.check():
             return
         if source is None:
             continue
-        jobs = plan([source], args.every, done)
-        new = [job for job in jobs if (str(source.path), job.index) not in done]
-        bad = False
+        jobs = plan([source], request.every, done)
+        new = [job for job in jobs if job.key not in done]
         for job, frame in frames_of(new, workers=1):
-            if frame.problem:
-                bad = True
-            else:
-                done[str(source.path), job.index] = job.name
+            if not frame.problem:
+                done[job.key] = job.name
             yield dataclasses.replace(job, position=position), frame
             position += 1
-        if not bad:
-            whole.add(str(source.path))
         if new:
-            write_video(folder, source, jobs)
+            write_video(request.folder, source, jobs)
 
 
 def batches(found: Iterator[tuple[Job, Frame]], size: int) -> Iterator[list[tuple[Job, Frame]]]:
@@ -136,14 +171,15 @@ def batches(found: Iterator[tuple[Job, Frame]], size: int) -> Iterator[list[tupl
 
 
 def write_results(
-    folder: Path, job: Job, frame: Frame, probability: np.ndarray, detector: Detector, save_npy: bool
+    request: Request, job: Job, frame: Frame, probability: np.ndarray, detector: Detector
 ) -> dict:
     """The pictures of one frame; returns its record."""
+    folder = request.folder
     targets = detector.targets(probability, frame.pixels)
     limits = detector.limits_of(frame.pixels)
     write_picture(folder / "maps" / f"{job.name}.png", quantise(probability))
     write_picture(folder / "overlays" / f"{job.name}.png", overlay(frame.pixels, limits, targets))
-    if save_npy:
+    if request.save_npy:
         with atomic_write(folder / "maps" / f"{job.name}.npy") as file:
             np.save(file, probability)
     return record(job.name, job.position, frame, limits, targets)
@@ -153,13 +189,11 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
     """The overlays of a video's frames as a video, as fast as it was; nothing for other sources."""
     if source.kind != "video":
         return
-    stem = "".join(jobs[0].name.rsplit("_000000", 1))  # two videos of one name have two
-    path, writer = folder / f"{stem}.mp4", None
+    stem, writer = video_stem(jobs[0].name), None
     temporary = folder / f".{stem}.tmp.mp4"
     every = jobs[1].index - jobs[0].index if len(jobs) > 1 else 1
     for job in jobs:
-        shown = folder / "overlays" / f"{job.name}.png"
-        picture = cv2.imread(str(shown)) if shown.exists() else None
+        picture = read_picture(folder / "overlays" / f"{job.name}.png")
         if picture is None:  # not done yet, or a bad frame
             continue
         if writer is None:
@@ -169,119 +203,132 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
         writer.write(picture)
     if writer is not None and writer.isOpened():
         writer.release()
-        os.replace(temporary, path)
-        print(f"video: {path}")
+        os.replace(temporary, folder / f"{stem}.mp4")
+        print(f"video: {folder / f'{stem}.mp4'}")
 
 
-def settings_of(args: argparse.Namespace, weights: Path) -> dict:
-    """What a continuation must have in common with its beginning."""
-    kept = {key: getattr(args, key) for key in SETTINGS}
-    kept["input"] = [args.watch] if args.watch else list(args.input)
-    kept["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return json.loads(json.dumps({"weights": str(weights), **kept}))  # as it is read back
+# --- the results' folder ---------------------------------------------------------------------------
 
 
-def prepare(folder: Path, settings: dict, resume: bool) -> list[dict]:
-    """The results' folder: emptied of an earlier call's records and their pictures, or checked for a
-    continuation, whose records are returned without their targets.
+def prepare(request: Request, identity: dict) -> None:
+    """Makes the results' folder, or checks that it is this request's to continue.
 
     Raises:
-        DataError: what is there came from other settings.
+        DataError: it holds other results; nothing in it was changed.
     """
-    about = folder / "about.json"
+    folder, about = request.folder, request.folder / "about.json"
     sweep(folder, folder / "maps", folder / "overlays")
-    if not resume:
-        with contextlib.suppress(DataError):  # damaged: what it names cannot be told
-            for entry, _, _ in read_records(folder):
-                for kind in ("maps/{}.png", "maps/{}.npy", "overlays/{}.png"):
-                    (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
-        for path in folder.glob("records-*.jsonl"):
-            path.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(about, settings)
-        return []
     try:
         before = json.loads(about.read_text())
     except (OSError, ValueError):
-        raise DataError(f"{about}: found nothing to resume; leave --resume out") from None
-    for key in settings.keys() - {"weights"}:
-        if before.get(key) != settings[key]:
+        before = None
+    if (folder / UNFINISHED).exists() or (before is not None and "input" not in before):
+        raise DataError(f"{folder}: holds the maps of a data set; type another --name")
+    if request.resume:
+        check_same(folder, before, identity)
+        return
+    if any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
+        if not request.overwrite:
+            of = f" of {' '.join(before['input'])}" if before else ""
             raise DataError(
-                f"{folder}: began with {key} {before.get(key)}, found {settings[key]}; use the same, "
-                "or leave --resume out to start again"
+                f"{folder}: holds results{of} already. Type --resume to continue that run, "
+                "--overwrite to delete them, or another --name"
             )
-    return [
-        {key: entry[key] for key in ("position", "frame", "file", "index")}
-        for entry, _, _ in read_records(folder)
-    ]
+        clear(folder)
+    write_json(about, identity)
 
 
-def run(
-    args: argparse.Namespace,
-    sources: list[Source],
-    detector: Detector,
-    weights: Path,
-    processes: Processes,
-) -> int:
-    """Detects in all frames of the sources, or of --watch; the exit code is 1 where any is bad."""
-    rank, world = processes.rank, processes.world
-    if args.watch and world > 1:
-        raise DataError(f"--watch: found {world} processes, expected one; leave torchrun out")
-    folder = results_folder(args.results, args.name, [args.watch] if args.watch else args.input)
-    records = prepare(folder, settings_of(args, weights), args.resume) if rank == 0 else []
+def start(
+    request: Request, settings: DetectionSettings, processes: Processes
+) -> tuple[dict[Key, str], int]:
+    """Prepares the folder; returns the names of the finished frames, and the first free position."""
+    if processes.rank == 0:
+        prepare(request, request.identity(settings))
     processes.barrier()
-    if rank:
-        records = prepare(folder, settings_of(args, weights), True)
+    entries = [entry for entry, _, _ in read_records(request.folder)] if request.resume else []
     processes.barrier()  # nobody writes while another still reads
-    done = {(entry["file"], entry["index"]): entry["frame"] for entry in records}
-    jobs = plan(sources, args.every, done)
-    mine = [job for job in jobs[rank::world] if (str(job.source.path), job.index) not in done]
-    problems, shown = [], False
-    with Interruption(None) as interruption, open_records(folder, rank) as file:
-        if args.watch:
-            next_position = max((entry["position"] for entry in records), default=-1) + 1
-            found = watched(args, done, next_position, interruption, folder)
+    done = {(entry["file"], entry["index"]): entry["frame"] for entry in entries}
+    return done, max((entry["position"] for entry in entries), default=-1) + 1
+
+
+# --- the loop --------------------------------------------------------------------------------------
+
+
+def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
+    """Detects in all frames of the sources, or of the watched folder.
+
+    Returns:
+        The exit code: 0; 1 where a frame could not be read, 2 if that stopped the run (strict); that
+        of the signal which interrupted it.
+    """
+    rank, world = processes.rank, processes.world
+    if request.watch and world > 1:
+        raise DataError(f"--watch: found {world} processes, expected one; leave torchrun out")
+    done, position = start(request, detector.settings, processes)
+    jobs = plan(sources, request.every, done)
+    mine = [job for job in jobs if job.key not in done][rank::world]
+    problems: list[str] = []
+    with Interruption(None) as interruption, open_records(request.folder, rank) as file:
+        if request.watch:
+            frames = watched(request, done, position, interruption)
         else:
-            found = frames_of(mine, args.workers)
-        bar = progress((), folder.name, None if args.watch else len(mine), unit="frame")
-        for batch in batches(found, 1 if args.watch else args.batch_size):
+            frames = frames_of(mine, request.workers)
+        total = None if request.watch else len(mine)
+        bar = progress((), request.folder.name, total, unit="frame")
+        noted: set = set()
+        for batch in batches(frames, 1 if request.watch else request.batch_size):
             bar.update(len(batch))
-            if batch[0][1].problem:
-                problems.append(batch[0][1].problem)
-                bar.write(f"error: {problems[-1]}", file=sys.stderr)
-                if args.strict:
+            if problem := batch[0][1].problem:
+                problems.append(problem)
+                bar.write(f"error: {problem}", file=sys.stderr)
+                if request.strict:
                     break
                 continue
-            for (job, frame), probability in zip(
-                batch, detector.probabilities([frame.pixels for _, frame in batch])
-            ):
-                entry = write_results(folder, job, frame, probability, detector, args.save_npy)
-                if entry["range"] and not shown:
-                    shown = True
-                    low, high = entry["range"]
-                    bar.write(f"{job.name}: {frame.pixels.dtype}, {low:g} to {high:g} become 0 to 255")
+            maps = detector.probabilities([frame.pixels for _, frame in batch])
+            for (job, frame), probability in zip(batch, maps):
+                entry = write_results(request, job, frame, probability, detector)
                 file.write(json.dumps(entry).encode() + b"\n")
                 file.flush()
-                if args.watch:
-                    bar.write(f"{job.name}: {len(entry['targets'])} targets")
+                note(bar, request, job, frame, entry, noted)
             if interruption.check():
                 break
         bar.close()
+    return finish(request, jobs, problems, interruption, processes)
+
+
+def note(bar, request: Request, job: Job, frame: Frame, entry: dict, noted: set) -> None:
+    """Says how a frame's grey values were read, once a depth, and what was found while watching."""
+    if entry["range"] and frame.pixels.dtype not in noted:
+        noted.add(frame.pixels.dtype)
+        low, high = entry["range"]
+        bar.write(f"{job.name}: {frame.pixels.dtype}, {low:g} to {high:g} become 0 to 255")
+    if request.watch:
+        bar.write(f"{job.name}: {len(entry['targets'])} targets")
+
+
+def finish(
+    request: Request,
+    jobs: list[Job],
+    problems: list[str],
+    interruption: Interruption,
+    processes: Processes,
+) -> int:
+    """Merges what the processes found, writes the videos, and says what to do next; the exit code."""
     problems = processes.gather(problems)
-    stopped = processes.any(bool(interruption.reason))
-    if rank == 0:
-        order = {(str(job.source.path), job.index): job.position for job in jobs}
-        count, targets = merge(folder, order)
+    stopped = processes.any(bool(interruption.reason)) and not request.watch
+    if processes.rank == 0:
+        folder = request.folder
+        count, targets = merge(folder, {job.key: job.position for job in jobs})
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
         for source, group in itertools.groupby(jobs, key=lambda job: job.source):
             write_video(folder, source, list(group))
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
         if count:
-            where = f"--results {args.results} --name {folder.name}"
-            print(f"a report of them: python visualization.py {where}")
-        if stopped and not args.watch:
-            print(f"stopped by {interruption.reason}; go on: the same command and --resume")
+            where = f"--results {folder.parent} --name {folder.name}"
+            print(f"for a report of them type: python visualization.py {where}")
+        if stopped:
+            print(f"stopped by {interruption.reason}; type the same command with --resume to continue")
     if problems:
-        return 2 if args.strict else 1
-    return interruption.code if stopped and not args.watch else 0
+        return 2 if request.strict else 1
+    return interruption.code if stopped else 0
