@@ -154,14 +154,16 @@ class Frames:
 
 
 def read_lists(
-    data: list[DatasetFolder], args: argparse.Namespace
+    data: list[DatasetFolder],
+    threshold: int = MASK_THRESHOLD,
+    value_range: tuple[float, float] | None = None,
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
     lists, problems = [], []
     for split in ("train", "test"):
         for one in data:
             try:
-                lists.append(Frames(one, split, args.mask_threshold, args.range))
+                lists.append(Frames(one, split, threshold, value_range))
             except DataError as error:
                 problems.append(str(error))
     if problems:

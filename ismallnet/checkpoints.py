@@ -16,6 +16,9 @@ from torch import Tensor
 from ismallnet.cli import UserError
 from ismallnet.files import atomic_write
 
+# What weights were chosen on (`selected_on` in a checkpoint's `info`).
+NOTHING = "nothing"
+TEST_LIST = "the test list"
 # Under these names programs keep a state dict in a checkpoint.
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 WRAPPINGS += ("params", "weights")

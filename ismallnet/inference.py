@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ismallnet.cli import progress
-from ismallnet.distributed import Processes
+from ismallnet.distributed import Processes, has_bf16
 from ismallnet.images import to_units, value_limits
 from ismallnet.metrics import count_standard, figures_standard, quantise
 from net import iSmallNet, pad_to_multiple
@@ -23,13 +23,18 @@ if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its p
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
-def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
-    """The mixed-precision context: "auto" is bf16 where the card has it, else fp16, and off on
-    the CPU; "bf16", "fp16", "off" are taken as they are."""
+def precision(device: torch.device, amp: str = "auto") -> torch.dtype | None:
+    """The type of mixed precision; None for float32 alone. "auto" is bf16 where the card has it, else
+    fp16, and off on the CPU; "bf16", "fp16" and "off" are what they say."""
     if amp == "auto" and device.type == "cuda":
-        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=amp in ("bf16", "fp16"))
+        amp = "bf16" if has_bf16(device) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
+    """The mixed-precision context, of `precision`."""
+    dtype = precision(device, amp)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @torch.no_grad()

@@ -1,12 +1,17 @@
 """Training samples: crops of images and their label maps, augmented alike."""
 
 import math
+import sys
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from dataset import MASK_THRESHOLD, Frames, Item
+from ismallnet.cli import DataError
+from ismallnet.distributed import Processes, loader_worker
 
 PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
@@ -128,3 +133,30 @@ def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         start = rng.integers(0, cut + 1)
         window.append(slice(start, size - cut + start))
     return np.ascontiguousarray(planes[tuple(window)])
+
+
+# --- batches -----------------------------------------------------------------------------------------
+
+
+def batches(samples: TrainingSet, steps: range, processes: Processes, workers: int) -> Iterable[Item]:
+    """This process's share of the samples of each step.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    size, rank, world = samples.batch_size, processes.rank, processes.world
+    forks = workers and sys.platform == "linux"
+    options = {"prefetch_factor": 4, "persistent_workers": True} if workers else {}
+    loader = DataLoader(
+        samples,
+        batch_sampler=[range(s * size + rank, (s + 1) * size, world) for s in steps],
+        num_workers=workers,
+        pin_memory=processes.device.type == "cuda",
+        worker_init_fn=loader_worker,
+        multiprocessing_context="fork" if forks else None,  # the frames are shared, not copied
+        **options,
+    )
+    try:
+        yield from loader
+    except DataError as error:  # of a worker, with its traceback
+        raise DataError(str(error).strip().split("DataError: ")[-1]) from None

@@ -2,6 +2,8 @@
 averaging."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,6 +13,25 @@ from dataset import Frames, mean_and_std
 from ismallnet.cli import DataError
 from ismallnet.training.muon import Muon
 from net import iSmallNet, load_weights
+
+
+class StepOptions(NamedTuple):
+    """How a step is taken.
+
+    Attributes:
+        rate: step, from 0 -> its learning rate.
+        loss: one of net.LOSSES.
+        clip: largest gradient norm; 0 for any.
+        amp: mixed precision, as in `inference.precision`.
+        compile: whether by torch.compile.
+    """
+
+    rate: Callable[[int], float]
+    loss: str = "jaccard"
+    clip: float = 0.0
+    amp: str = "auto"
+    compile: bool = False
+
 
 RECIPES = {
     "default": {
