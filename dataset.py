@@ -5,6 +5,7 @@
 """
 
 import argparse
+import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +170,20 @@ def read_lists(
     if problems:
         raise DataError("\n".join(problems))
     return lists[: len(data)], lists[len(data) :]
+
+
+def fingerprint(lists: list[Frames]) -> str:
+    """A digest of the images and masks of lists: their names, and their files' sizes and contents."""
+    samples = [sample for frames in lists for sample in frames.samples]
+    whole = hashlib.sha256()
+    for sample, contents in zip(samples, read_ahead(file_digests, samples)):
+        whole.update(f"{sample.name} {contents}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def file_digests(sample: Sample) -> str:
+    files = [path.read_bytes() if path else b"" for path in (sample.image, sample.mask)]
+    return " ".join(f"{len(raw)} {hashlib.sha256(raw).hexdigest()}" for raw in files)
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dataset import Frames, Item, maps_folder, open_datasets, read_lists
+from dataset import Frames, Item, fingerprint, maps_folder, open_datasets, read_lists
 from ismallnet.checkpoints import TEST_LIST
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import (
@@ -186,6 +186,7 @@ def session(
     about["environment"] = environment(processes.device)
     names = "\n".join(sample.name for frames in lists for sample in frames.samples)
     digests = {"list": hashlib.sha256(names.encode()).hexdigest()}
+    digests["contents"] = fingerprint([*lists, *tested])
     run = Run(folder, about, digests, args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])

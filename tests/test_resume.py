@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from conftest import fails, make_set, write
@@ -106,6 +107,27 @@ def test_a_run_without_a_loss_resumes_with_the_published_one(capsys):
     whole, resumed = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
     assert resumed["info"]["args"]["loss"] == "authors" and resumed["info"]["step"] == 6
     assert equal(whole["state_dict"], resumed["state_dict"])
+
+
+@pytest.mark.parametrize("path", ["images/a.png", "masks/b.png", "images/h.png"])
+def test_resume_refuses_other_pixels_under_the_same_names(capsys, data, path):
+    """Of an image or a mask of the training list, or of an image that is tested on."""
+    run("--epochs", 1, "--max-minutes", 0)
+    before = (RUN / "last.pt").read_bytes()
+    pixels = cv2.imread(str(data / path), cv2.IMREAD_UNCHANGED)
+    write(data / path, 255 - pixels)
+    assert "is not the one" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    assert (RUN / "last.pt").read_bytes() == before
+    write(data / path, pixels)
+    assert main(["--dataset", "tiny", "--resume"]) == 0
+
+
+def test_runs_from_before_the_digest_of_contents_resume():
+    run("--epochs", 1, "--max-minutes", 0)
+    checkpoint = read_checkpoint(RUN / "last.pt")
+    del checkpoint["training"]["contents"]
+    torch.save(checkpoint, RUN / "last.pt")
+    assert main(["--dataset", "tiny", "--resume"]) == 0
 
 
 def test_resume_without_a_run(capsys):

@@ -208,6 +208,11 @@ class Run:
                 f"{self.folder}: the training list differs from the one this run began with; start "
                 "another run: leave --resume out"
             )
+        if training.get("contents", self.data["contents"]) != self.data["contents"]:  # older runs: none
+            raise DataError(
+                f"{self.folder}: an image or a mask of its lists is not the one that this run began "
+                "with; put the files back, or start another run: leave --resume out"
+            )
 
 
 # --- whose folder it is ------------------------------------------------------------------------------
