@@ -192,6 +192,10 @@ def session(
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
         if state.finished:
+            if not (
+                folder / "metrics.json"
+            ).exists():  # killed between the last checkpoint and this file
+                run.write_metrics(state)
             print(f"{folder}: finished already, {steps} steps")
             return 0
     monitor = None if processes.rank else Monitor(lists, args.crop, args.seed)

@@ -82,6 +82,14 @@ def test_resume_takes_the_newest_run_and_its_arguments(capsys):
     assert "finished already, 3 steps" in capsys.readouterr().out
 
 
+def test_a_run_killed_before_its_metrics_gets_them_when_it_is_resumed():
+    run("--epochs", 1)
+    metrics = (RUN / "metrics.json").read_bytes()
+    (RUN / "metrics.json").unlink()
+    assert main(["--dataset", "tiny", "--resume"]) == 0
+    assert (RUN / "metrics.json").read_bytes() == metrics
+
+
 def test_resume_refuses_what_would_change_the_result(capsys, data):
     run("--epochs", 1, "--max-minutes", 0)
     for flag, value in (("width", 8), ("lr", 0.5), ("recipe", "authors"), ("batch-size", 3)):
