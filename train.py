@@ -5,7 +5,8 @@
 
 Everything of a run is in runs/NAME/RUN/: config.json, log.txt, metrics.json, TensorBoard events and
 last.pt, the exponential moving average of the weights with all that `--resume` needs. The test list
-is only watched; `--select test` keeps its best epoch as well (best.pt), and marks it as such.
+is only watched; `--select test` keeps its best epoch as well (best.pt), and marks it as such. With
+`--hold-out` every Nth training image takes the test list's place, and the files say so.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import torch
 from torch import nn
 
 from dataset import Frames, Item, fingerprint, maps_folder, open_datasets, read_lists
-from ismallnet.checkpoints import TEST_LIST
+from ismallnet.checkpoints import HELD_OUT, TEST_LIST
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import (
     Interruption,
@@ -182,7 +183,8 @@ def session(
     options = (args.optimizer, args.lr, args.weight_decay, args.ema, args.amp)
     state = new_state(model, steps, *options, processes)
     about = {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
-    about |= {"images": len(samples), "figures_on": TEST_LIST, "args": vars(args)}
+    figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
+    about |= {"images": len(samples), "figures_on": figures_on, "args": vars(args)}
     about["environment"] = environment(processes.device)
     names = "\n".join(sample.name for frames in lists for sample in frames.samples)
     digests = {"list": hashlib.sha256(names.encode()).hexdigest()}
@@ -200,7 +202,7 @@ def session(
             return 0
     monitor = None if processes.rank else Monitor(lists, args.crop, args.seed)
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
-    evaluations = (dict(zip(args.dataset, tested)), TEST_LIST, args.eval_every, args.select == "test")
+    evaluations = (dict(zip(args.dataset, tested)), figures_on, args.eval_every, args.select == "test")
     watch = Watch(samples, monitor, *evaluations, amp, processes)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate = partial(learning_rate, **schedule)

@@ -247,6 +247,32 @@ def test_hold_out_tests_on_training_images_and_leaves_the_test_list_alone(data, 
     assert "--hold-out 99: takes none" in fails(main, *TINY, "--hold-out", "99", capsys=capsys)
 
 
+def test_what_is_chosen_on_held_out_images_says_so(capsys):
+    run("--epochs", 1, "--hold-out", 3, "--select", "test")
+    held_out = "held-out training images (--hold-out 3)"
+    best, last = (read_checkpoint(RUN / name)["info"] for name in ("best.pt", "last.pt"))
+    assert best["selected_on"] == held_out and last["selected_on"] == "nothing"
+    assert best["figures_on"] == last["figures_on"] == held_out
+    assert json.loads((RUN / "metrics.json").read_text())["figures_on"] == held_out
+    assert f"chosen on {held_out}" in (RUN / "log.txt").read_text()
+    run("--epochs", 1, "--select", "test", folder="test")
+    info = read_checkpoint("runs/tiny/test/best.pt")["info"]
+    assert info["selected_on"] == info["figures_on"] == "the test list"
+    # weights that were chosen on the test list once stay so, whatever is chosen later
+    run(
+        "--epochs",
+        1,
+        "--init",
+        "runs/tiny/test/best.pt",
+        "--hold-out",
+        3,
+        "--select",
+        "test",
+        folder="z",
+    )
+    assert read_checkpoint("runs/tiny/z/best.pt")["info"]["selected_on"] == "the test list"
+
+
 def test_the_untrained_network_gives_the_prior():
     frames = Frames(find_dataset("tiny"), "train")
     model = first_weights(4, "full", 0, 0.02, [frames])
