@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
+from torch._subclasses import FakeTensorMode
 
 from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
 from ismallnet.plain import plain
@@ -308,6 +309,25 @@ def test_the_network_is_the_one_that_is_written_down(shape):
         largest = max(p.grad.abs().max().item() for p in model.parameters())
         for a, b in zip(*(gradients for _, gradients in found), strict=True):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-11 * largest)
+
+
+def operations(node, seen: set) -> set[str]:
+    """The names of all operations in an autograd graph."""
+    if node is None or node in seen:
+        return set()
+    seen.add(node)
+    return {node.name()}.union(*(operations(parent, seen) for parent, _ in node.next_functions))
+
+
+def test_the_network_has_a_deterministic_backward_pass_on_cuda():
+    """Tensors that only pretend to be on a GPU: the operations are those that would run there."""
+    x = torch.randn(2, 32, 5, 7)
+    assert torch.equal(x.amax((2, 3)), torch.nn.functional.adaptive_max_pool2d(x, 1).flatten(1))
+    with FakeTensorMode():
+        model = iSmallNet(2).to("cuda")
+        outputs = model(torch.empty(1, 3, 32, 32, device="cuda"))
+        names = operations(sum(out.sum() for out in outputs).grad_fn, set())
+    assert "AmaxBackward0" in names and not any("AdaptiveMax" in name for name in names)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
