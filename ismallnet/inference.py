@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ismallnet.cli import progress
+from ismallnet.cli import UserError, progress
 from ismallnet.distributed import Processes, has_bf16
 from ismallnet.images import to_units, value_limits
 from ismallnet.metrics import count_standard, figures_standard, quantise
@@ -35,6 +35,21 @@ def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
     """The mixed-precision context, of `precision`."""
     dtype = precision(device, amp)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class NotFiniteError(UserError):
+    """The logits of a frame are not all finite, so that its probabilities mean nothing.
+
+    Attributes:
+        index: of the frame in its batch.
+    """
+
+    def __init__(self, name: str, index: int = 0):
+        super().__init__(
+            f"{name}: the network's logits are not finite, an overflow of mixed precision or damaged "
+            "weights; try --amp off"
+        )
+        self.index = index
 
 
 @torch.no_grad()
@@ -69,6 +84,9 @@ def predict(
 
     Returns:
         HxW float32 in [0, 1] for each image, at its own size.
+
+    Raises:
+        NotFiniteError: of the first image whose logits are not finite.
     """
     if flips:
         runs = [
@@ -87,6 +105,9 @@ def predict(
     x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
     with autocast(device, amp):
         logits = model(x).mask.float()
+    if not logits.isfinite().all():
+        index = logits.isfinite().flatten(1).all(1).tolist().index(False)
+        raise NotFiniteError(f"frame {index} of {len(images)}", index)
     out = []
     for one, image in zip(logits, images):
         height, width = image.shape[:2]
@@ -184,11 +205,18 @@ def infer(
     Yields:
         (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
         (HxW uint8).
+
+    Raises:
+        NotFiniteError: names the frame.
     """
     model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
         items = [frames[i] for i in batch]
-        maps = predict(model, [item.image for item in items], amp, resize, flips)
+        try:
+            maps = predict(model, [item.image for item in items], amp, resize, flips)
+        except NotFiniteError as error:
+            sample = frames.samples[batch[error.index]]
+            raise NotFiniteError(str(sample.image), error.index) from None
         for i, probability, item in zip(batch, maps, items):
             yield i, quantise(probability), item.mask
 
