@@ -7,6 +7,7 @@
 import argparse
 import hashlib
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,10 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
     return maps
 
 
+def checksum(maps: list[np.ndarray]) -> int:
+    return zlib.crc32(np.stack(maps).tobytes())
+
+
 class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
@@ -100,6 +105,7 @@ class Frames:
         self.samples = data.samples(split)
         self.threshold, self.value_range = threshold, value_range
         self.maps: Path | None = None
+        self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
         self.cache: list[Item] | None = []
@@ -134,18 +140,28 @@ class Frames:
         image = read_image(sample.image, self.value_range)
         shape = image.shape[:2]
         maps = read_maps(self.maps, sample, shape) if self.maps else []
+        if maps and checksum(maps) != self.map_checksums[sample.name]:
+            raise DataError(
+                f"{self.maps}: the label maps of {sample.name} are not those that this run began with; "
+                "make them again as they were (python utils.py), then continue with --resume. Another "
+                "method's maps go elsewhere: --maps-root DIR"
+            )
         return Item(image, read_mask(sample, shape, self.threshold), *maps)
 
     def add_maps(self, folder: Path) -> None:
-        """Adds the label maps that `utils.py` wrote to a folder, for training.
+        """Adds the label maps that `utils.py` wrote to a folder, for training. Those that do not fit in
+        memory are read again for each sample, and must stay what they are now.
 
         Raises:
             DataError: one is missing or damaged.
         """
         self.maps = folder
-        for i, sample in enumerate(self.samples if self.cache is not None else []):
-            item = self.cache[i]
-            self.cache[i] = Item(item.image, item.mask, *read_maps(folder, sample, self.shapes[i]))
+        for i, (sample, shape) in enumerate(zip(self.samples, self.shapes)):
+            maps = read_maps(folder, sample, shape)
+            if self.cache is None:
+                self.map_checksums[sample.name] = checksum(maps)
+            else:
+                self.cache[i] = Item(self.cache[i].image, self.cache[i].mask, *maps)
 
     def __len__(self) -> int:
         return len(self.samples)

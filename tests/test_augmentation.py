@@ -4,9 +4,17 @@ import torch
 from conftest import make_set
 
 from dataset import Frames
+from ismallnet.cli import DataError
+from ismallnet.distributed import Processes
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import find_dataset
-from ismallnet.training.augmentation import AUTHORS_SIDES, TrainingSet, authors_crop, random_crop
+from ismallnet.training.augmentation import (
+    AUTHORS_SIDES,
+    TrainingSet,
+    authors_crop,
+    batches,
+    random_crop,
+)
 
 
 @pytest.fixture
@@ -56,6 +64,25 @@ def test_maps_are_what_they_are_called(frames):
     assert (boundary[mask == 0] == 0).all()
     expected = torch.clamp(mask - interior, min=0)
     assert torch.allclose(boundary, expected, atol=1e-6)
+
+
+def test_maps_that_change_during_a_training_are_refused(tmp_path, frames):
+    """Frames that do not fit in memory read their maps for each sample."""
+    found = find_dataset("tiny")
+    unkept = Frames(found, "train", memory=0)
+    unkept.add_maps(found.root)
+    kept, read = (TrainingSet([f], 2, 0, crop=64) for f in (frames, unkept))
+    for position in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(kept[position], read[position]))
+    decouple_dataset(found, method="authors", force=True)  # the same maps again
+    read[0]
+    decouple_dataset(found, method="paper")
+    with pytest.raises(DataError, match="not those that this run began with"):
+        read[0]
+    with pytest.raises(DataError) as error:
+        list(batches(read, range(3), Processes("cpu"), 1))
+    assert str(error.value).startswith(f"{found.root}: the label maps of")  # without a traceback
+    kept[0]
 
 
 def test_an_epoch_has_every_image_once_and_its_own_order(frames):
