@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataset import Frames
-from ismallnet.distributed import has_bf16
+from ismallnet.distributed import has_bf16, pick_device
 from ismallnet.inference import NotFiniteError, autocast, infer, precision, predict
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
@@ -22,6 +22,15 @@ def test_bf16_is_taken_from_compute_capability_8_on(monkeypatch, capability, exp
     assert has_bf16(CUDA) == expected and asked == [CUDA]  # of that device, not of the current one
     assert precision(CUDA) == (torch.bfloat16 if expected else torch.float16)
     assert precision(CUDA, "bf16") == torch.bfloat16 and precision(CUDA, "off") is None
+
+
+def test_a_device_that_is_named_is_the_current_one(monkeypatch):
+    """What names none, the statistics of memory and random numbers, means the same."""
+    chosen = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert pick_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]
+    assert pick_device("cpu").type == "cpu" and len(chosen) == 1
 
 
 def test_the_cpu_has_mixed_precision_only_where_it_is_asked_for():
@@ -48,7 +57,7 @@ def test_logits_that_are_not_finite_are_never_a_map(flips):
     model = Overflowing(2).eval()
     dark = np.zeros((20, 30, 3), np.float32)
     assert predict(model, [dark, dark], flips=flips)[1].shape == (20, 30)
-    with pytest.raises(NotFiniteError, match="frame 1 of 2.*--amp off") as error:
+    with pytest.raises(NotFiniteError, match=r"frame 1 of 2.*--amp off") as error:
         predict(model, [dark, dark + 255 * np.eye(20, 30, dtype=np.float32)[..., None]], flips=flips)
     assert error.value.index == 1
 
@@ -60,5 +69,5 @@ def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
     model = Overflowing(2).eval()
     model.std.fill_(100)
     model.mean.fill_(0)
-    with pytest.raises(NotFiniteError, match="d.png"):
+    with pytest.raises(NotFiniteError, match=r"d\.png"):
         list(infer(model, frames, batch_size=2))
