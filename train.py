@@ -139,6 +139,15 @@ def read_data(
     return train, test
 
 
+def digests(train: list[Frames], test: list[Frames]) -> dict[str, str]:
+    """What a run that is resumed must find as it was: the training list, and all files' contents."""
+    names = "\n".join(sample.name for frames in train for sample in frames.samples)
+    return {
+        "list": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
+        "contents": fingerprint([*train, *test]),
+    }
+
+
 def new_state(
     model: iSmallNet,
     steps: int,
@@ -167,7 +176,8 @@ def new_state(
 def session(
     args: argparse.Namespace, checkpoint: dict | None, folder: Path, processes: Processes
 ) -> int:
-    """Sets a run up, or continues it, and trains; returns the exit code."""
+    """Sets a run up, or continues it, and trains; returns the exit code. What the command line said
+    goes no further than here."""
     data = processes.first(lambda: open_datasets(args))
     for one in data:
         one.hold_out(args.hold_out)
@@ -186,17 +196,12 @@ def session(
     figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
     about |= {"images": len(samples), "figures_on": figures_on, "args": vars(args)}
     about["environment"] = environment(processes.device)
-    names = "\n".join(sample.name for frames in lists for sample in frames.samples)
-    digests = {"list": hashlib.sha256(names.encode()).hexdigest()}
-    digests["contents"] = fingerprint([*lists, *tested])
-    run = Run(folder, about, digests, args.save_every, processes.rank == 0)
+    run = Run(folder, about, digests(lists, tested), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
         if state.finished:
-            if not (
-                folder / "metrics.json"
-            ).exists():  # killed between the last checkpoint and this file
+            if not (folder / "metrics.json").exists():  # killed just after the last checkpoint
                 run.write_metrics(state)
             print(f"{folder}: finished already, {steps} steps")
             return 0
@@ -223,19 +228,24 @@ def session(
             interruption,
         )
         run.write_metrics(state)
-        if not state.finished:
-            why = interruption.reason or "another process"
-            run.say(
-                f"stopped by {why} after step {state.step}, saved. Go on with: python train.py "
-                f"--dataset {' '.join(args.dataset)} --resume {folder}"
-            )
-            return interruption.code
-        average = "EMA " if args.ema else ""
-        run.say(f"weights: {run.last} (last {average}weights, no epoch chosen)")
-        if args.select == "test":
-            best = f"chosen on {watch.figures_on}: IoU {100 * state.best:.2f}"
-            run.say(f"weights: {folder / 'best.pt'} ({best})")
-    return 0
+        finish(run, state, interruption.reason)
+    return 0 if state.finished else interruption.code
+
+
+def finish(run: Run, state: State, reason: str) -> None:
+    """Says where the weights are, or how to continue after an interruption."""
+    if not state.finished:
+        names = " ".join(run.about["dataset"])
+        run.say(
+            f"stopped by {reason or 'another process'} after step {state.step}, saved. Continue with: "
+            f"python train.py --dataset {names} --resume {run.folder}"
+        )
+        return
+    average = "EMA " if state.ema else ""
+    run.say(f"weights: {run.last} (last {average}weights, no epoch chosen)")
+    if run.about["args"]["select"] == "test":
+        best = f"chosen on {run.about['figures_on']}: IoU {100 * state.best:.2f}"
+        run.say(f"weights: {run.folder / 'best.pt'} ({best})")
 
 
 @command("the last checkpoint is kept; continue with --resume", several=True)

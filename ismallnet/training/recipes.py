@@ -98,9 +98,8 @@ def first_weights(
 def make_optimizer(
     model: nn.Module, name: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Args:
-    name: "muon", "adamw" or "sgd".
-    """
+    """Muon for the convolutions and AdamW for the rest, AdamW for all, or SGD with Nesterov momentum:
+    name is "muon", "adamw" or "sgd"."""
     if name == "sgd":
         kind = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
         return torch.optim.SGD(model.parameters(), lr=lr, **kind)
