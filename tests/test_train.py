@@ -108,7 +108,10 @@ def test_a_config_without_a_loss_is_repeated_with_the_published_one():
 def test_a_config_with_negative_numbers():
     """argparse takes -1e-05 for a flag where it is typed after --range."""
     args = {"dataset": ["tiny"], "range": [-1e-05, 1.0], "mask_threshold": 9, "deterministic": True}
-    write(Path("c.json"), json.dumps({"args": args | {"max_minutes": 0, "run_name": "old"}}))
+    write(
+        Path("c.json"),
+        json.dumps({"args": args | {"max_minutes": 0, "run_name": "old", "help": "==SUPPRESS=="}}),
+    )
     found = parse(["--config", "c.json", "--mask-threshold", "128"])
     assert found.range == [-1e-05, 1.0] and found.mask_threshold == 128 and found.deterministic
     assert found.max_minutes is None and found.run_name is None and found.loss == "authors"

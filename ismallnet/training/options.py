@@ -157,7 +157,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return check(args)
 
 
-SESSION = ("config", "resume", "run_name", "max_minutes")  # of one session, not of the run
+# Of one session, not of the run; "help" was written by mistake when a run was resumed.
+SESSION = ("config", "resume", "run_name", "max_minutes", "help")
 
 
 def read_config(path: str) -> dict:
