@@ -106,7 +106,10 @@ class Processes:
             if self.world == 1 or type(error) not in (RuntimeError, dist.DistBackendError):
                 raise  # out of memory, for example
             reason = str(error).strip().splitlines()[0]
-            raise PeerError(f"another process has ended, or this step failed ({reason})") from error
+            raise PeerError(
+                f"another process has ended, or this step failed ({reason}). Continue from what was "
+                "saved with --resume; torchrun --max-restarts N does it by itself"
+            ) from error
 
     def first(self, function: Callable[[], T]) -> T:
         """What a function returns on each process. The first one calls it before all others, so that
