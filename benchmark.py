@@ -120,7 +120,7 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
     """test.py and eval.py on a test list; the forward passes alone."""
     frames = Frames(find_dataset(args.dataset, args.data_root), "test")
     model = prepared(load_weights(weights_file(args)), device)
-    images = [frames[i][0] for i in range(len(frames))]
+    images = [frames[i].image for i in range(len(frames))]
     predict(model, images[:1])
     start = time.perf_counter()
     for image in images:
@@ -240,10 +240,10 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
         except DataError as error:  # an optional package is missing
             print(f"left out: {error}")
     with torch.inference_mode():
-        reference = plain(model, x)[2].float()
+        reference = plain(model, x).mask.float()
         found = {
             name: {
-                "difference": (way()[2].float() - reference).abs().max().item(),
+                "difference": (way().mask.float() - reference).abs().max().item(),
                 "largest logit": reference.abs().max().item(),
             }
             for name, way in ways.items()

@@ -5,8 +5,11 @@
 """
 
 import argparse
+import hashlib
 import os
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +20,17 @@ from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
 
 MASK_THRESHOLD = 128
 MAPS = ("interior", "boundary")
+
+
+class Item(NamedTuple):
+    """An image and what belongs to it. Of `Frames` NumPy arrays: the image HxWx3 in 0-255 units, the
+    others HxW uint8, the mask 0 or 255; interior and boundary are None without label maps. Of
+    `TrainingSet` tensors: the image 3xHxW in 0-255 units, the others 1xHxW in [0, 1]."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    interior: np.ndarray | None = None
+    boundary: np.ndarray | None = None
 
 
 # --- masks and maps ------------------------------------------------------------------------------
@@ -61,11 +75,14 @@ def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.n
     return maps
 
 
+def checksum(maps: list[np.ndarray]) -> int:
+    return zlib.crc32(np.stack(maps).tobytes())
+
+
 class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
-    `frames[i]` is (image, planes): HxWx3 in 0-255 units, and HxWxP uint8: the mask alone, or
-    (interior, boundary, mask) after `add_maps`.
+    `frames[i]` is an `Item`, with interior and boundary after `add_maps`.
 
     Args:
         data, split: the data set and "train" or "test".
@@ -88,9 +105,10 @@ class Frames:
         self.samples = data.samples(split)
         self.threshold, self.value_range = threshold, value_range
         self.maps: Path | None = None
+        self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
-        self.cache: list[tuple[np.ndarray, np.ndarray]] | None = []
+        self.cache: list[Item] | None = []
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
         self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
         read = read_ahead(self._try, self.samples)
@@ -98,11 +116,10 @@ class Frames:
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
-            image, planes = result
-            _, _, _, centres = cv2.connectedComponentsWithStats(planes[..., -1].copy())
+            _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
-            self.shapes.append(image.shape[:2])
-            memory -= image.nbytes + planes.nbytes
+            self.shapes.append(result.mask.shape)
+            memory -= result.image.nbytes + result.mask.nbytes
             if memory < 0:
                 self.cache = None
             elif self.cache is not None:
@@ -113,50 +130,76 @@ class Frames:
         if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
             print(f"{data.name} {split}: {resized_note(resized)}")
 
-    def _try(self, sample: Sample) -> tuple[np.ndarray, np.ndarray] | DataError:
+    def _try(self, sample: Sample) -> Item | DataError:
         try:
             return self.read(sample)
         except DataError as error:
             return error
 
-    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, sample: Sample) -> Item:
         image = read_image(sample.image, self.value_range)
         shape = image.shape[:2]
-        planes = read_maps(self.maps, sample, shape) if self.maps else []
-        return image, np.dstack([*planes, read_mask(sample, shape, self.threshold)])
+        maps = read_maps(self.maps, sample, shape) if self.maps else []
+        if maps and checksum(maps) != self.map_checksums[sample.name]:
+            raise DataError(
+                f"{self.maps}: the label maps of {sample.name} are not those that this run began with; "
+                "make them again as they were (python utils.py), then continue with --resume. Another "
+                "method's maps go elsewhere: --maps-root DIR"
+            )
+        return Item(image, read_mask(sample, shape, self.threshold), *maps)
 
     def add_maps(self, folder: Path) -> None:
-        """Adds the label maps that `utils.py` wrote to a folder, for training.
+        """Adds the label maps that `utils.py` wrote to a folder, for training. Those that do not fit in
+        memory are read again for each sample, and must stay what they are now.
 
         Raises:
-            DataError: one is missing or spoilt.
+            DataError: one is missing or damaged.
         """
         self.maps = folder
-        for i, sample in enumerate(self.samples if self.cache is not None else []):
-            image, mask = self.cache[i]
-            self.cache[i] = image, np.dstack([*read_maps(folder, sample, self.shapes[i]), mask])
+        for i, (sample, shape) in enumerate(zip(self.samples, self.shapes)):
+            maps = read_maps(folder, sample, shape)
+            if self.cache is None:
+                self.map_checksums[sample.name] = checksum(maps)
+            else:
+                self.cache[i] = Item(self.cache[i].image, self.cache[i].mask, *maps)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, i: int) -> Item:
         return self.read(self.samples[i]) if self.cache is None else self.cache[i]
 
 
 def read_lists(
-    data: list[DatasetFolder], args: argparse.Namespace
+    data: list[DatasetFolder],
+    threshold: int = MASK_THRESHOLD,
+    value_range: tuple[float, float] | None = None,
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
     lists, problems = [], []
     for split in ("train", "test"):
         for one in data:
             try:
-                lists.append(Frames(one, split, args.mask_threshold, args.range))
+                lists.append(Frames(one, split, threshold, value_range))
             except DataError as error:
                 problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
     return lists[: len(data)], lists[len(data) :]
+
+
+def fingerprint(lists: list[Frames]) -> str:
+    """A digest of the images and masks of lists: their names, and their files' sizes and contents."""
+    samples = [sample for frames in lists for sample in frames.samples]
+    whole = hashlib.sha256()
+    for sample, contents in zip(samples, read_ahead(file_digests, samples)):
+        whole.update(f"{sample.name} {contents}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def file_digests(sample: Sample) -> str:
+    files = [path.read_bytes() if path else b"" for path in (sample.image, sample.mask)]
+    return " ".join(f"{len(raw)} {hashlib.sha256(raw).hexdigest()}" for raw in files)
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
@@ -178,7 +221,7 @@ def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, .
     count, total, squares = 0, np.zeros(3), np.zeros(3)
     for frames in lists:
         for i in range(len(frames)):
-            pixels = frames[i][0].reshape(-1, 3).astype(np.float64)
+            pixels = frames[i].image.reshape(-1, 3).astype(np.float64)
             count, total = count + len(pixels), total + pixels.sum(0)
             squares += np.square(pixels).sum(0)
     mean = total / count

@@ -7,6 +7,7 @@ bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation
 
 import os
 import re
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,18 @@ SCALES = 5
 # stream that learns the mask alone, or with the interior or boundary map beside it; U-Net decoders
 # in place of the nested interaction; the sum of the two streams' features in place of the fusion.
 VARIANTS = ("full", "single", "interior", "boundary", "unet", "sum")
-OUTPUTS = ("interior", "boundary", "mask")
+
+
+class Outputs(NamedTuple):
+    """What the network gives, logits, or what it learns, maps in [0, 1]: each (N, 1, H, W), or None
+    for a map that a variant does not predict."""
+
+    interior: Tensor | None
+    boundary: Tensor | None
+    mask: Tensor
+
+
+OUTPUTS = Outputs._fields
 # The authors' letters for the streams: "b" is the interior ("body"), "d" the boundary ("detail").
 STREAMS = {"b": "interior", "d": "boundary"}
 # The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
@@ -39,7 +51,10 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The 1x1 convolutions of single pixels as matrix products, average and maximum together.
-        pooled = torch.stack([x.mean((2, 3)), F.adaptive_max_pool2d(x, 1).flatten(1)])  # (2, N, C)
+        # On CUDA the backward pass of adaptive_max_pool2d has no deterministic form, that of amax has;
+        # on the CPU amax takes 15 times as long.
+        largest = x.amax((2, 3)) if x.is_cuda else F.adaptive_max_pool2d(x, 1).flatten(1)
+        pooled = torch.stack([x.mean((2, 3)), largest])  # (2, N, C)
         hidden = F.relu(F.linear(pooled, self.fc1.weight.flatten(1)))
         return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1)).sum(0))[..., None, None]
 
@@ -205,13 +220,12 @@ class iSmallNet(nn.Module):
         """(N, 3, H, W) in 0-255 units, any dtype -> float, zero mean and unit variance."""
         return (image - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def forward(self, image: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    def forward(self, image: Tensor) -> Outputs:
         """Args:
             image: (N, 3, H, W), normalised, any H and W.
 
         Returns:
-            (interior_logits, boundary_logits, mask_logits), each (N, 1, H, W); None for a map that
-            a variant does not predict.
+            Logits, each (N, 1, H, W).
         """
         height, width = image.shape[2:]
         x = pad_to_multiple(image)
@@ -224,8 +238,9 @@ class iSmallNet(nn.Module):
         if len(features) == 2:
             features += (self.fusion(*scales) if self.fusion else sum(features),)
         logits["mask"] = self.mask_head(torch.cat(features, dim=1))
-        outputs = (logits.get(name) for name in OUTPUTS)
-        return tuple(None if out is None else out[..., :height, :width] for out in outputs)
+        return Outputs(
+            *(logits[name][..., :height, :width] if name in logits else None for name in OUTPUTS)
+        )
 
 
 def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
@@ -292,14 +307,12 @@ def map_loss(logits: Tensor, target: Tensor, loss: str = "jaccard") -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + iou_loss.mean()
 
 
-def losses(
-    outputs: tuple[Tensor | None, ...], targets: tuple[Tensor, ...], loss: str = "jaccard"
-) -> dict[str, Tensor]:
+def losses(outputs: Outputs, targets: Outputs, loss: str = "jaccard") -> dict[str, Tensor]:
     """The loss of each output by its name; a network learns their plain sum.
 
     Args:
-        outputs: interior, boundary and mask logits, each (N, 1, H, W); None counts nothing.
-        targets: the three maps in [0, 1] in the same order and shapes.
+        outputs: logits; None counts nothing.
+        targets: the three maps, in [0, 1].
         loss: one of LOSSES.
     """
     return {

@@ -31,7 +31,7 @@ from ismallnet.metrics import UNIT, count_standard, figures_standard, table
 from ismallnet.results import UNFINISHED
 from ismallnet.weights import describe, find_weights, on_device
 
-Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, planes: as `infer` yields them
+Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
 
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
@@ -94,11 +94,11 @@ def write_maps(
     """Writes the maps and images.csv of a list; returns its standard figures."""
     total, rows = Counter(), []
     bar = progress((), f"{data.name} test", len(frames))
-    for i, pred, planes in found:
+    for i, pred, mask in found:
         name = frames.samples[i].name
         with atomic_write(folder / f"{name}.png") as file:
             file.write(cv2.imencode(".png", pred)[1].tobytes())
-        counts = count_standard(pred, planes[..., 0])
+        counts = count_standard(pred, mask)
         total.update(counts)
         iou = f"{counts['image_iou'] / UNIT:.6f}"
         rows.append((i, [name, iou, *(counts[k] for k in ("targets", "matched", "false_pixels"))]))

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Subset
 
-from dataset import Frames
+from dataset import Frames, Item
 from ismallnet.cli import in_processes, progress
 from ismallnet.files import write_json
 from ismallnet.metrics import quantise
@@ -143,10 +143,9 @@ def scores(image: np.ndarray, method: str, window: int) -> np.ndarray:
     return (found - found.mean()) / max(float(found.std()), 1e-6)
 
 
-def histograms(frame: tuple[np.ndarray, np.ndarray], method: str, window: int) -> np.ndarray:
+def histograms(item: Item, method: str, window: int) -> np.ndarray:
     """(2, len(THRESHOLDS)) counts of background and target pixels with a score at or above each."""
-    image, planes = frame
-    score, mask = scores(image, method, window), planes[..., -1] > 0
+    score, mask = scores(item.image, method, window), item.mask > 0
     passed = np.searchsorted(THRESHOLDS, score, side="right")  # how many thresholds each one passes
     levels = [np.bincount(passed[part], minlength=len(THRESHOLDS) + 1) for part in (~mask, mask)]
     return np.array([level[::-1].cumsum()[::-1][1:] for level in levels])
@@ -209,18 +208,16 @@ def choose(
             bar.close()
     finally:
         keep()
-    targets = sum(int((train[i][1][..., -1] > 0).sum()) for i in range(len(train)))
+    targets = sum(int((train[i].mask > 0).sum()) for i in range(len(train)))
     background, target = counts.swapaxes(0, 1)
     iou = target / np.maximum(targets + background, 1)
     number, level = np.unravel_index(iou.argmax(), iou.shape)
     return windows[number], float(THRESHOLDS[level]), float(iou.max())
 
 
-def probability(
-    frame: tuple[np.ndarray, np.ndarray], method: str, window: int, threshold: float
-) -> np.ndarray:
+def probability(item: Item, method: str, window: int, threshold: float) -> np.ndarray:
     """Scores as a probability map, HxW uint8: 0.5 at the threshold, 1 at twice the threshold."""
-    score = scores(frame[0], method, window) / (2 * threshold)
+    score = scores(item.image, method, window) / (2 * threshold)
     return quantise(np.clip(score, 0, 1))
 
 
@@ -232,10 +229,10 @@ def run(
     workers: int,
     done: dict[int, np.ndarray],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (i, pred, planes) of each frame, as `inference.infer` does; those that are done first."""
+    """Yields (i, pred, mask) of each frame, as `inference.infer` does; those that are done first."""
     for i, pred in done.items():
-        yield i, pred, frames[i][1]
+        yield i, pred, frames[i].mask
     rest = [i for i in range(len(frames)) if i not in done]
     one = partial(probability, method=method, window=window, threshold=threshold)
     for i, pred in zip(rest, in_processes(one, Subset(frames, rest), workers)):
-        yield i, pred, frames[i][1]
+        yield i, pred, frames[i].mask

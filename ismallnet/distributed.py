@@ -1,13 +1,20 @@
 """The processes of a training: those that torchrun started, the loader's, and how they stop."""
 
+import contextlib
+import datetime
 import math
 import os
 import platform
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,7 +22,14 @@ import torch
 import torch.distributed as dist
 import torchvision
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, UserError
+
+T = TypeVar("T")
+PATIENCE = datetime.timedelta(days=7)  # for what the others do before they meet: read, detect, evaluate
+
+
+class PeerError(UserError):
+    """Another process of the same training has ended."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -31,8 +45,16 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise DataError(f"--device {name}: not to be had here ({reason}); take --device cpu") from error
+        raise DataError(f"--device {name}: not available here ({reason}); type --device cpu") from error
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what names no device means this one, too
     return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bfloat16: from compute capability 8.0 on. PyTorch's own
+    `is_bf16_supported` says so of older ones, which emulate it slowly and fail in cuDNN."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def deterministic() -> None:
@@ -52,37 +74,82 @@ class Processes:
         if self.world > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         self.device = pick_device(device)
-        if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)
+        self.waiting = None  # the group in which processes wait for each other
         if self.world > 1:
             # After a restart of torchrun's the store may still hold the dead processes' addresses.
             store, rank, world = next(dist.rendezvous("env://"))
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+            self.waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, error: type | None, *_) -> None:
+        """After an error the group is left as it is: NCCL would wait for the others to take it down,
+        and the error would never be printed."""
+        if error is None:
+            self.close()
+
+    @contextlib.contextmanager
+    def collective(self) -> Iterator[None]:
+        """Around what processes do together, a forward or a backward pass, too.
+
+        Raises:
+            PeerError: in place of the RuntimeError (NCCL: DistBackendError) with which PyTorch says
+                that another process does not answer. Gloo has no class of its own for it.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or type(error) not in (RuntimeError, dist.DistBackendError):
+                raise  # out of memory, for example
+            reason = str(error).strip().splitlines()[0]
+            raise PeerError(
+                f"another process has ended, or this step failed ({reason}). Continue from what was "
+                "saved with --resume; torchrun --max-restarts N does it by itself"
+            ) from error
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What a function returns on each process. The first one calls it before all others, so that
+        these find what it wrote."""
+        result = function() if self.rank == 0 else None
+        self.barrier()
+        return function() if self.rank else result
 
     def gather(self, items: list) -> list:
         """The items of all processes, on each of them."""
         if self.world == 1:
             return items
         parts = [None] * self.world
-        dist.all_gather_object(parts, items)
+        with self.collective():
+            dist.all_gather_object(parts, items, group=self.waiting)
         return [item for part in parts for item in part]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         if self.world == 1:
             return flag
-        together = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(together, dist.ReduceOp.MAX)
+        together = torch.tensor(float(flag))
+        with self.collective():
+            dist.all_reduce(together, dist.ReduceOp.MAX, group=self.waiting)
         return bool(together)
+
+    def parallel(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The network whose gradients are the means over all processes."""
+        if self.world == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def share(self, model: torch.nn.Module) -> None:
         """Gives all processes the first one's weights and batch-norm statistics. Outside CUDA the
         statistics are each process's own, since SyncBatchNorm exists there alone."""
         if self.world > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+            with self.collective():
+                for tensor in model.state_dict().values():
+                    dist.broadcast(tensor, 0)
 
     def close(self) -> None:
         if dist.is_initialized():
@@ -90,7 +157,8 @@ class Processes:
 
     def barrier(self) -> None:
         if self.world > 1:
-            dist.barrier()
+            with self.collective():
+                dist.barrier(group=self.waiting)
 
 
 class Interruption:
@@ -125,10 +193,45 @@ class Interruption:
                 signal.signal(number, handler)
 
 
-def quiet_worker(_: int) -> None:
-    """Loader processes leave signals to the training process."""
+def loader_worker(_: int) -> None:
+    """Loader processes leave Ctrl-C and SIGTERM, which job schedulers send to all of a group, to the
+    training process, which needs samples until it has saved. They end with it, or by its SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent, terminate = os.getppid(), {signal.SIGTERM}
+    if not hasattr(signal, "sigtimedwait"):  # macOS, Windows: nobody could tell who sent it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, terminate)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            received = signal.sigtimedwait(terminate, 1)
+            if received and received.si_pid == parent:
+                break
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_script(main: Callable[[], int]) -> None:
+    """Calls a script's main and ends the program with its exit code.
+
+    Of several processes one that fails ends at once, when its message is out: Python's own clean-up
+    could wait for the others in NCCL."""
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)
 
 
 def cpu_name() -> str:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ismallnet.cli import progress
-from ismallnet.distributed import Processes
+from ismallnet.cli import UserError, progress
+from ismallnet.distributed import Processes, has_bf16
 from ismallnet.images import to_units, value_limits
 from ismallnet.metrics import count_standard, figures_standard, quantise
 from net import iSmallNet, pad_to_multiple
@@ -23,13 +23,33 @@ if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its p
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
-def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
-    """The mixed-precision context: "auto" is bf16 where the card has it, else fp16, and off on
-    the CPU; "bf16", "fp16", "off" are taken as they are."""
+def precision(device: torch.device, amp: str = "auto") -> torch.dtype | None:
+    """The type of mixed precision; None for float32 alone. "auto" is bf16 where the card has it, else
+    fp16, and off on the CPU; "bf16", "fp16" and "off" are what they say."""
     if amp == "auto" and device.type == "cuda":
-        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=amp in ("bf16", "fp16"))
+        amp = "bf16" if has_bf16(device) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
+    """The mixed-precision context, of `precision`."""
+    dtype = precision(device, amp)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class NotFiniteError(UserError):
+    """The logits of a frame are not all finite, so that its probabilities mean nothing.
+
+    Attributes:
+        index: of the frame in its batch.
+    """
+
+    def __init__(self, name: str, index: int = 0):
+        super().__init__(
+            f"{name}: the network's logits are not finite, an overflow of mixed precision or damaged "
+            "weights; try --amp off"
+        )
+        self.index = index
 
 
 @torch.no_grad()
@@ -64,6 +84,9 @@ def predict(
 
     Returns:
         HxW float32 in [0, 1] for each image, at its own size.
+
+    Raises:
+        NotFiniteError: of the first image whose logits are not finite.
     """
     if flips:
         runs = [
@@ -81,7 +104,10 @@ def predict(
         batch.append(pad_to_multiple(x))
     x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
     with autocast(device, amp):
-        logits = model(x)[2].float()
+        logits = model(x).mask.float()
+    if not logits.isfinite().all():
+        index = logits.isfinite().flatten(1).all(1).tolist().index(False)
+        raise NotFiniteError(f"frame {index} of {len(images)}", index)
     out = []
     for one, image in zip(logits, images):
         height, width = image.shape[:2]
@@ -177,15 +203,22 @@ def infer(
     """Runs a list of frames, or a part of it, batch by batch.
 
     Yields:
-        (i, pred, planes): the frame's index, its probability map as saved (HxW uint8), and its
-        planes (`Frames`).
+        (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
+        (HxW uint8).
+
+    Raises:
+        NotFiniteError: names the frame.
     """
     model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
-        found = [frames[i] for i in batch]
-        maps = predict(model, [image for image, _ in found], amp, resize, flips)
-        for i, probability, (_, planes) in zip(batch, maps, found):
-            yield i, quantise(probability), planes
+        items = [frames[i] for i in batch]
+        try:
+            maps = predict(model, [item.image for item in items], amp, resize, flips)
+        except NotFiniteError as error:
+            sample = frames.samples[batch[error.index]]
+            raise NotFiniteError(str(sample.image), error.index) from None
+        for i, probability, item in zip(batch, maps, items):
+            yield i, quantise(probability), item.mask
 
 
 def evaluate(
@@ -199,9 +232,9 @@ def evaluate(
         counts = Counter()
         part = slice(processes.rank, None, processes.world)
         shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
-        for _, pred, planes in infer(model, frames, batch_size, amp, part=part):
+        for _, pred, mask in infer(model, frames, batch_size, amp, part=part):
             shown.update()
-            counts.update(count_standard(pred, planes[..., -1]))
+            counts.update(count_standard(pred, mask))
         shown.close()
         total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
         figures[name] = figures_standard(total)
@@ -212,10 +245,10 @@ def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np
     """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
     rows = []
     for i in range(min(count, len(frames))):
-        image, planes = frames[i]
-        prediction = quantise(predict(model, [image], amp)[0])
-        rest = [np.repeat(p[..., None], 3, 2) for p in (planes[..., -1], prediction)]
-        row = np.hstack([image.astype(np.uint8), *rest])
+        item = frames[i]
+        prediction = quantise(predict(model, [item.image], amp)[0])
+        rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
+        row = np.hstack([item.image.astype(np.uint8), *rest])
         rows.append(row[:256, : 3 * 256])
     wide = max(row.shape[1] for row in rows)
     return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from net import Block, Fusion, Stream, iSmallNet, pad_to_multiple
+from net import Block, Fusion, Outputs, Stream, iSmallNet, pad_to_multiple
 
 
 def attention(block: Block, y: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def fusion(net: Fusion, interior: list[Tensor], boundary: list[Tensor]) -> Tenso
     return residual(net.aggregate, torch.cat(g[::-1], 1))
 
 
-def plain(model: iSmallNet, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def plain(model: iSmallNet, image: Tensor) -> Outputs:
     """`iSmallNet.forward` of the full variant, as the text says it, step by step."""
     height, width = image.shape[2:]
     image = pad_to_multiple(image)
@@ -69,4 +69,4 @@ def plain(model: iSmallNet, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     edge, h = stream(model.boundary, image)
     features = torch.cat([inner, edge, fusion(model.fusion, f, h)], 1)
     outputs = (model.interior_head(inner), model.boundary_head(edge), model.mask_head(features))
-    return tuple(out[..., :height, :width] for out in outputs)
+    return Outputs(*(out[..., :height, :width] for out in outputs))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from conftest import picture, write
 
-from ismallnet.detection.detector import main
+from detect import main
 
 REPOSITORY = Path(__file__).parent.parent
 

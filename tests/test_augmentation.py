@@ -4,9 +4,17 @@ import torch
 from conftest import make_set
 
 from dataset import Frames
+from ismallnet.cli import DataError
+from ismallnet.distributed import Processes
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import find_dataset
-from ismallnet.training.augmentation import AUTHORS_SIDES, TrainingSet, authors_crop, random_crop
+from ismallnet.training.augmentation import (
+    AUTHORS_SIDES,
+    TrainingSet,
+    authors_crop,
+    batches,
+    random_crop,
+)
 
 
 @pytest.fixture
@@ -22,7 +30,8 @@ def frames(tmp_path) -> Frames:
 def coloured(frames: Frames) -> Frames:
     """Frames whose three image channels are the three maps: what geometry does to one, it must do
     to the other."""
-    frames.cache = [(planes.copy(), planes) for _, planes in frames.cache]
+    colours = [np.dstack([item.interior, item.boundary, item.mask]) for item in frames.cache]
+    frames.cache = [item._replace(image=image) for item, image in zip(frames.cache, colours)]
     return frames
 
 
@@ -31,7 +40,8 @@ def test_geometry_is_the_same_for_image_and_maps(frames, augment):
     options = {"brightness": 0, "contrast": 0, "scale_jitter": 1.0}
     samples = TrainingSet([coloured(frames)], 2, 0, augment, crop=64, **options)
     for position in range(40):
-        image, maps = samples[position]
+        item = samples[position]
+        image, maps = item.image, torch.cat([item.interior, item.boundary, item.mask])
         assert image.shape == maps.shape
         assert torch.allclose(image / 255, maps, atol=1e-5)
 
@@ -40,20 +50,39 @@ def test_rescaled_crops_keep_the_image_under_its_mask(frames):
     samples = TrainingSet([frames], 2, 0, crop=64, target_share=1.0, scale_jitter=1.5)
     inside, outside = [], []
     for position in range(60):
-        image, maps = samples[position]
-        assert set(maps[2].unique().tolist()) <= {0.0, 1.0}
-        inside.append(image[0][maps[2] > 0].mean())
-        outside.append(image[0][maps[2] == 0].mean())
+        image, mask = samples[position].image[0], samples[position].mask[0]
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+        inside.append(image[mask > 0].mean())
+        outside.append(image[mask == 0].mean())
     assert min(inside) > 150 and max(outside) < 110  # the target is 230, the rest 60 to 90
 
 
-def test_maps_are_interior_boundary_mask_in_this_order(frames):
+def test_maps_are_what_they_are_called(frames):
     samples = TrainingSet([frames], 1, 0, crop=64, target_share=1.0, scale_jitter=1.0)
-    _, (interior, boundary, mask) = samples[0]
+    _, mask, interior, boundary = samples[0]
     assert interior.max() == 1.0 and (interior[mask == 0] > 0).any()  # reaches beyond the mask
     assert (boundary[mask == 0] == 0).all()
     expected = torch.clamp(mask - interior, min=0)
     assert torch.allclose(boundary, expected, atol=1e-6)
+
+
+def test_maps_that_change_during_a_training_are_refused(tmp_path, frames):
+    """Frames that do not fit in memory read their maps for each sample."""
+    found = find_dataset("tiny")
+    unkept = Frames(found, "train", memory=0)
+    unkept.add_maps(found.root)
+    kept, read = (TrainingSet([f], 2, 0, crop=64) for f in (frames, unkept))
+    for position in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(kept[position], read[position]))
+    decouple_dataset(found, method="authors", force=True)  # the same maps again
+    read[0]
+    decouple_dataset(found, method="paper")
+    with pytest.raises(DataError, match="not those that this run began with"):
+        read[0]
+    with pytest.raises(DataError) as error:
+        list(batches(read, range(3), Processes("cpu"), 1))
+    assert str(error.value).startswith(f"{found.root}: the label maps of")  # without a traceback
+    kept[0]
 
 
 def test_an_epoch_has_every_image_once_and_its_own_order(frames):
@@ -70,7 +99,7 @@ def test_a_sample_depends_on_seed_and_position_only(frames):
     for position in (9, 0, 9):
         for a, b in zip(one[position], two[position]):
             assert torch.equal(a, b)
-    assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0][0], one[0][0])
+    assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0].image, one[0].image)
 
 
 def test_the_last_crops_have_a_side_of_their_own(frames):
@@ -93,7 +122,7 @@ def test_without_a_last_crop_the_side_stays(frames):
 def test_target_share(frames):
     def share(p):
         samples = TrainingSet([frames], 2, 0, crop=32, target_share=p)
-        return np.mean([samples[i][1][2].any() for i in range(100)])
+        return np.mean([samples[i].mask.any() for i in range(100)])
 
     assert share(1.0) == 1.0 and share(0.0) < 0.6
 
@@ -122,6 +151,6 @@ def test_authors_crop_takes_less_than_an_eighth_of_a_side():
 
 def test_authors_batches_have_one_size_each(frames):
     samples = TrainingSet([frames], 4, 0, "authors")
-    sides = [{samples[4 * step + i][0].shape[-1] for i in range(4)} for step in range(12)]
+    sides = [{samples[4 * step + i].image.shape[-1] for i in range(4)} for step in range(12)]
     assert all(len(side) == 1 for side in sides)
     assert len(set.union(*sides)) > 2 and set.union(*sides) <= set(AUTHORS_SIDES)

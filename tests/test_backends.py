@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import fails, make_set, picture, write
 
+from detect import main as detect
 from export import main as export
 from ismallnet import backends
 from ismallnet.backends import Exported, open_network, to_onnx
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import main as detect
 from ismallnet.inference import predict
 from net import iSmallNet, load_weights
 from test import main

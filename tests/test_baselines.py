@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import fails, make_set
 
-from dataset import Frames
+from dataset import Frames, Item
 from eval import main as evaluate_main
 from ismallnet import baselines
 from ismallnet.baselines import (
@@ -90,7 +90,7 @@ def test_shrink_rank_is_singular_value_thresholding():
 def test_a_constant_image_has_no_targets():
     image = np.full((40, 50, 3), 77.0, np.float32)
     for method, found in BASELINES.items():
-        assert not probability((image, None), method, found.windows[0], 3.0).any()
+        assert not probability(Item(image, None), method, found.windows[0], 3.0).any()
 
 
 def test_threshold_is_the_best_of_the_training_list(data):
@@ -98,14 +98,14 @@ def test_threshold_is_the_best_of_the_training_list(data):
     window, threshold, iou = choose(frames, "tophat", 1)
     best = -1.0
     for w in BASELINES["tophat"].windows:
-        found = [(scores(image, "tophat", w), planes[..., -1] > 0) for image, planes in frames]
+        found = [(scores(item.image, "tophat", w), item.mask > 0) for item in frames]
         for t in THRESHOLDS:
             both = sum(((s >= t) & m).sum() for s, m in found)
             either = sum(((s >= t) | m).sum() for s, m in found)
             best = max(best, both / either)
     assert iou == pytest.approx(best) and iou > 0.9
     pred = probability(frames[0], "tophat", window, threshold)
-    assert np.array_equal(pred >= 128, scores(frames[0][0], "tophat", window) >= threshold)
+    assert np.array_equal(pred >= 128, scores(frames[0].image, "tophat", window) >= threshold)
 
 
 @pytest.mark.parametrize("method", BASELINES)

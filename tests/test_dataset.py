@@ -48,10 +48,10 @@ def test_frames_are_the_same_with_and_without_memory(data):
     kept, read = Frames(found, "train"), Frames(found, "train", memory=0)
     assert kept.cache is not None and read.cache is None
     for i in range(2):
-        for a, b in zip(kept[i], read[i]):
-            assert (a == b).all()
+        assert (kept[i].image == read[i].image).all() and (kept[i].mask == read[i].mask).all()
+        assert kept[i].interior is None and read[i].boundary is None
     assert kept.centres[0].tolist() == [[11, 13.5]]
-    assert kept[0][1].shape == (40, 48, 1)
+    assert kept[0].mask.shape == (40, 48)
 
 
 def test_mean_and_std_over_all_training_pixels(data):

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.io import savemat
 from streaming import results, run
 
+from detect import main
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import main
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.formats import RawLayout, as_frames, read_csv
 from ismallnet.images import decode, few_bright_pixels, image_shape, read_image, value_limits

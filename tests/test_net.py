@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
+from torch._subclasses import FakeTensorMode
 
 from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
 from ismallnet.plain import plain
@@ -13,6 +14,7 @@ from net import (
     OUTPUTS,
     VARIANTS,
     Block,
+    Outputs,
     iSmallNet,
     load_weights,
     losses,
@@ -140,7 +142,7 @@ def test_the_fusion_by_sum_is_the_sum():
     with torch.no_grad():
         interior, boundary = model.interior(x)[0], model.boundary(x)[0]
         expected = model.mask_head(torch.cat([interior, boundary, interior + boundary], dim=1))
-        assert torch.equal(model(x)[2], expected)
+        assert torch.equal(model(x).mask, expected)
 
 
 def test_no_other_variants():
@@ -170,7 +172,7 @@ def test_forward_pads_and_crops_in_itself():
     torch.manual_seed(0)
     model, x = iSmallNet(4).eval(), torch.randn(1, 3, 30, 41)
     with torch.no_grad():
-        direct, padded = model(x)[2], model(pad_to_multiple(x))[2]
+        direct, padded = model(x).mask, model(pad_to_multiple(x)).mask
     assert torch.equal(direct, padded[..., :30, :41])
 
 
@@ -307,3 +309,31 @@ def test_the_network_is_the_one_that_is_written_down(shape):
         largest = max(p.grad.abs().max().item() for p in model.parameters())
         for a, b in zip(*(gradients for _, gradients in found), strict=True):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-11 * largest)
+
+
+def operations(node, seen: set) -> set[str]:
+    """The names of all operations in an autograd graph."""
+    if node is None or node in seen:
+        return set()
+    seen.add(node)
+    return {node.name()}.union(*(operations(parent, seen) for parent, _ in node.next_functions))
+
+
+def test_the_network_has_a_deterministic_backward_pass_on_cuda():
+    """Tensors that only pretend to be on a GPU: the operations are those that would run there."""
+    x = torch.randn(2, 32, 5, 7)
+    assert torch.equal(x.amax((2, 3)), torch.nn.functional.adaptive_max_pool2d(x, 1).flatten(1))
+    with FakeTensorMode(), torch.device("cuda"):
+        outputs = iSmallNet(2)(torch.empty(1, 3, 32, 32))
+        names = operations(sum(out.sum() for out in outputs).grad_fn, set())
+    assert "AmaxBackward0" in names and not any("AdaptiveMax" in name for name in names)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outputs_have_names_and_stay_a_tuple(variant):
+    outputs = iSmallNet(2, variant).eval()(torch.zeros(1, 3, 16, 20))
+    assert isinstance(outputs, Outputs) and isinstance(outputs, tuple)
+    interior, boundary, mask = outputs
+    assert mask is outputs.mask and mask.shape == (1, 1, 16, 20)
+    assert (interior is None) == (variant in ("single", "boundary"))
+    assert (boundary is None) == (variant in ("single", "interior"))

@@ -1,17 +1,21 @@
 """Interrupted and resumed trainings."""
 
+import datetime
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from conftest import fails, make_set, write
 from training import RUN, TINY, equal, logged, run, start, weights
 
 from ismallnet.checkpoints import read_checkpoint
-from train import Training, main
+from ismallnet.training.augmentation import TrainingSet
+from train import main
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +63,15 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(monkeypatch, optimizer
 def test_resume_across_the_switch_to_the_last_crops(monkeypatch):
     """Six steps, of which the last third (2) is on larger crops; stopped after each."""
     sides = []
-    real = Training.train_step
+    real = TrainingSet.__getitem__
 
-    def watched(self, network, image, maps):
-        sides.append((self.step, image.shape[-1]))
-        return real(self, network, image, maps)
+    def watched(self, position):
+        item = real(self, position)
+        if self.batch_size == 2 and position % 2 == 0:  # the first of a step's, not the monitor's
+            sides.append((position // 2, item.image.shape[-1]))
+        return item
 
-    monkeypatch.setattr(Training, "train_step", watched)
+    monkeypatch.setattr(TrainingSet, "__getitem__", watched)
     options = ["--epochs", 2, "--last-crop", 48, "--last-share", 1 / 3]
     run(*options, folder="whole")
     assert sides == [(0, 32), (1, 32), (2, 32), (3, 32), (4, 48), (5, 48)]
@@ -92,18 +98,98 @@ def test_by_default_the_last_crops_are_as_all_others():
     assert equal(default, same) and equal(default, none) and not equal(default, larger)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_save_and_leave(number):
-    process = start("--epochs", 5000, "--run-name", "x", "--workers", 2)
+def under_way(*argv):
+    """A training in a process group of its own, some steps from its start."""
+    process = start("--epochs", 5000, "--run-name", "x", *argv, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not (RUN / "log.txt").exists() and time.monotonic() < deadline:
+    while not (RUN / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(2)
-    process.send_signal(number)
+    return process
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_leave(number, group):
+    """A terminal, `timeout` and job schedulers send them to the whole group: the loader's processes,
+    too, which must not end before the training has saved."""
+    process = under_way("--workers", 2, "--save-every", 0)
+    workers = children(process.pid)
+    assert len(workers) == 2 or not Path("/proc").exists()
+    (os.killpg if group else os.kill)(process.pid, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, out
     assert "--resume runs/tiny/x" in out and "Traceback" not in out
     assert read_checkpoint(RUN / "last.pt")["info"]["step"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_loader_processes_end_with_a_training_that_is_killed():
+    process = under_way("--workers", 2, "--save-every", 0)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(map(alive, workers))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # not Linux
+        return []
+
+
+# --- one folder, one run ---------------------------------------------------------------------------
+
+
+def test_two_runs_of_one_second_have_a_folder_each(monkeypatch):
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("ismallnet.training.run.datetime.datetime", Clock)
+    for seed in range(3):
+        assert main([*TINY, "--epochs", "1", "--seed", str(seed)]) == 0
+    runs = sorted(path.parent.name for path in Path("runs/tiny").glob("*/last.pt"))
+    assert runs == ["20260102-030405", "20260102-030405_2", "20260102-030405_3"]
+    assert [read_checkpoint(f"runs/tiny/{r}/last.pt")["info"]["seed"] for r in runs] == [0, 1, 2]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_two_trainings_never_share_a_folder(capsys):
+    """A lock that ends with the process that holds it, even where its loader's processes live on."""
+    process = under_way("--workers", 2, "--save-every", 0)
+    try:
+        message = "another training is running in runs/tiny/x"
+        assert message in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+        assert message in fails(main, *TINY, "--run-name", "x", capsys=capsys)
+    finally:
+        process.kill()
+        process.wait()
+    assert main(["--dataset", "tiny", "--resume", "--max-minutes", "0"]) == 0
+    process.communicate()
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(capsys, data):
+    write(data / "images/a.png", "text")
+    fails(main, *TINY, capsys=capsys)
+    assert not list(Path("runs/tiny").iterdir())
+
+
+def test_a_folder_that_an_early_kill_left_is_used():
+    write(RUN / "log.txt", "")
+    assert run("--epochs", 1) == 0
 
 
 def test_resume_takes_the_newest_run_and_its_arguments(capsys):
@@ -115,6 +201,14 @@ def test_resume_takes_the_newest_run_and_its_arguments(capsys):
     capsys.readouterr()
     main(["--dataset", "tiny", "--resume"])
     assert "finished already, 3 steps" in capsys.readouterr().out
+
+
+def test_a_run_killed_before_its_metrics_gets_them_when_it_is_resumed():
+    run("--epochs", 1)
+    metrics = (RUN / "metrics.json").read_bytes()
+    (RUN / "metrics.json").unlink()
+    assert main(["--dataset", "tiny", "--resume"]) == 0
+    assert (RUN / "metrics.json").read_bytes() == metrics
 
 
 def test_resume_refuses_what_would_change_the_result(capsys, data):
@@ -142,6 +236,27 @@ def test_a_run_without_a_loss_resumes_with_the_published_one(capsys):
     whole, resumed = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
     assert resumed["info"]["args"]["loss"] == "authors" and resumed["info"]["step"] == 6
     assert equal(whole["state_dict"], resumed["state_dict"])
+
+
+@pytest.mark.parametrize("path", ["images/a.png", "masks/b.png", "images/h.png"])
+def test_resume_refuses_other_pixels_under_the_same_names(capsys, data, path):
+    """Of an image or a mask of the training list, or of an image that is tested on."""
+    run("--epochs", 1, "--max-minutes", 0)
+    before = (RUN / "last.pt").read_bytes()
+    pixels = cv2.imread(str(data / path), cv2.IMREAD_UNCHANGED)
+    write(data / path, 255 - pixels)
+    assert "is not the one" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+    assert (RUN / "last.pt").read_bytes() == before
+    write(data / path, pixels)
+    assert main(["--dataset", "tiny", "--resume"]) == 0
+
+
+def test_runs_from_before_the_digest_of_contents_resume():
+    run("--epochs", 1, "--max-minutes", 0)
+    checkpoint = read_checkpoint(RUN / "last.pt")
+    del checkpoint["training"]["contents"]
+    torch.save(checkpoint, RUN / "last.pt")
+    assert main(["--dataset", "tiny", "--resume"]) == 0
 
 
 def test_resume_without_a_run(capsys):

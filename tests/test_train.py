@@ -90,17 +90,6 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
-def test_a_recipe_that_is_typed_replaces_that_of_a_config(monkeypatch):
-    monkeypatch.setattr("augmentation.AUTHORS_SIDES", (32, 48))  # 224 to 352 px are slow
-    run("--epochs", 1, "--ema", 0.5, folder="first")
-    config = "runs/tiny/first/config.json"
-    main(["--config", config, "--recipe", "authors", "--epochs", "1", "--run-name", "authors"])
-    args = json.loads(Path("runs/tiny/authors/config.json").read_text())["args"]
-    assert {args[key] for key in ("recipe", "augment")} == {"authors"} and args["optimizer"] == "sgd"
-    assert args["ema"] == 0 and args["epochs"] == 1
-    assert args["crop"] == 32 and args["width"] == 4
-
-
 def test_a_config_without_a_loss_is_repeated_with_the_published_one():
     """Runs had no --loss once: it was the authors'."""
     run("--epochs", 1, "--loss", "authors", "--optimizer", "adamw", folder="first")
@@ -112,9 +101,32 @@ def test_a_config_without_a_loss_is_repeated_with_the_published_one():
     main(["--config", str(config), "--run-name", "again"])
     assert read_checkpoint("runs/tiny/again/last.pt")["info"]["args"]["loss"] == "authors"
     assert equal(weights("runs/tiny/first"), weights("runs/tiny/again"))
-    assert parse(["--config", str(config), "--loss", "jaccard"])[0].loss == "jaccard"
-    args, _ = parse(["--config", str(config), "--recipe", "default"])
+    assert parse(["--config", str(config), "--loss", "jaccard"]).loss == "jaccard"
+    args = parse(["--config", str(config), "--recipe", "default"])
     assert (args.loss, args.optimizer, args.width) == ("jaccard", "muon", 4)
+
+
+def test_a_config_with_negative_numbers():
+    """argparse takes -1e-05 for a flag where it is typed after --range."""
+    args = {"dataset": ["tiny"], "range": [-1e-05, 1.0], "mask_threshold": 9, "deterministic": True}
+    write(
+        Path("c.json"),
+        json.dumps({"args": args | {"max_minutes": 0, "run_name": "old", "help": "==SUPPRESS=="}}),
+    )
+    found = parse(["--config", "c.json", "--mask-threshold", "128"])
+    assert found.range == [-1e-05, 1.0] and found.mask_threshold == 128 and found.deterministic
+    assert found.max_minutes is None and found.run_name is None and found.loss == "authors"
+
+
+def test_a_recipe_that_is_typed_replaces_that_of_a_config():
+    run("--epochs", 1, "--ema", 0.5, "--max-minutes", 0, folder="first")
+    config = ["--config", "runs/tiny/first/config.json"]
+    args = parse([*config, "--recipe", "authors", "--epochs", "1"])
+    assert {args.recipe, args.augment} == {"authors"} and args.optimizer == "sgd"
+    assert args.ema == 0 and args.epochs == 1
+    assert args.crop == 32 and args.width == 4
+    args = parse(config)
+    assert args.ema == 0.5 and args.recipe == "default"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +137,10 @@ def test_a_config_without_a_loss_is_repeated_with_the_published_one():
         ('{"args": 3}', "expected a run's config.json"),
         ('{"args": {"speed": 3}}', "this version knows no speed"),
         ('{"args": {"dataset": ["tiny"], "epochs": 0}}', "--epochs: found 0"),
+        ('{"args": {"dataset": ["tiny"], "epochs": [3]}}', "--epochs: found [3]"),
+        ('{"args": {"dataset": ["tiny"], "optimizer": "adam"}}', "--optimizer: found 'adam'"),
+        ('{"args": {"dataset": ["tiny"], "recipe": "ours"}}', "expected a run's config.json"),
+        ('{"args": {"lr": 0.1}}', "required: --dataset"),
     ],
 )
 def test_a_config_that_is_none(content, message, capsys):
@@ -142,8 +158,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_names(monkeypatch, capsys
     real = TrainingSet.__getitem__
 
     def poisoned(self, position):
-        image, maps = real(self, position)
-        return (image * float("nan") if position == 6 else image), maps
+        item = real(self, position)
+        return item._replace(image=item.image * float("nan")) if position == 6 else item
 
     monkeypatch.setattr(TrainingSet, "__getitem__", poisoned)
     message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
@@ -191,7 +207,7 @@ def test_all_bad_files_of_both_lists_are_named_before_training(capsys, data):
         (["--lr", "nan"], "--lr"),
         (["--last-crop", "16"], "--last-crop: found 16, expected 32"),
         (["--last-share", "1.5"], "--last-share: found 1.5, expected 0 to 1"),
-        (["--device", "cuda"], "--device cuda: not to be had here"),
+        (["--device", "cuda"], "--device cuda: not available here"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -236,14 +252,39 @@ def test_hold_out_tests_on_training_images_and_leaves_the_test_list_alone(data, 
     assert "--hold-out 99: takes none" in fails(main, *TINY, "--hold-out", "99", capsys=capsys)
 
 
+def test_what_is_chosen_on_held_out_images_says_so(capsys):
+    run("--epochs", 1, "--hold-out", 3, "--select", "test")
+    held_out = "held-out training images (--hold-out 3)"
+    best, last = (read_checkpoint(RUN / name)["info"] for name in ("best.pt", "last.pt"))
+    assert best["selected_on"] == held_out and last["selected_on"] == "nothing"
+    assert best["figures_on"] == last["figures_on"] == held_out
+    assert json.loads((RUN / "metrics.json").read_text())["figures_on"] == held_out
+    assert f"chosen on {held_out}" in (RUN / "log.txt").read_text()
+    run("--epochs", 1, "--select", "test", folder="test")
+    info = read_checkpoint("runs/tiny/test/best.pt")["info"]
+    assert info["selected_on"] == info["figures_on"] == "the test list"
+    # weights that were chosen on the test list once stay so, whatever is chosen later
+    run(
+        "--epochs",
+        1,
+        "--init",
+        "runs/tiny/test/best.pt",
+        "--hold-out",
+        3,
+        "--select",
+        "test",
+        folder="z",
+    )
+    assert read_checkpoint("runs/tiny/z/best.pt")["info"]["selected_on"] == "the test list"
+
+
 def test_the_untrained_network_gives_the_prior():
-    args, _ = parse([*TINY, "--prior", "0.02"])
     frames = Frames(find_dataset("tiny"), "train")
-    model = first_weights(args, [frames])
+    model = first_weights(4, "full", 0, 0.02, [frames])
     for head in (model.interior_head, model.boundary_head, model.mask_head[3]):
         assert torch.sigmoid(head.bias).item() == pytest.approx(0.02)
-    args, _ = parse([*TINY, "--recipe", "authors"])
-    assert first_weights(args, [frames]).mask_head[3].bias.item() == 0
+    assert parse([*TINY, "--recipe", "authors"]).prior == 0.5
+    assert first_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
 
 
 @pytest.mark.parametrize("variant", ["single", "boundary", "unet"])
@@ -283,30 +324,31 @@ def test_moving_average_by_hand():
 
 
 def test_learning_rates_by_hand():
-    args, _ = parse(["--dataset", "x", "--lr", "1", "--warmup", "0.2"])
-    rates = [learning_rate(step, 10, args) for step in range(10)]
+    rates = [learning_rate(step, 10, 1.0, "cosine", 0.2) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0] and rates[6] == pytest.approx(0.5)
     assert rates[9] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 8)))
-    args, _ = parse(["--dataset", "x", "--recipe", "authors"])
-    rates = [learning_rate(step, 9, args) for step in range(9)]
+    rates = [learning_rate(step, 9, 0.05, "triangle", 0.05) for step in range(9)]
     assert rates == pytest.approx([0.05 * k / 5 for k in (1, 2, 3, 4, 5, 4, 3, 2, 1)])
 
 
 def test_recipes():
-    args, _ = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
+    args = parse(["--dataset", "x", "--recipe", "authors", "--epochs", "3"])
     assert (args.optimizer, args.lr, args.weight_decay, args.batch_size) == ("sgd", 0.05, 5e-4, 16)
     assert (args.epochs, args.augment, args.ema, args.loss) == (3, "authors", 0.0, "authors")
-    assert parse(["--dataset", "x", "--recipe", "authors"])[0].epochs == 1500
-    optimizer = make_optimizer(torch.nn.Linear(1, 1), args)
+    assert parse(["--dataset", "x", "--recipe", "authors"]).epochs == 1500
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), args.optimizer, args.lr, args.weight_decay)
     assert optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9
-    args, _ = parse(["--dataset", "x"])
+    args = parse(["--dataset", "x"])
     assert (args.loss, args.optimizer, args.lr) == ("jaccard", "muon", 5e-3)
-    optimizer = make_optimizer(iSmallNet(2), args)
+    optimizer = make_optimizer(iSmallNet(2), args.optimizer, args.lr, args.weight_decay)
     assert isinstance(optimizer, Muon)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-2, 1e-2, 0.0]
-    args, _ = parse(["--dataset", "x", "--optimizer", "adamw", "--loss", "authors"])
+    args = parse(["--dataset", "x", "--optimizer", "adamw", "--loss", "authors"])
     assert args.loss == "authors"
-    assert type(make_optimizer(iSmallNet(2), args)) is torch.optim.AdamW
+    assert (
+        type(make_optimizer(iSmallNet(2), args.optimizer, args.lr, args.weight_decay))
+        is torch.optim.AdamW
+    )
 
 
 def test_joint_training(data, tmp_path):
@@ -336,8 +378,8 @@ def test_two_processes_count_as_one(data):
 
     total = Counter()
     frames = Frames(find_dataset("tiny"), "test")
-    for _, pred, planes in infer(load_weights(RUN / "last.pt"), frames):
-        total.update(count_standard(pred, planes[..., -1]))
+    for _, pred, mask in infer(load_weights(RUN / "last.pt"), frames):
+        total.update(count_standard(pred, mask))
     assert figures_standard(total) == two and two["images"] == two["targets"] == 7
 
 
@@ -349,8 +391,8 @@ def test_parts_of_a_list_add_up_exactly(data):
 
     def counts(part):
         total = Counter()
-        for _, pred, planes in infer(model, frames, part=part):
-            total.update(count_standard(pred, planes[..., -1]))
+        for _, pred, mask in infer(model, frames, part=part):
+            total.update(count_standard(pred, mask))
         return total
 
     parts = [counts(slice(rank, None, 3)) for rank in range(3)]

@@ -1,13 +1,19 @@
 """Training samples: crops of images and their label maps, augmented alike."""
 
 import math
+import sys
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from dataset import MASK_THRESHOLD, Frames
+from dataset import MASK_THRESHOLD, Frames, Item
+from ismallnet.cli import DataError
+from ismallnet.distributed import Processes, loader_worker
 
+PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
 
 
@@ -65,18 +71,20 @@ class TrainingSet:
         frames, i = self.frames[self.index(position)]
         return frames.samples[i].name
 
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(image, maps): 3xSxS float tensor in 0-255 units, and 3xSxS float in [0, 1], the
-        interior, boundary and mask maps."""
+    def __getitem__(self, position: int) -> Item:
+        """A training sample, SxS: float tensors."""
         rng = np.random.default_rng((self.seed, 1, position))
         frames, i = self.frames[self.index(position)]
-        planes = np.dstack(frames[i])  # HxWx6: one geometry for the image and its maps
+        item = frames[i]
+        # HxWx6: one geometry for the image and its maps
+        planes = np.dstack([item.image, item.interior, item.boundary, item.mask])
         if self.augment == "authors":
             step = position // self.batch_size
             side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
             x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
             x = F.resize(x, [side, side], antialias=False)
             x = F.horizontal_flip(x) if rng.random() < 0.5 else x
+            image, interior, boundary, mask = x.split(PLANES)
         else:
             side = self.crop if position < self.last_from else self.last_crop
             factor = self.scale_jitter ** rng.uniform(-1, 1) if rng.random() < 0.5 else 1.0
@@ -85,17 +93,16 @@ class TrainingSet:
                 centre = rng.choice(frames.centres[i])
             cut = random_crop(planes, round(side / factor), centre, rng)
             x = torch.from_numpy(cut).permute(2, 0, 1).float()
-            if x.shape[-1] != side:
-                x = F.resize(x, [side, side], antialias=True)
-                x[5] = (x[5] >= MASK_THRESHOLD) * 255.0
+            resized = x.shape[-1] != side
+            x = F.resize(x, [side, side], antialias=True) if resized else x
             x = F.horizontal_flip(x) if rng.random() < 0.5 else x
             x = F.vertical_flip(x) if rng.random() < 0.5 else x
             x = x.transpose(1, 2) if rng.random() < 0.5 else x
-            image = x[:3] / 255
-            image = F.adjust_brightness(image, 1 + self.brightness * rng.uniform(-1, 1))
-            image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1))
-            x = torch.cat([image * 255, x[3:]])
-        return x[:3].contiguous(), (x[3:] / 255).contiguous()
+            image, interior, boundary, mask = x.split(PLANES)
+            mask = (mask >= MASK_THRESHOLD) * 255.0 if resized else mask
+            image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
+            image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
+        return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))
 
 
 def random_crop(
@@ -126,3 +133,30 @@ def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         start = rng.integers(0, cut + 1)
         window.append(slice(start, size - cut + start))
     return np.ascontiguousarray(planes[tuple(window)])
+
+
+# --- batches -----------------------------------------------------------------------------------------
+
+
+def batches(samples: TrainingSet, steps: range, processes: Processes, workers: int) -> Iterable[Item]:
+    """This process's share of the samples of each step.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    size, rank, world = samples.batch_size, processes.rank, processes.world
+    forks = workers and sys.platform == "linux"
+    options = {"prefetch_factor": 4, "persistent_workers": True} if workers else {}
+    loader = DataLoader(
+        samples,
+        batch_sampler=[range(s * size + rank, (s + 1) * size, world) for s in steps],
+        num_workers=workers,
+        pin_memory=processes.device.type == "cuda",
+        worker_init_fn=loader_worker,
+        multiprocessing_context="fork" if forks else None,  # the frames are shared, not copied
+        **options,
+    )
+    try:
+        yield from loader
+    except DataError as error:  # of a worker, with its traceback
+        raise DataError(str(error).strip().split("DataError: ")[-1]) from None

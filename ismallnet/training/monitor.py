@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from dataset import Frames
 from ismallnet.inference import autocast
 from ismallnet.training.augmentation import TrainingSet
-from net import OUTPUTS, iSmallNet
+from net import OUTPUTS, Outputs, iSmallNet
 
 DEAD = 0.1  # of the true map's peak
 LEAST_STEPS = 100  # before an output may be called dead
@@ -65,8 +66,9 @@ class Monitor:
     def __init__(self, lists: list[Frames], crop: int, seed: int, count: int = 16):
         plain = {"scale_jitter": 1.0, "brightness": 0.0, "contrast": 0.0, "target_share": 1.0}
         crops = TrainingSet(lists, 1, seed, crop=crop, **plain)
-        pairs = [crops[i] for i in range(min(count, len(crops)))]
-        self.images, self.maps = map(torch.stack, zip(*pairs))
+        items = default_collate([crops[i] for i in range(min(count, len(crops)))])
+        self.images = items.image  # (N, 3, S, S)
+        self.targets = Outputs(items.interior, items.boundary, items.mask)
 
     @staticmethod
     def due(step: int, steps: int) -> bool:
@@ -82,10 +84,9 @@ class Monitor:
         with autocast(device, amp):
             outputs = model(model.normalise(self.images.to(device)))
         model.train(training)
-        targets = self.maps.split(1, dim=1)
         states = {
             name: output_state(torch.sigmoid(out.float()).cpu(), target)
-            for name, out, target in zip(OUTPUTS, outputs, targets)
+            for name, out, target in zip(OUTPUTS, outputs, self.targets)
             if out is not None
         }
         return {name: state for name, state in states.items() if state}

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 from dataset import add_data_arguments
@@ -13,12 +12,24 @@ from ismallnet.labels import METHODS
 from ismallnet.training.recipes import RECIPES
 from net import LOSSES, VARIANTS, WIDTH
 
+CHOICES = {
+    "labels": tuple(METHODS),
+    "variant": VARIANTS,
+    "recipe": tuple(RECIPES),
+    "augment": ("crop", "authors"),
+    "loss": LOSSES,
+    "optimizer": ("muon", "adamw", "sgd"),
+    "schedule": ("cosine", "triangle"),
+    "amp": ("auto", "bf16", "fp16", "off"),
+    "select": ("last", "test"),
+}
 LIMITS = {
     **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
-    **dict.fromkeys(("seed", "lr", "weight_decay", "clip", "workers"), (0, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "clip", "workers"), (0, math.inf)),
     **dict.fromkeys(("eval_every", "save_every", "max_minutes"), (0, math.inf)),
     **dict.fromkeys(("target_share", "brightness", "contrast", "last_share"), (0, 1)),
     **{
+        "seed": (0, 2**63 - 1),
         "hold_out": (0, math.inf),
         "crop": (32, math.inf),
         "last_crop": (32, math.inf),
@@ -29,17 +40,22 @@ LIMITS = {
 }
 
 
-def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        allow_abbrev=False,  # --rec would pass by the look at --recipe that comes first
+        allow_abbrev=False,  # so that --rec does not mean --recipe in one version and fail in another
         description="Training: a data set -> weights, in RUNS/NAME/RUN/.",
         formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser, maps=True)
+    add_data_arguments(parser, maps=True, required=False)  # --config and --resume name it, too
     add = parser.add_argument
-    add("--labels", "--method", choices=METHODS, default="authors", help="label decoupling")
+    add("--labels", "--method", choices=CHOICES["labels"], default="authors", help="label decoupling")
     add("--width", type=int, default=WIDTH, help="channels at full resolution; 16 is the paper's")
-    add("--variant", choices=VARIANTS, default="full", help="ablations: what net.py leaves out")
+    add(
+        "--variant",
+        choices=CHOICES["variant"],
+        default="full",
+        help="ablations, see net.py",
+    )
     add("--init", metavar="FILE", help="weights to begin with; default: new ones")
     add("--hold-out", type=int, default=0, metavar="N", help="test on every Nth training image instead")
     add("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
@@ -48,10 +64,10 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add = parser.add_argument_group(
         "recipe: --recipe sets the others, each can be overridden"
     ).add_argument
-    add("--recipe", choices=list(RECIPES), default=recipe, help="ours, or the authors' code's")
+    add("--recipe", choices=CHOICES["recipe"], help="ours (default), or the authors' code's")
     add("--epochs", type=int, help="passes over the training list")
     add("--batch-size", type=int, metavar="N", help="images a step, all processes together")
-    add("--augment", choices=("crop", "authors"), help="crops, or whole images at 224-352 px")
+    add("--augment", choices=CHOICES["augment"], help="crops, or whole images at 224-352 px")
     add("--crop", type=int, default=256, metavar="PX", help="side of the training crops")
     add("--last-crop", type=int, metavar="PX", help="side in the last steps; default: as --crop")
     add("--last-share", type=float, default=0.2, metavar="P", help="share of the steps for --last-crop")
@@ -59,15 +75,19 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=float, default=0.1, metavar="X", help="largest relative change")
-    add("--loss", choices=LOSSES, help="jaccard: best where a map is right; authors: as published")
+    add(
+        "--loss",
+        choices=CHOICES["loss"],
+        help="jaccard, or as the authors published it",
+    )
     add(
         "--optimizer",
-        choices=("muon", "adamw", "sgd"),
+        choices=CHOICES["optimizer"],
         help="muon: of the convolutions, AdamW of the rest; sgd: Nesterov, momentum 0.9",
     )
     add("--lr", type=float, help="highest learning rate")
     add("--weight-decay", type=float, metavar="X", help="of the convolutions' weights (sgd: of all)")
-    add("--schedule", choices=("cosine", "triangle"), help="lr: warm-up and cosine, or up and down")
+    add("--schedule", choices=CHOICES["schedule"], help="lr: warm-up and cosine, or up and down")
     add("--warmup", type=float, default=0.05, metavar="P", help="share of the steps, for cosine")
     add("--ema", type=float, metavar="D", help="decay of the averaged weights per step; 0: none")
     add("--prior", type=float, metavar="P", help="probability that the untrained network gives")
@@ -75,12 +95,12 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
+    add("--amp", choices=CHOICES["amp"], default="auto", help="mixed precision")
     add("--compile", action="store_true", help="torch.compile")
     add("--deterministic", action="store_true", help="on CUDA, too, the same bytes again; slower")
     add("--workers", type=int, default=2, metavar="N", help="processes that make training samples")
     add("--eval-every", type=int, default=10, metavar="EPOCHS", help="0: only at the end")
-    add("--select", choices=("last", "test"), default="last", help="test: keep the best epoch too")
+    add("--select", choices=CHOICES["select"], default="last", help="test: keep the best epoch too")
     add("--save-every", type=float, default=5.0, metavar="MINUTES", help="between checkpoints")
     add("--max-minutes", type=float, metavar="M", help="save and leave after M minutes; --resume later")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
@@ -92,81 +112,87 @@ def build_parser(recipe: str = "default") -> argparse.ArgumentParser:
         metavar="RUN",
         help="continue a run: its folder; without a value --run-name's, or the newest of the data set",
     )
-    parser.set_defaults(**RECIPES[recipe])
+    parser.set_defaults(**RECIPES["default"])
     return parser
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, set[str]]:
-    """The arguments, and the names of those that were typed.
+def check(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, if all of them can be: a config.json or a checkpoint may hold anything.
+
+    Raises:
+        DataError: a value out of its limits.
+    """
+    for name, choices in CHOICES.items():
+        if getattr(args, name) not in choices:
+            flag, found = name.replace("_", "-"), getattr(args, name)
+            raise DataError(f"--{flag}: found {found!r}, expected one of {', '.join(choices)}")
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not (isinstance(value, (int, float)) and least <= value <= most):
+            flag = name.replace("_", "-")
+            expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
+            raise DataError(f"--{flag}: found {value}, expected {expected}")
+    args.dataset = list(dict.fromkeys(args.dataset))
+    return args
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of a new run: those typed, before those of --config, before those of the recipe.
 
     Raises:
         DataError: a value out of its limits, or a --config that is not one.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    argv = [*from_config(argv), *argv]
-    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    recipe.add_argument("--recipe", choices=list(RECIPES), default="default")
-    parser = build_parser(recipe.parse_known_args(argv)[0].recipe)
+    parser = build_parser()
+    typed = parser.parse_args(argv)
+    config = read_config(typed.config) if typed.config else {}
+    parser.set_defaults(recipe="default")
+    parser.set_defaults(**RECIPES[typed.recipe or config.get("recipe", "default")])
+    replaced = (
+        {"recipe", *RECIPES["default"]} if typed.recipe else ()
+    )  # a recipe that is typed sets them
+    parser.set_defaults(**{key: value for key, value in config.items() if key not in replaced})
     args = parser.parse_args(argv)
-    args.dataset = list(dict.fromkeys(args.dataset))
-    bare = build_parser()
-    for action in bare._actions:
-        action.default = argparse.SUPPRESS
-    bare._defaults.clear()
-    for name, (least, most) in LIMITS.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            flag = name.replace("_", "-")
-            expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
-            raise DataError(f"--{flag}: found {value}, expected {expected}")
-    return args, set(vars(bare.parse_args(argv)))
+    if not args.dataset:
+        parser.error("the following arguments are required: --dataset")
+    return check(args)
 
 
-SESSION = ("config", "resume", "run_name", "max_minutes")  # not repeated from a config.json
+# Of one session, not of the run; "help" was written by mistake when a run was resumed.
+SESSION = ("config", "resume", "run_name", "max_minutes", "help")
 
 
-def from_config(argv: list[str]) -> list[str]:
-    """The arguments of the run whose config.json --config names, as they would be typed, less those
-    of that one session; none without --config."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument("--recipe")
-    found = first.parse_known_args(argv)[0]
-    path, replaced = found.config, RECIPES["default"] if found.recipe else ()
-    if not path:
-        return []
+def read_config(path: str) -> dict:
+    """The arguments in a run's config.json, less those of that one session.
+
+    Raises:
+        DataError: not a config.json, or one of another version.
+    """
     try:
         kept = json.loads(Path(path).read_text())["args"]
         kept.setdefault("loss", "authors")  # the only one when runs did not name theirs
-        unknown = kept.keys() - {action.dest for action in build_parser()._actions}
+        kept = {key: value for key, value in kept.items() if key not in SESSION and value is not None}
+        unknown = kept.keys() - vars(build_parser().parse_args([])).keys()
+        if kept.get("recipe", "default") not in RECIPES:
+            raise ValueError(f"recipe {kept['recipe']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
     if unknown:
         raise DataError(f"--config {path}: this version knows no {', '.join(sorted(unknown))}")
-    typed = []
-    for action in build_parser()._actions:
-        value = kept.get(action.dest)
-        if action.dest in SESSION or value is None or value is False or value == []:
-            continue
-        if action.dest in replaced:  # a --recipe that is typed sets them
-            continue
-        typed.append(action.option_strings[0])
-        if value is not True:
-            typed += map(str, value if isinstance(value, list) else [value])
-    return typed
+    return kept
 
 
+# What may differ between a run and its continuation: it does not change the weights.
 FREE = {
     *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
     *("save_every", "eval_every", "select", "compile", "config"),
 }
 
 
-def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespace, dict, Path]:
-    """The arguments, checkpoint and folder of the run to continue.
+def find_run(args: argparse.Namespace) -> Path:
+    """The folder of the run that --resume means.
 
     Raises:
-        DataError: no such run, or an argument was typed that would change its result.
+        DataError: there is no such run.
     """
     folder = Path(args.runs) / "+".join(args.dataset)
     if args.resume != "newest":
@@ -182,24 +208,37 @@ def resumed(args: argparse.Namespace, typed: set[str]) -> tuple[argparse.Namespa
     if not path.is_file():
         runs = ", ".join(sorted(p.parent.name for p in folder.glob("*/last.pt"))) or "none"
         raise DataError(f"{path}: no such run to resume; runs in {folder}: {runs}")
+    return path
+
+
+def resume(argv: list[str] | None, path: Path) -> tuple[argparse.Namespace, dict]:
+    """The arguments of a run that is resumed, and its checkpoint.
+
+    Args:
+        argv: what was typed.
+        path: of the checkpoint.
+
+    Raises:
+        DataError: not a run's checkpoint, or an argument was typed that would change the result.
+        WeightsError: it cannot be read.
+    """
     checkpoint = read_checkpoint(path)
+    parser = build_parser()
+    parser.set_defaults(recipe="default", loss="authors")  # where an old run did not name its loss
     try:
-        defaults = {action.dest: action.default for action in build_parser()._actions}
-        defaults["loss"] = "authors"  # the only one when runs did not name theirs
-        kept = argparse.Namespace(**(defaults | checkpoint["info"]["args"]))
+        kept = checkpoint["info"]["args"]
+        parser.set_defaults(**{key: kept[key] for key in kept if key not in ("resume", "max_minutes")})
         if not isinstance(checkpoint["training"]["step"], int):
             raise TypeError("step")
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: expected a last.pt that train.py wrote, found no {error}") from error
-    for name in typed:
-        found, asked = getattr(kept, name, None), getattr(args, name)
-        if name not in FREE and found != asked:
+    before, args = check(parser.parse_args([])), check(parser.parse_args(argv))
+    for name, value in vars(args).items():  # what differs from the checkpoint was typed
+        found = getattr(before, name)
+        if name not in FREE and found != value:
             flag = name.replace("_", "-")
             raise DataError(
-                f"{path}: this run has --{flag} {found}, found --{flag} {asked}; leave it out to "
-                "continue the run, or start another: leave --resume out"
+                f"{path}: this run has --{flag} {found}, found --{flag} {value}; leave it out to "
+                "resume the run, or start another: leave --resume out"
             )
-    for name in FREE:
-        if name in typed or name in ("resume", "max_minutes"):
-            setattr(kept, name, getattr(args, name))
-    return kept, checkpoint, path.parent
+    return args, checkpoint

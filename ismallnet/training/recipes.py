@@ -1,8 +1,9 @@
 """Training recipes: their values as command-line arguments, first weights, optimiser, schedule,
 averaging."""
 
-import argparse
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -12,6 +13,25 @@ from dataset import Frames, mean_and_std
 from ismallnet.cli import DataError
 from ismallnet.training.muon import Muon
 from net import iSmallNet, load_weights
+
+
+class StepOptions(NamedTuple):
+    """How a step is taken.
+
+    Attributes:
+        rate: step, from 0 -> its learning rate.
+        loss: one of net.LOSSES.
+        clip: largest gradient norm; 0 for any.
+        amp: mixed precision, as in `inference.precision`.
+        compile: whether by torch.compile.
+    """
+
+    rate: Callable[[int], float]
+    loss: str = "jaccard"
+    clip: float = 0.0
+    amp: str = "auto"
+    compile: bool = False
+
 
 RECIPES = {
     "default": {
@@ -43,53 +63,68 @@ RECIPES = {
 }
 
 
-# What may differ between a run and its continuation without changing the weights.
+def first_weights(
+    width: int, variant: str, seed: int, prior: float, lists: list[Frames], init: str | None = None
+) -> iSmallNet:
+    """The network that a run starts from: new, with the normalisation of its training images and
+    `prior` as the probability that its outputs give at first; or that of the file `init`, with the
+    normalisation and the `info` that it has.
 
-
-def first_weights(args: argparse.Namespace, train: list[Frames]) -> iSmallNet:
-    """The network that a run begins with: new, with the normalisation of its training images, or
-    that of --init, with the normalisation and the `info` that it has."""
-    torch.manual_seed(args.seed)
-    model = iSmallNet(args.width, args.variant)
-    if args.init:
-        found = load_weights(args.init, args.width)
-        if found.variant != args.variant:
+    Raises:
+        DataError: `init` holds another variant.
+        WeightsError: it cannot be read, or holds another width.
+    """
+    torch.manual_seed(seed)
+    model = iSmallNet(width, variant)
+    if init:
+        found = load_weights(init, width)
+        if found.variant != variant:
             raise DataError(
-                f"--init {args.init}: found variant {found.variant}, expected {args.variant}; type "
+                f"--init {init}: found variant {found.variant}, expected {variant}; type "
                 f"--variant {found.variant} or take other weights"
             )
         model.load_state_dict(found.state_dict())
         model.info = found.info
         return model
-    mean, std = mean_and_std(train)
+    mean, std = mean_and_std(lists)
     model.mean.copy_(torch.tensor(mean))
     model.std.copy_(torch.tensor(std))
     for name, layer in model.named_modules():
         if name in ("interior_head", "boundary_head", "mask_head.3"):
-            nn.init.constant_(layer.bias, math.log(args.prior / (1 - args.prior)))
+            nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
     return model
 
 
-def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    if args.optimizer == "sgd":
-        kind = {"momentum": 0.9, "nesterov": True, "weight_decay": args.weight_decay}
-        return torch.optim.SGD(model.parameters(), lr=args.lr, **kind)
-    if args.optimizer == "muon":
-        return Muon(model, args.lr, args.weight_decay)
+def make_optimizer(
+    model: nn.Module, name: str, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Muon for the convolutions and AdamW for the rest, AdamW for all, or SGD with Nesterov momentum:
+    name is "muon", "adamw" or "sgd"."""
+    if name == "sgd":
+        kind = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
+        return torch.optim.SGD(model.parameters(), lr=lr, **kind)
+    if name == "muon":
+        return Muon(model, lr, weight_decay)
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]  # biases and batch norm do not decay
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
 
 
-def learning_rate(step: int, steps: int, args: argparse.Namespace) -> float:
-    """The rate of a step, counted from 0, of `steps`."""
-    if args.schedule == "triangle":  # the authors': up to the middle, down to the end, linearly
-        return args.lr * (1 - abs(2 * (step + 1) / (steps + 1) - 1))
-    warm = max(1, round(args.warmup * steps))
+def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float) -> float:
+    """The rate of a step, counted from 0, of `steps`.
+
+    Args:
+        lr: the highest rate.
+        schedule: "triangle", up to the middle and down to the end as the authors do, or "cosine".
+        warmup: of the cosine, the share of the steps over which the rate rises.
+    """
+    if schedule == "triangle":
+        return lr * (1 - abs(2 * (step + 1) / (steps + 1) - 1))
+    warm = max(1, round(warmup * steps))
     if step < warm:
-        return args.lr * (step + 1) / warm
-    return args.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        return lr * (step + 1) / warm
+    return lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:

@@ -1,0 +1,73 @@
+"""Precision, and logits that cannot be."""
+
+import numpy as np
+import pytest
+import torch
+
+from dataset import Frames
+from ismallnet.distributed import has_bf16, pick_device
+from ismallnet.inference import NotFiniteError, autocast, infer, precision, predict
+from ismallnet.layouts import find_dataset
+from net import iSmallNet
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("capability, expected", [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_is_taken_from_compute_capability_8_on(monkeypatch, capability, expected):
+    """PyTorch says that older cards have it, too: it emulates it there."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: asked.append(d) or capability)
+    assert has_bf16(CUDA) == expected and asked == [CUDA]  # of that device, not of the current one
+    assert precision(CUDA) == (torch.bfloat16 if expected else torch.float16)
+    assert precision(CUDA, "bf16") == torch.bfloat16 and precision(CUDA, "off") is None
+
+
+def test_a_device_that_is_named_is_the_current_one(monkeypatch):
+    """What names none, the statistics of memory and random numbers, means the same."""
+    chosen = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert pick_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]
+    assert pick_device("cpu").type == "cpu" and len(chosen) == 1
+
+
+def test_the_cpu_has_mixed_precision_only_where_it_is_asked_for():
+    cpu = torch.device("cpu")
+    assert precision(cpu) is None and not has_bf16(cpu)
+    with autocast(cpu):
+        assert not torch.is_autocast_enabled("cpu")
+    with autocast(cpu, "bf16"):
+        assert torch.is_autocast_enabled("cpu")
+
+
+class Overflowing(iSmallNet):
+    """Its logits overflow where an image is bright."""
+
+    def forward(self, image):
+        outputs = super().forward(image)
+        bright = image.amax((1, 2, 3)) > 2
+        return outputs._replace(mask=torch.where(bright[:, None, None, None], torch.inf, outputs.mask))
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_logits_that_are_not_finite_are_never_a_map(flips):
+    torch.manual_seed(0)
+    model = Overflowing(2).eval()
+    dark = np.zeros((20, 30, 3), np.float32)
+    assert predict(model, [dark, dark], flips=flips)[1].shape == (20, 30)
+    with pytest.raises(NotFiniteError, match=r"frame 1 of 2.*--amp off") as error:
+        predict(model, [dark, dark + 255 * np.eye(20, 30, dtype=np.float32)[..., None]], flips=flips)
+    assert error.value.index == 1
+
+
+def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
+    torch.manual_seed(0)
+    frames = Frames(find_dataset("tiny"), "test")  # c and d
+    frames.cache[1] = frames.cache[1]._replace(image=frames.cache[1].image * np.float32(2))
+    model = Overflowing(2).eval()
+    model.std.fill_(200)
+    model.mean.fill_(0)
+    with pytest.raises(NotFiniteError, match=r"d\.png"):
+        list(infer(model, frames, batch_size=2))
