@@ -9,8 +9,6 @@ precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of (
 """
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections import Counter
@@ -22,7 +20,7 @@ import numpy as np
 
 from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
 from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
-from ismallnet.files import atomic_write, write_json
+from ismallnet.files import write_csv, write_json
 from ismallnet.images import image_shape, read_mask_values
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.metrics import (
@@ -109,14 +107,9 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
     return total
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Points of a curve; an undefined value is an empty field."""
-    text = io.StringIO()
-    out = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    out.writeheader()
-    out.writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+def write_curve(path: Path, points: list[dict]) -> None:
+    """Points of a curve as CSV; an undefined value is an empty field."""
+    write_csv(path, points[0], [point.values() for point in points])
 
 
 def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Namespace) -> dict:
@@ -133,12 +126,12 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
     about = output.with_name(f"{output.stem}_about.json")  # what these are the figures of
     about.unlink(missing_ok=True)
     write_json(output, content)
-    write_csv(output.with_name(f"{output.stem}_roc_pr.csv"), points)
+    write_curve(output.with_name(f"{output.stem}_roc_pr.csv"), points)
     pd_fa = output.with_name(f"{output.stem}_pd_fa.csv")
     if args.no_pd_fa:
         pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
     else:
-        write_csv(pd_fa, pd_fa_curve(counts.pd_fa))
+        write_curve(pd_fa, pd_fa_curve(counts.pd_fa))
     write_json(about, read_about(maps))
     return figures
 

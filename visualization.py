@@ -11,18 +11,16 @@ the maps come from a run of train.py, training.png and training_loss.png; and re
 """
 
 import argparse
-import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dataset import add_data_arguments, complaint, maps_folder, open_datasets, read_maps, read_mask
 from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
-from ismallnet.files import atomic_write
+from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.metrics import PROTOCOLS, count_standard, table
@@ -50,8 +48,7 @@ def draw(
     picture = panel(sample.name, [image, mask, *parts, pred], pred, mask)
     layers = [image, mask, *parts, pred]
     write_layers(maps / "report" / "images", order, layers, others)
-    with atomic_write(folder / f"{sample.name}.png") as file:
-        file.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    write_png(folder / f"{sample.name}.png", picture)
     n = count_standard(pred, mask)
     row = sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"]
     return row, entry(order, sample.name, layers, others)
@@ -157,15 +154,6 @@ def draw_paper(
         return []
     folder = maps / "paper"
     return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
-
-
-def read_json(path: Path) -> dict:
-    """What a stage before this wrote; nothing where it has not run."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> list[dict]:

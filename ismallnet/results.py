@@ -1,11 +1,11 @@
 """What lies in RESULTS/NAME: whether it is finished, which network it is of, and its maps."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError
+from ismallnet.files import read_json
 from ismallnet.images import decode
 
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
@@ -25,11 +25,8 @@ def check_finished(maps: Path) -> None:
 
 def read_about(maps: Path) -> dict:
     """What test.py says of a folder of maps, less the images' names; nothing of another program's."""
-    try:
-        about = json.loads((maps / "about.json").read_text())
-        return {key: value for key, value in about.items() if key != "images"}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    about = read_json(maps / "about.json")
+    return {key: value for key, value in about.items() if key != "images"}
 
 
 def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:

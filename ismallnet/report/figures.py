@@ -6,12 +6,11 @@ Rows are images, columns the image, the mask and each run's map; an inset shows 
 """
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, read_json
 from ismallnet.metrics import NAMES, THRESHOLD
 
 COLUMN = 1.4  # inches
@@ -179,12 +178,12 @@ def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
     except (OSError, KeyError, ValueError, IndexError):
         notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
     try:
-        run = Path(json.loads((maps / "about.json").read_text())["weights"]).parent
-        history = json.loads((run / "metrics.json").read_text())["history"]
+        run = Path(read_json(maps / "about.json")["weights"]).parent
+        history = read_json(run / "metrics.json")["history"]
         epochs = [entry["epoch"] for entry in history]
         losses = [entry["loss"] for entry in history]
         sets = {one: [h["figures"][one] for h in history] for one in history[0]["figures"]}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError):
         return [*notes, "no training curves: found no evaluated run of train.py behind the maps"]
     title = f"{run.name}: the test list, watched"
     plot(maps / "training_loss.png", f"{run.name}: training loss", "epoch", "loss",

@@ -21,7 +21,7 @@ from skimage.measure import label
 from ismallnet.cli import DataError, progress, read_ahead
 from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, read_json, write_png
 from ismallnet.images import to_units
 from ismallnet.metrics import (
     NAMES,
@@ -161,9 +161,7 @@ def write_pictures(folder: Path, order: int, pictures: dict[str, np.ndarray]) ->
     for name, pixels in pictures.items():
         if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
             pixels = pixels[..., 0]
-        encoded = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
-        with atomic_write(folder / f"{order:05d}_{name}.png") as file:
-            file.write(encoded.tobytes())
+        write_png(folder / f"{order:05d}_{name}.png", pixels)
 
 
 def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) -> dict:
@@ -327,8 +325,8 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     problems += [f"{file}, frame {index}: not there any more" for file, index in waiting]
     if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} frames cannot be shown:", *problems]))
-    about = json.loads((folder / "about.json").read_text())
-    origin = f"{about['weights']}, p ≥ {about['threshold']:g}"
+    about = read_json(folder / "about.json")
+    origin = f"{about.get('weights', 'unknown weights')}, p ≥ {about.get('threshold', 0.5):g}"
     if count > len(results):
         origin += f"; {len(results)} of {count} frames, those with the highest scores"
     return write_page(folder / "report", f"{folder.name}, {count} frames", origin, {}, results)

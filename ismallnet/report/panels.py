@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.files import atomic_write
+from ismallnet.files import write_png
 from ismallnet.metrics import count_standard
 from ismallnet.report.page import COLOURS, outcome
 
@@ -119,5 +119,4 @@ def montage(folder: Path, rows: list[tuple], each: int) -> None:
     for s in strips:
         s = caption(s, width, 0.6) if isinstance(s, str) else s
         stack.append(np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))))
-    with atomic_write(folder.parent / "montage.png") as file:
-        file.write(cv2.imencode(".png", np.vstack(stack)[..., ::-1])[1].tobytes())
+    write_png(folder.parent / "montage.png", np.vstack(stack))
