@@ -23,18 +23,18 @@ from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progr
 from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.metrics import PROTOCOLS, count_standard, table
+from ismallnet.metrics import PROTOCOLS, table
 from ismallnet.report.figures import draw_curves, panels, surfaces
-from ismallnet.report.page import entry, outcome, write_gallery, write_layers, write_page
+from ismallnet.report.outcome import Layers, outcome
+from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.results import check_finished, read_about, read_map, results_folder
 
 
 def draw(
     numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, args
-) -> tuple[tuple, dict] | DataError:
-    """Writes a sample's panel, and its layers for the report; returns (name, tp, union), and what
-    the report knows of it."""
+) -> dict | DataError:
+    """Writes a sample's panel, and its layers for the report; returns what the report knows of it."""
     order, sample = numbered
     try:
         image = read_image(sample.image, args.range).astype(np.uint8)
@@ -45,13 +45,11 @@ def draw(
         others = [read_map(other / f"{sample.name}.png", shape) for other in args.compare]
     except DataError as error:
         return error
-    picture = panel(sample.name, [image, mask, *parts, pred], pred, mask)
-    layers = [image, mask, *parts, pred]
+    layers = Layers(image, mask, *parts, pred)
+    found = outcome(pred, mask)
+    write_png(folder / f"{sample.name}.png", panel(sample.name, layers, found))
     write_layers(maps / "report" / "images", order, layers, others)
-    write_png(folder / f"{sample.name}.png", picture)
-    n = count_standard(pred, mask)
-    row = sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"]
-    return row, entry(order, sample.name, layers, others)
+    return entry(order, sample.name, layers, found, others)
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -139,16 +137,14 @@ def draw_paper(
     chosen = args.images or [ranked[k * (len(ranked) - 1) // 3]["name"] for k in range(4) if ranked]
     if unknown := [name for name in chosen if name not in samples]:
         raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
+    centres = {e["page"]["name"]: e["centre"] for e in entries}
     rows = []
     for name in dict.fromkeys(chosen):
         image = read_image(samples[name].image, args.range)
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
         preds = [read_map(folder / f"{name}.png", shape) for folder in (maps, *args.compare)]
-        kinds = ("miss", "hit", "false alarm")
-        regions = sorted(outcome(preds[0], mask), key=lambda r: kinds.index(r[0]))
-        at = np.argwhere(regions[0][1]).mean(axis=0) if regions else np.array(shape) / 2
-        rows.append((name, tuple(at), [image.mean(axis=2).astype(np.uint8), mask, *preds]))
+        rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
     titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
     if not rows:
         return []
@@ -169,18 +165,18 @@ def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> l
             f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
         )
     one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", args=args)
-    rows, entries, problems = [], [], list(data.problems["test"])
+    entries, problems = [], list(data.problems["test"])
     samples = data.samples("test")
     results = in_processes(one, list(enumerate(samples)), args.workers)
     for result in progress(results, f"{data.name} figures", len(samples)):
         if isinstance(result, DataError):
             problems.append(str(result))
         else:
-            rows.append(result[0])
-            entries.append(result[1])
+            entries.append(result)
     if problems:
         raise DataError(complaint(data, "test", problems))
-    montage(maps / "figures", rows, args.each)
+    ious = {e["page"]["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
+    montage(maps / "figures", ious, args.each)
     return entries
 
 

@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 import cv2
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from skimage.measure import label
 
@@ -45,13 +45,26 @@ def fixed(value: float) -> int:
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components: areas (n,) in px and centroids (n, 2) as y, x."""
+    """Connected components: areas (n,) in px and centroids (n, 2) as y, x; and, of an array, the
+    window that holds them all: its labels 1...n, and its top left corner (y, x)."""
 
     area: np.ndarray
     centroid: np.ndarray
+    labels: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.area)
+
+    def pieces(self) -> list[tuple[tuple[slice, slice], np.ndarray]]:
+        """Of each its bounding box in the array, and its pixels in there (bool)."""
+        if not len(self):
+            return []
+        found = []
+        for k, box in enumerate(ndimage.find_objects(self.labels), start=1):
+            place = tuple(slice(s.start + c, s.stop + c) for s, c in zip(box, self.corner))
+            found.append((place, self.labels[box] == k))
+        return found
 
 
 def components(binary: np.ndarray) -> Components:
@@ -61,10 +74,11 @@ def components(binary: np.ndarray) -> Components:
         return Components(np.zeros(0, np.int64), np.zeros((0, 2)))
     top, left = y.min(), x.min()  # labels the bounding box only: targets are small
     window = binary[top : y.max() + 1, left : x.max() + 1]
-    index = label(window, connectivity=2)[y - top, x - left] - 1
+    labels = label(window, connectivity=2)
+    index = labels[y - top, x - left] - 1
     area = np.bincount(index)
     centroid = np.stack([np.bincount(index, y), np.bincount(index, x)], axis=1) / area[:, None]
-    return Components(area, centroid)
+    return Components(area, centroid, labels, (int(top), int(left)))
 
 
 def distances(targets: Components, predicted: Components) -> np.ndarray:
