@@ -34,7 +34,7 @@ from ismallnet.metrics import (
     spread,
     table,
 )
-from ismallnet.results import check_finished, chosen_on_test, read_about, read_map
+from ismallnet.results import TEST_LIST, check_finished, chosen_on_test, read_about, read_map
 
 
 @dataclass
@@ -122,7 +122,7 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
         figures["standard"]["auc"] = auc(points)
     content = dict(figures)
     if chosen_on_test(maps):
-        content["selected_on"] = "the test list"
+        content["selected_on"] = TEST_LIST
     about = output.with_name(f"{output.stem}_about.json")  # what these are the figures of
     about.unlink(missing_ok=True)
     write_json(output, content)

@@ -28,7 +28,7 @@ from ismallnet.report.figures import draw_curves, panels, surfaces
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
-from ismallnet.results import check_finished, read_about, read_map, results_folder
+from ismallnet.results import check_finished, chosen_on_test, read_about, read_map, results_folder
 
 
 def draw(
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         if figures:
             print(table(figures))
         origin = about.get("weights") or about.get("baseline") or "maps of another program"
-        if about.get("selected_on") == "the test list":
+        if chosen_on_test(maps):
             origin = f"{origin}, CHOSEN ON THE TEST LIST"
         page = write_page(
             maps / "report",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ismallnet.backends import Exported
 from ismallnet.cli import progress
 from ismallnet.distributed import Processes
 from ismallnet.images import to_units, value_limits
@@ -81,7 +82,7 @@ def predict(
         batch.append(pad_to_multiple(x))
     x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
     with autocast(device, amp):
-        logits = model(x)[2].float()
+        logits = (model.mask_logits(x) if isinstance(model, Exported) else model(x)[2]).float()
     out = []
     for one, image in zip(logits, images):
         height, width = image.shape[:2]
@@ -180,7 +181,8 @@ def infer(
         (i, pred, planes): the frame's index, its probability map as saved (HxW uint8), and its
         planes (`Frames`).
     """
-    model.eval()
+    if not isinstance(model, Exported):
+        model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
         found = [frames[i] for i in batch]
         maps = predict(model, [image for image, _ in found], amp, resize, flips)

@@ -8,6 +8,7 @@ from ismallnet.cli import DataError
 from ismallnet.files import read_json
 from ismallnet.images import decode
 
+TEST_LIST = "the test list"  # as `selected_on` of weights that were chosen on it
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -56,4 +57,4 @@ def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
 
 def chosen_on_test(maps: Path) -> bool:
     """Whether test.py says that the maps' weights were chosen on the test list."""
-    return read_about(maps).get("selected_on") == "the test list"
+    return read_about(maps).get("selected_on") == TEST_LIST
