@@ -3,9 +3,11 @@
     python eval.py --dataset IRSTD-1k
     python eval.py --dataset NUAA-SIRST --protocol all
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
+    python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
 
 Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
 precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of (metrics_about.json).
+Nothing is written into a folder that --maps names.
 """
 
 import argparse
@@ -136,6 +138,16 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
     return figures
 
 
+def places(name: str, results: str, maps: str | None) -> tuple[Path, Path]:
+    """Where the maps of a data set are, and where its figures go: never among maps that --maps names,
+    which may be another project's."""
+    if maps is None:
+        return Path(results) / name, Path(results) / name / "metrics.json"
+    inside = Path(maps) / name
+    output = Path(results) / Path(maps).resolve().name / name / "metrics.json"
+    return inside if inside.is_dir() else Path(maps), output
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -144,15 +156,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, images=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
-    add("--maps", metavar="DIR", help="folder of the maps X.png; default: RESULTS/NAME")
+    add("--maps", metavar="DIR", help="folder of the maps X.png, or NAME/X.png; default: RESULTS/NAME")
     add(
         "--results",
         nargs="+",
-        default=["results"],
         metavar="DIR",
-        help="where test.py wrote; of several, runs of other seeds say, mean ± standard deviation too",
+        help="where test.py wrote (default: results); with several folders, one for each seed for "
+        "example, also mean ± standard deviation",
     )
-    add("--output", metavar="FILE", help="default: metrics.json beside the maps")
+    add(
+        "--output",
+        metavar="FILE",
+        help="default: RESULTS/NAME/metrics.json; with --maps RESULTS/MAPS/NAME/metrics.json, MAPS the "
+        "name of that folder",
+    )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     return parser
@@ -164,16 +181,14 @@ def main(argv: list[str] | None = None) -> None:
     sets = open_datasets(args)
     if args.output and len(sets) > 1:
         raise DataError("--output: expected one data set; leave it out for a file in each one's folder")
-    if len(args.results) > 1 and (args.maps or args.output):
+    folders = args.results or ["results"]
+    if len(folders) > 1 and (args.maps or args.output):
         raise DataError("--results: expected one folder beside --maps or --output")
     rows: dict[tuple[str, ...], list[dict]] = {}
     for data in sets:
-        for results in args.results:
-            maps = Path(results) / data.name
-            if args.maps:
-                inside = Path(args.maps) / data.name
-                maps = inside if inside.is_dir() else Path(args.maps)
-            output = Path(args.output) if args.output else maps / "metrics.json"
+        for results in folders:
+            maps, output = places(data.name, results, args.maps)
+            output = Path(args.output) if args.output else output
             for protocol, figures in evaluate(data, maps, output, args).items():
                 rows.setdefault((data.name, protocol), []).append(figures)
             if chosen_on_test(maps):
@@ -185,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
         if len(runs) == 1:
             shown[label] = runs[0]
             continue
-        shown |= {f"{label}, {results}": run for results, run in zip(args.results, runs)}
+        shown |= {f"{label}, {results}": run for results, run in zip(folders, runs)}
         shown[f"{label}, {len(runs)} runs"] = spread(runs)
     print(table(shown))
 

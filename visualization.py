@@ -68,7 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--compare",
         nargs="+",
-        default=[],
         type=Path,
         metavar="DIR",
         help="folders of other runs' maps (results/RUN/NAME): side by side in the report",
@@ -83,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
 @command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    args.compare = args.compare or []
+    if args.workers < 1:
+        raise DataError(f"--workers: found {args.workers}, expected 1 or more")
     if bool(args.dataset) == bool(args.name or args.input):
         raise DataError("expected --dataset NAME, or after test.py --input: --name NAME")
     if not args.dataset:

@@ -2,8 +2,10 @@
 
 import ast
 import graphlib
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,15 @@ def test_the_tests_of_this_file_see_what_they_forbid(tmp_path):
     file.write_text("def f():\n    import train\n\nfrom ismallnet import cli\n")
     assert imports(file) == {"train", "ismallnet", "ismallnet.cli"}
     assert imports(file, everywhere=False) == {"ismallnet", "ismallnet.cli"}
+
+
+@pytest.mark.parametrize("name", sorted(ROOT - FOUNDATION - {"hubconf"}))
+def test_help_shows_no_python_lists(name):
+    module = importlib.import_module(name)
+    if not hasattr(module, "build_parser"):
+        pytest.skip("no command line")
+    text = " ".join(module.build_parser().format_help().split())
+    assert not re.search(r"default: (\[|None)", text)
 
 
 # --- beside other people's files -------------------------------------------------------------------
