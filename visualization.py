@@ -13,6 +13,7 @@ the maps come from a run of train.py, training.png and training_loss.png; and re
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.results import check_finished, chosen_on_test, read_about, read_map, results_folder
+
+FRAME_ARGUMENTS = ("name", "input", "results", "workers")  # all that frames of one's own use
 
 
 def draw(
@@ -79,21 +82,40 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command()
-def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    args.compare = args.compare or []
+def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) -> None:
+    """
+    Args:
+        default: gives the default of an argument.
+
+    Raises:
+        DataError: a value out of range, or a flag that the mode does not use.
+    """
     if args.workers < 1:
         raise DataError(f"--workers: found {args.workers}, expected 1 or more")
     if bool(args.dataset) == bool(args.name or args.input):
         raise DataError("expected --dataset NAME, or after test.py --input: --name NAME")
+    unused = [] if args.figure else ["images"]
+    if not args.dataset:
+        unused = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
+    if typed := [key for key in unused if getattr(args, key) != default(key)]:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in typed)
+        needed = "--figure paper" if args.dataset else "--dataset"
+        raise DataError(f"{flags}: used with {needed} alone; leave it out, or type {needed}")
+    for other in args.compare or []:
+        if not other.is_dir():
+            raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_arguments(args, parser.get_default)
+    args.compare = args.compare or []
     if not args.dataset:
         folder = results_folder(args.results, args.name, args.input or [])
         print(f"open {write_gallery(folder, args.workers)}")
         return
-    for other in args.compare:
-        if not other.is_dir():
-            raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
     for data in open_datasets(args):
         maps = Path(args.results) / data.name
         if not maps.is_dir():

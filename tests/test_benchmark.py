@@ -3,6 +3,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set
@@ -115,6 +116,24 @@ def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
     held = torch.ones(400 * 2**18)  # 400 MiB more than a process of its own needs
     mib = benchmark.alone(32, 32, 1, "w.safetensors")[1]
     assert held.sum() and 100 < mib < most_memory() - 200
+
+
+def test_tiles_against_one_piece(monkeypatch):
+    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
+
+    def predict_frame(_, frame, tile, overlap=0):
+        probability = np.zeros(frame.shape, np.float32)
+        probability[10:13, 20:23] = 0.75
+        if tile == 512 and overlap == 0:  # one target lost, and another, smaller, in its place
+            probability[10:13, 20:23], probability[40, 40] = 0, 0.5
+        return probability
+
+    monkeypatch.setattr(benchmark, "predict_frame", predict_frame)
+    main(["--parts", "tiles", "--weights", "w.safetensors", "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["tiles"]
+    assert [row["overlap"] for row in rows] == [0, 32, 64, 128, 256]
+    assert (rows[0]["lost"], rows[0]["new"], rows[0]["targets"]) == (4, 4, 4)
+    assert (rows[2]["lost"], rows[2]["new"], rows[0]["largest difference"]) == (0, 0, 0.75)
 
 
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])
