@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     record = folder / "synthetic.json"
     if folder.exists() and not args.force:
         found = read_json(record)
-        if found == made_from | {"whole": False}:  # interrupted: it goes on
+        if found == made_from | {"whole": False}:  # interrupted: resume
             found = {}
         elif found != made_from:
             raise DataError(

@@ -31,7 +31,12 @@ from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.results import check_finished, chosen_on_test, read_about, read_map, results_folder
 
-FRAME_ARGUMENTS = ("name", "input", "results", "workers")  # all that frames of one's own use
+FRAME_ARGUMENTS = (
+    "name",
+    "input",
+    "results",
+    "workers",
+)  # all that the report of frames without a data set uses
 
 
 def draw(

@@ -26,7 +26,7 @@ SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a list. `mask` is None where there is none to have (backgrounds): it is empty."""
+    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
 
     name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
     image: Path

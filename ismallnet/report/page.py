@@ -1,4 +1,4 @@
-"""The report of a test list or of frames of one's own: RESULTS/NAME/report/index.html, one folder that
+"""The report of a test list or of your own frames: RESULTS/NAME/report/index.html, one folder that
 opens from disk.
 
 Figures under all protocols, a threshold slider, curves, and a gallery of all images; of frames, which
@@ -222,7 +222,7 @@ def write_page(
     return folder / "index.html"
 
 
-# --- frames of one's own ------------------------------------------------------------------------------
+# --- your own frames --------------------------------------------------------------------------------
 
 
 MOST = 1000  # frames in a report; a browser shows them all at once
