@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from dataset import MAPS, Frames
 from ismallnet.backends import BACKENDS, Exported, to_onnx
@@ -37,35 +36,16 @@ from ismallnet.files import atomic_write, write_json
 from ismallnet.inference import autocast, predict, predict_frame, prepared
 from ismallnet.labels import map_files
 from ismallnet.layouts import find_dataset
-from ismallnet.plain import plain
+from ismallnet.plain import network, plain
 from ismallnet.weights import SHIPPED
 from net import iSmallNet, load_weights, losses
-from synthetic import scene
-
-SIDE = 256
-PRODUCT = 3125  # a product of square matrices of this side is 61.0 GFLOP, as is an image of SIDE
-
-
-def network(width: int = 16, variant: str = "full") -> iSmallNet:
-    """A new network whose batch-norm statistics are those of some noise, in evaluation mode: its
-    logits are of ordinary size."""
-    torch.manual_seed(0)
-    model = iSmallNet(width, variant).train()
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.no_grad():
-        model(torch.randn(4, 3, 64, 64))
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.1
-    return model.eval()
-
 
 HERE = Path(__file__).parent
-
-
 Rows = list[dict[str, str | float | int | None]]
+SIDE = 256
+FRAMES = ((256, 256), (256, 320), (512, 640))  # height, width: what infrared cameras give
+WARM_SECONDS = 2.0  # a warm call is timed again and again for so long
+PRODUCT = 3125  # a product of square matrices of this side is 61.0 GFLOP, as is an image of SIDE
 
 
 def in_turn(ways: dict[str, Callable], rounds: int, device: torch.device) -> Rows:
@@ -169,31 +149,6 @@ def labels(args: argparse.Namespace, device: torch.device) -> Rows:
     return [row | {"masks a second": len(samples) / row["seconds"]} for row in rows]
 
 
-def images(args: argparse.Namespace, device: torch.device) -> Rows:
-    """test.py (half width) and eval.py (all protocols) on the first images of a test list; and what
-    each image more took."""
-    names = [sample.name for sample in find_dataset(args.dataset, args.data_root).samples("test")]
-    stages = {
-        "test.py": ["--weights", str(weights_file(args)), "--device", str(device)],
-        "eval.py": ["--protocol", "all"],
-    }
-    rows = []
-    with tempfile.TemporaryDirectory() as top:
-        chosen = Path(top) / "test.txt"
-        shared = [*dataset(args), "--split", str(chosen), str(chosen), "--results", top]
-        for count in sorted({min(n, len(names)) for n in (1, 10, 100, len(names))}):
-            chosen.write_text("\n".join(names[:count]))
-            row = {"images": count}
-            for work, options in stages.items():
-                key = f"{work}, seconds"
-                row[key] = typed(work, *shared, *options)
-                if rows:
-                    gained = row[key] - rows[0][key]
-                    row[f"{work}, ms an image more"] = 1000 * gained / (count - 1)
-            rows.append(row)
-    return rows
-
-
 def processes(args: argparse.Namespace, device: torch.device) -> Rows:
     """train.py alone and as two processes (gloo on the CPU), one thread each: samples a second."""
     rows = []
@@ -228,22 +183,22 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
 
     def bf16():
         with autocast(device, "bf16"):
-            return fast(last)
+            return fast(last).mask
 
-    ways = {"plain": lambda: plain(model, x), "ours": lambda: fast(last), "ours, bf16": bf16}
+    ways = {"plain": lambda: plain(model, x).mask, "ours": lambda: fast(last).mask, "ours, bf16": bf16}
     if device.type == "cpu":
         try:
             raw = to_onnx(model)
             for backend in BACKENDS[1:]:
                 exported = Exported(raw, backend)
-                ways[backend] = lambda run=exported: run(x)
+                ways[backend] = partial(exported.mask_logits, x)
         except DataError as error:  # an optional package is missing
             print(f"left out: {error}")
     with torch.inference_mode():
-        reference = plain(model, x).mask.float()
+        reference = ways["plain"]().float()
         found = {
             name: {
-                "difference": (way().mask.float() - reference).abs().max().item(),
+                "difference": (way().float() - reference).abs().max().item(),
                 "largest logit": reference.abs().max().item(),
             }
             for name, way in ways.items()
@@ -257,12 +212,20 @@ def inference(args: argparse.Namespace, device: torch.device) -> Rows:
 
 
 def light(args: argparse.Namespace, device: torch.device) -> Rows:
-    """Inference of one 256x256 image by the network and by smaller ones, as test.py runs them."""
-    x = torch.randn(1, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    """Inference of one frame by the network and by smaller ones, as test.py and detect.py run them."""
     sizes = (("full", 16), ("full", 8), ("single", 8), ("single", 6))
     models = {f"{v}, width {w}": prepared(network(w, v), device) for v, w in sizes}
-    with torch.inference_mode():
-        return in_turn({k: partial(m, x) for k, m in models.items()}, args.rounds, device)
+    rows = []
+    for height, width in FRAMES:
+        x = torch.randn(1, 3, height, width, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.inference_mode():
+            timed = in_turn({k: partial(m, x) for k, m in models.items()}, args.rounds, device)
+        rows += [
+            {"frame": f"{width}x{height}"} | row | {"a second": 1 / row["seconds"]} for row in timed
+        ]
+    return rows
 
 
 def training(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -303,17 +266,25 @@ def most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def peak(side: int, tile: int, batch: int, weights: str | None) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of this process, of `batch` frames of a side; for a process of
-    its own. Without weights the network is new and of full width."""
-    model = prepared(load_weights(weights) if weights else network())
+def peak(side: int, tile: int, batch: int, weights: str) -> tuple[float, float]:
+    """Seconds of a warm call and peak memory in MiB of this process, of `batch` frames of a side; for
+    a process of its own."""
+    model = prepared(load_weights(weights))
     frames = np.random.default_rng(0).integers(0, 65536, (batch, side, side), np.uint16)
-    start = time.perf_counter()
-    if batch == 1:
-        predict_frame(model, frames[0], tile=tile)
-    else:
-        predict(model, [np.repeat((f >> 8).astype(np.uint8)[..., None], 3, 2) for f in frames])
-    return time.perf_counter() - start, most_memory()
+
+    def call() -> float:
+        start = time.perf_counter()
+        if batch == 1:
+            predict_frame(model, frames[0], tile=tile)
+        else:
+            predict(model, [np.repeat((f >> 8).astype(np.uint8)[..., None], 3, 2) for f in frames])
+        return time.perf_counter() - start
+
+    call()  # the first call loads and compiles
+    seconds = [call()]
+    while sum(seconds) < WARM_SECONDS:
+        seconds.append(call())
+    return statistics.median(seconds), most_memory()
 
 
 def alone(*argv) -> tuple[float, float]:
@@ -321,31 +292,24 @@ def alone(*argv) -> tuple[float, float]:
         return pool.submit(peak, *argv).result()
 
 
-def memory(args: argparse.Namespace, device: torch.device) -> Rows:
-    """Frames in tiles of 512 px, full width, CPU: the peak memory of the whole process."""
-    rows = []
-    for side in (512, 1024, 2048, 4096):
-        seconds, mib = alone(side, 512, 1, None)
-        rows.append({"side": side, "seconds": seconds, "peak MiB": mib})
-    return rows
-
-
 def tiles(args: argparse.Namespace, device: torch.device) -> Rows:
     """What tiles change: 1024x1024 synthetic scenes in one piece and in tiles of 512 px."""
     model = prepared(load_weights(weights_file(args)), device)
-    scenes = [scene(0, index, 1024)[0] for index in range(4)]
-    whole = [predict_frame(model, frame, tile=1024) for frame in scenes]
+    with tempfile.TemporaryDirectory() as top:
+        typed("synthetic.py", "--data-root", top, "--train", "4", "--test", "1", "--size", "1024")
+        scenes = [item.image[..., 0] for item in Frames(find_dataset("Synthetic-SIRST", top), "train")]
+    scenes = [scene.astype(np.uint8) for scene in scenes]
+    whole = [predict_frame(model, scene, tile=1024) for scene in scenes]
     rows = []
     for overlap in (0, 32, 64, 128, 256):
-        parts = [predict_frame(model, frame, tile=512, overlap=overlap) for frame in scenes]
+        parts = [predict_frame(model, scene, tile=512, overlap=overlap) for scene in scenes]
         gaps = [np.abs(a - b) for a, b in zip(whole, parts)]
-        before, after = ([find_targets(p, f) for p, f in zip(maps, scenes)] for maps in (whole, parts))
-        rows.append({"overlap": overlap, "largest difference": max(float(gap.max()) for gap in gaps)})
-        rows[-1]["mean difference"] = float(np.mean(gaps))
-        rows[-1] |= {"targets": sum(map(len, before)), "lost": 0, "new": 0}
-        for a, b in zip(before, after):
-            rows[-1]["lost"] += unmatched(a, b)
-            rows[-1]["new"] += unmatched(b, a)
+        before, after = ([find_targets(p, s) for p, s in zip(maps, scenes)] for maps in (whole, parts))
+        row = {"overlap": overlap, "largest difference": max(float(gap.max()) for gap in gaps)}
+        row |= {"mean difference": float(np.mean(gaps)), "targets": sum(map(len, before))}
+        row["lost"] = sum(unmatched(a, b) for a, b in zip(before, after))
+        row["new"] = sum(unmatched(b, a) for a, b in zip(before, after))
+        rows.append(row)
     return rows
 
 
@@ -355,18 +319,16 @@ def unmatched(targets: list, others: list) -> int:
 
 
 def scaling(args: argparse.Namespace, device: torch.device) -> Rows:
-    """Time and peak memory against the side of one image in one piece, and against the batch, with
-    the half-width weights, CPU; each in a process of its own."""
-    weights = str(weights_file(args))
+    """Time of a warm call and peak memory against the side of one image in one piece, in tiles of
+    512 px, and against the batch, with the half-width weights, CPU; each in a process of its own."""
+    cases = [(side, side, 1) for side in (128, 256, 512, 1024, 2048, 4096)]
+    cases += [(side, 512, 1) for side in (1024, 2048, 4096)]
+    cases += [(SIDE, SIDE, batch) for batch in (2, 4, 8, 16, 32, 64)]
     rows = []
-    for side in (128, 256, 512, 1024, 2048, 4096):
-        seconds, mib = alone(side, side, 1, weights)
-        rows.append({"side": side, "batch": 1, "seconds": seconds, "peak MiB": mib})
-        rows[-1]["µs a pixel"] = 1e6 * seconds / side**2
-    for batch in (2, 4, 8, 16, 32, 64):
-        seconds, mib = alone(SIDE, SIDE, batch, weights)
-        rows.append({"side": SIDE, "batch": batch, "seconds": seconds, "peak MiB": mib})
-        rows[-1]["µs a pixel"] = 1e6 * seconds / SIDE**2 / batch
+    for side, tile, batch in cases:
+        seconds, mib = alone(side, tile, batch, str(weights_file(args)))
+        row = {"side": side, "tile": tile, "batch": batch, "seconds": seconds, "peak MiB": mib}
+        rows.append(row | {"µs a pixel": 1e6 * seconds / side**2 / batch})
     draw_scaling(rows, Path(args.output) / "scaling.png")
     return rows
 
@@ -378,8 +340,9 @@ def draw_scaling(rows: Rows, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), dpi=110)
-    groups = (("one image", [r for r in rows if r["batch"] == 1]),)
-    groups += ((f"batches of {SIDE}x{SIDE}", [r for r in rows if r["side"] == SIDE]),)
+    groups = [("one image", [r for r in rows if r["batch"] == 1 and r["tile"] == r["side"]])]
+    groups += [("one image, tiles of 512", [r for r in rows if r["tile"] < r["side"]])]
+    groups += [(f"batches of {SIDE}x{SIDE}", [r for r in rows if r["side"] == SIDE])]
     for panel, key in zip(panels, ("seconds", "peak MiB")):
         for name, group in groups:
             pixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in group]
@@ -396,7 +359,7 @@ def draw_scaling(rows: Rows, path: Path) -> None:
 # --- tables ------------------------------------------------------------------------------------------
 
 QUICK = (inference, training)
-PARTS = (*QUICK, pipeline, labels, light, memory, tiles, scaling, images, processes)
+PARTS = (*QUICK, pipeline, labels, light, tiles, scaling, processes)
 
 
 def shown(value: str | float | int | None) -> str:
@@ -435,7 +398,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device)
     args.rounds = 5 if args.quick else args.rounds
     wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
-    if {"pipeline", "labels", "images"} & set(wanted):
+    if {"pipeline", "labels"} & set(wanted):
         find_dataset(args.dataset, args.data_root)
     found = {"environment": environment(device)}
     print(json.dumps(found["environment"]))

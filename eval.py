@@ -3,14 +3,14 @@
     python eval.py --dataset IRSTD-1k
     python eval.py --dataset NUAA-SIRST --protocol all
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
+    python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
 
 Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
 precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of (metrics_about.json).
+Nothing is written into a folder that --maps names.
 """
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections import Counter
@@ -22,7 +22,7 @@ import numpy as np
 
 from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
 from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
-from ismallnet.files import atomic_write, write_json
+from ismallnet.files import write_csv, write_json
 from ismallnet.images import image_shape, read_mask_values
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.metrics import (
@@ -36,7 +36,7 @@ from ismallnet.metrics import (
     spread,
     table,
 )
-from ismallnet.results import check_finished, chosen_on_test, read_about, read_map
+from ismallnet.results import TEST_LIST, check_finished, chosen_on_test, read_about, read_map
 
 
 @dataclass
@@ -109,14 +109,9 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
     return total
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Points of a curve; an undefined value is an empty field."""
-    text = io.StringIO()
-    out = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    out.writeheader()
-    out.writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+def write_curve(path: Path, points: list[dict]) -> None:
+    """Points of a curve as CSV; an undefined value is an empty field."""
+    write_csv(path, points[0], [point.values() for point in points])
 
 
 def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Namespace) -> dict:
@@ -129,18 +124,28 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
         figures["standard"]["auc"] = auc(points)
     content = dict(figures)
     if chosen_on_test(maps):
-        content["selected_on"] = "the test list"
+        content["selected_on"] = TEST_LIST
     about = output.with_name(f"{output.stem}_about.json")  # what these are the figures of
     about.unlink(missing_ok=True)
     write_json(output, content)
-    write_csv(output.with_name(f"{output.stem}_roc_pr.csv"), points)
+    write_curve(output.with_name(f"{output.stem}_roc_pr.csv"), points)
     pd_fa = output.with_name(f"{output.stem}_pd_fa.csv")
     if args.no_pd_fa:
         pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
     else:
-        write_csv(pd_fa, pd_fa_curve(counts.pd_fa))
+        write_curve(pd_fa, pd_fa_curve(counts.pd_fa))
     write_json(about, read_about(maps))
     return figures
+
+
+def places(name: str, results: str, maps: str | None) -> tuple[Path, Path]:
+    """Where the maps of a data set are, and where its figures go: never among maps that --maps names,
+    which may be another project's."""
+    if maps is None:
+        return Path(results) / name, Path(results) / name / "metrics.json"
+    inside = Path(maps) / name
+    output = Path(results) / Path(maps).resolve().name / name / "metrics.json"
+    return inside if inside.is_dir() else Path(maps), output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -151,15 +156,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, images=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
-    add("--maps", metavar="DIR", help="folder of the maps X.png; default: RESULTS/NAME")
+    add("--maps", metavar="DIR", help="folder of the maps X.png, or NAME/X.png; default: RESULTS/NAME")
     add(
         "--results",
         nargs="+",
-        default=["results"],
         metavar="DIR",
-        help="where test.py wrote; of several, runs of other seeds say, mean ± standard deviation too",
+        help="where test.py wrote (default: results); with several folders, one for each seed for "
+        "example, also mean ± standard deviation",
     )
-    add("--output", metavar="FILE", help="default: metrics.json beside the maps")
+    add(
+        "--output",
+        metavar="FILE",
+        help="default: RESULTS/NAME/metrics.json; with --maps RESULTS/MAPS/NAME/metrics.json, MAPS the "
+        "name of that folder",
+    )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     return parser
@@ -171,16 +181,14 @@ def main(argv: list[str] | None = None) -> None:
     sets = open_datasets(args)
     if args.output and len(sets) > 1:
         raise DataError("--output: expected one data set; leave it out for a file in each one's folder")
-    if len(args.results) > 1 and (args.maps or args.output):
+    folders = args.results or ["results"]
+    if len(folders) > 1 and (args.maps or args.output):
         raise DataError("--results: expected one folder beside --maps or --output")
     rows: dict[tuple[str, ...], list[dict]] = {}
     for data in sets:
-        for results in args.results:
-            maps = Path(results) / data.name
-            if args.maps:
-                inside = Path(args.maps) / data.name
-                maps = inside if inside.is_dir() else Path(args.maps)
-            output = Path(args.output) if args.output else maps / "metrics.json"
+        for results in folders:
+            maps, output = places(data.name, results, args.maps)
+            output = Path(args.output) if args.output else output
             for protocol, figures in evaluate(data, maps, output, args).items():
                 rows.setdefault((data.name, protocol), []).append(figures)
             if chosen_on_test(maps):
@@ -192,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
         if len(runs) == 1:
             shown[label] = runs[0]
             continue
-        shown |= {f"{label}, {results}": run for results, run in zip(args.results, runs)}
+        shown |= {f"{label}, {results}": run for results, run in zip(folders, runs)}
         shown[f"{label}, {len(runs)} runs"] = spread(runs)
     print(table(shown))
 

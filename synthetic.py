@@ -7,7 +7,6 @@ targets each of 2-80 px, whose local SNR is 1.5 to 10. The same seed gives the s
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from skimage.filters import gaussian
 
 from ismallnet.cli import DataError, HelpFormatter, command, progress
-from ismallnet.files import atomic_write, write_json
+from ismallnet.files import atomic_write, read_json, write_json, write_png
 from ismallnet.metrics import local_snr, ring
 
 SNR_RANGE = (1.5, 10.0)
@@ -133,8 +132,7 @@ def make(folder: Path, seed: int, train: int, test: int, side: int) -> None:
     names = [f"{i:06d}" for i in range(train + test)]
     for i, name in enumerate(progress(names, folder.name, len(names))):
         for kind, pixels in zip(("images", "masks"), scene(seed, i, side)):
-            with atomic_write(folder / kind / f"{name}.png") as file:
-                file.write(cv2.imencode(".png", pixels)[1].tobytes())
+            write_png(folder / kind / f"{name}.png", pixels)
     for part, chosen in (("train", names[:train]), ("test", names[train:])):
         with atomic_write(folder / "50_50" / f"{part}.txt") as file:
             file.write("".join(f"{name}\n" for name in chosen).encode())
@@ -167,12 +165,9 @@ def main(argv: list[str] | None = None) -> None:
     made_from = {key: getattr(args, key) for key in ("seed", "train", "test", "size")}
     record = folder / "synthetic.json"
     if folder.exists() and not args.force:
-        try:
-            found = json.loads(record.read_text())
-        except (OSError, ValueError):
-            found = None
-        if found == made_from | {"whole": False}:  # interrupted: it goes on
-            found = None
+        found = read_json(record)
+        if found == made_from | {"whole": False}:  # interrupted: resume
+            found = {}
         elif found != made_from:
             raise DataError(
                 f"{folder}: there is another data set here (found {found}, expected {made_from}); "

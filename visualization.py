@@ -11,32 +11,38 @@ the maps come from a run of train.py, training.png and training_loss.png; and re
 """
 
 import argparse
-import json
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dataset import add_data_arguments, complaint, maps_folder, open_datasets, read_maps, read_mask
 from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
-from ismallnet.files import atomic_write
+from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.metrics import PROTOCOLS, count_standard, table
+from ismallnet.metrics import PROTOCOLS, table
 from ismallnet.report.figures import draw_curves, panels, surfaces
-from ismallnet.report.page import entry, outcome, write_gallery, write_layers, write_page
+from ismallnet.report.outcome import Layers, outcome
+from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
-from ismallnet.results import check_finished, read_about, read_map, results_folder
+from ismallnet.results import check_finished, chosen_on_test, read_about, read_map, results_folder
+
+FRAME_ARGUMENTS = (
+    "name",
+    "input",
+    "results",
+    "workers",
+)  # all that the report of frames without a data set uses
 
 
 def draw(
     numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, args
-) -> tuple[tuple, dict] | DataError:
-    """Writes a sample's panel, and its layers for the report; returns (name, tp, union), and what
-    the report knows of it."""
+) -> dict | DataError:
+    """Writes a sample's panel, and its layers for the report; returns what the report knows of it."""
     order, sample = numbered
     try:
         image = read_image(sample.image, args.range).astype(np.uint8)
@@ -47,14 +53,11 @@ def draw(
         others = [read_map(other / f"{sample.name}.png", shape) for other in args.compare]
     except DataError as error:
         return error
-    picture = panel(sample.name, [image, mask, *parts, pred], pred, mask)
-    layers = [image, mask, *parts, pred]
+    layers = Layers(image, mask, *parts, pred)
+    found = outcome(pred, mask)
+    write_png(folder / f"{sample.name}.png", panel(sample.name, layers, found))
     write_layers(maps / "report" / "images", order, layers, others)
-    with atomic_write(folder / f"{sample.name}.png") as file:
-        file.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
-    n = count_standard(pred, mask)
-    row = sample.name, n["tp"], n["tp"] + n["fp"] + n["fn"]
-    return row, entry(order, sample.name, layers, others)
+    return entry(order, sample.name, layers, found, others)
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -73,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--compare",
         nargs="+",
-        default=[],
         type=Path,
         metavar="DIR",
         help="folders of other runs' maps (results/RUN/NAME): side by side in the report",
@@ -85,18 +87,40 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command()
-def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) -> None:
+    """
+    Args:
+        default: gives the default of an argument.
+
+    Raises:
+        DataError: a value out of range, or a flag that the mode does not use.
+    """
+    if args.workers < 1:
+        raise DataError(f"--workers: found {args.workers}, expected 1 or more")
     if bool(args.dataset) == bool(args.name or args.input):
         raise DataError("expected --dataset NAME, or after test.py --input: --name NAME")
+    unused = [] if args.figure else ["images"]
+    if not args.dataset:
+        unused = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
+    if typed := [key for key in unused if getattr(args, key) != default(key)]:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in typed)
+        needed = "--figure paper" if args.dataset else "--dataset"
+        raise DataError(f"{flags}: used with {needed} alone; leave it out, or type {needed}")
+    for other in args.compare or []:
+        if not other.is_dir():
+            raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_arguments(args, parser.get_default)
+    args.compare = args.compare or []
     if not args.dataset:
         folder = results_folder(args.results, args.name, args.input or [])
         print(f"open {write_gallery(folder, args.workers)}")
         return
-    for other in args.compare:
-        if not other.is_dir():
-            raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
     for data in open_datasets(args):
         maps = Path(args.results) / data.name
         if not maps.is_dir():
@@ -114,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         if figures:
             print(table(figures))
         origin = about.get("weights") or about.get("baseline") or "maps of another program"
-        if about.get("selected_on") == "the test list":
+        if chosen_on_test(maps):
             origin = f"{origin}, CHOSEN ON THE TEST LIST"
         page = write_page(
             maps / "report",
@@ -142,30 +166,19 @@ def draw_paper(
     chosen = args.images or [ranked[k * (len(ranked) - 1) // 3]["name"] for k in range(4) if ranked]
     if unknown := [name for name in chosen if name not in samples]:
         raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
+    centres = {e["page"]["name"]: e["centre"] for e in entries}
     rows = []
     for name in dict.fromkeys(chosen):
         image = read_image(samples[name].image, args.range)
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
         preds = [read_map(folder / f"{name}.png", shape) for folder in (maps, *args.compare)]
-        kinds = ("miss", "hit", "false alarm")
-        regions = sorted(outcome(preds[0], mask), key=lambda r: kinds.index(r[0]))
-        at = np.argwhere(regions[0][1]).mean(axis=0) if regions else np.array(shape) / 2
-        rows.append((name, tuple(at), [image.mean(axis=2).astype(np.uint8), mask, *preds]))
+        rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
     titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
     if not rows:
         return []
     folder = maps / "paper"
     return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
-
-
-def read_json(path: Path) -> dict:
-    """What a stage before this wrote; nothing where it has not run."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> list[dict]:
@@ -181,18 +194,18 @@ def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> l
             f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
         )
     one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", args=args)
-    rows, entries, problems = [], [], list(data.problems["test"])
+    entries, problems = [], list(data.problems["test"])
     samples = data.samples("test")
     results = in_processes(one, list(enumerate(samples)), args.workers)
     for result in progress(results, f"{data.name} figures", len(samples)):
         if isinstance(result, DataError):
             problems.append(str(result))
         else:
-            rows.append(result[0])
-            entries.append(result[1])
+            entries.append(result)
     if problems:
         raise DataError(complaint(data, "test", problems))
-    montage(maps / "figures", rows, args.each)
+    ious = {e["page"]["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
+    montage(maps / "figures", ious, args.each)
     return entries
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
-from net import OUTPUTS, SCALES, Outputs, iSmallNet, load_weights
+from net import OUTPUTS, SCALES, iSmallNet, load_weights
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 OPSET = 18
@@ -35,7 +35,7 @@ def optional(name: str, why: str):
         raise DataError(f"{why} needs {name} ({error}); type pip install {name}") from error
 
 
-class Present(nn.Module):
+class PresentOutputs(nn.Module):
     """The outputs that a network has, without those that are None."""
 
     def __init__(self, model: iSmallNet):
@@ -56,7 +56,7 @@ def to_onnx(model: iSmallNet) -> bytes:
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         optional(name, "the export to ONNX")
-    network = Present(model.eval().to("cpu"))
+    network = PresentOutputs(model.eval().to("cpu"))
     example = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     names = [name for name, out in zip(OUTPUTS, model(example)) if out is not None]
     step = 2 ** (SCALES - 1)
@@ -83,14 +83,15 @@ def to_onnx(model: iSmallNet) -> bytes:
     for shape in ((2, 3, 64, 96), (1, 3, 16, 48), (3, 3, 80, 32)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
-            gap = (network.model(x).mask - exported(x).mask).abs().max().item()
+            gap = (network.model(x).mask - exported.mask_logits(x)).abs().max().item()
         if not gap <= TOLERANCE:
             raise WeightsError(f"the exported logits differ by {gap:.2g}, expected {TOLERANCE} at most")
     return raw
 
 
 class Exported:
-    """An ONNX network with the face of iSmallNet that inference.py uses.
+    """An ONNX network: its mask logits, the normalisation of its images (`mean`, `std`), its `width`,
+    and what it says of itself (`info`).
 
     Args:
         raw: an ONNX file's bytes, as `to_onnx` gives them.
@@ -100,9 +101,6 @@ class Exported:
         DataError: the package is missing.
         WeightsError: not an ONNX file of this network.
     """
-
-    variant = "exported"
-    normalise = iSmallNet.normalise
 
     def __init__(self, raw: bytes, backend: str):
         package = optional(backend, f"--backend {backend}")
@@ -124,13 +122,14 @@ class Exported:
         compiled = core.compile_model(core.read_model(raw), "CPU", hints)
         self.run = lambda x: compiled(x)["mask"]
 
-    def __call__(self, image: Tensor) -> Outputs:
-        """Normalised images (N, 3, H, W) of multiples of 16 -> mask logits, as iSmallNet gives them."""
-        found = self.run(np.ascontiguousarray(image.numpy(), np.float32))
-        return Outputs(None, None, torch.from_numpy(np.array(found)))
+    def normalise(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0-255 units -> float, zero mean and unit variance."""
+        return (image - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def eval(self) -> "Exported":
-        return self
+    def mask_logits(self, image: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W), H and W multiples of 16 -> (N, 1, H, W)."""
+        logits = self.run(np.ascontiguousarray(image.numpy(), np.float32))
+        return torch.from_numpy(np.array(logits))
 
 
 def open_session(raw: bytes, threads: int):

@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -145,6 +146,8 @@ def follow() -> None:
 def in_processes(function: Callable, items: Sequence, workers: int, at_once: int = 4) -> Iterator:
     """map(function, items) in several processes, in order; in this one where they would not pay.
 
+    Items are read, and results kept, two rounds ahead of what was asked for at most.
+
     Args:
         at_once: items that a process is given together; more where each takes a millisecond only.
     """
@@ -152,8 +155,19 @@ def in_processes(function: Callable, items: Sequence, workers: int, at_once: int
         yield from map(function, items)
         return
     with ProcessPoolExecutor(workers, initializer=follow) as pool:
+        waiting: deque[Future] = deque()
         try:
-            yield from pool.map(function, items, chunksize=at_once)
+            for start in range(0, len(items), at_once):
+                part = [items[i] for i in range(start, min(start + at_once, len(items)))]
+                waiting.append(pool.submit(apply, function, part))
+                if len(waiting) == 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def apply(function: Callable, items: list) -> list:
+    return [function(item) for item in items]

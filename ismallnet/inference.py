@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ismallnet.backends import Exported
 from ismallnet.cli import UserError, progress
 from ismallnet.distributed import Processes, has_bf16
 from ismallnet.images import to_units, value_limits
@@ -104,7 +105,7 @@ def predict(
         batch.append(pad_to_multiple(x))
     x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
     with autocast(device, amp):
-        logits = model(x).mask.float()
+        logits = (model.mask_logits(x) if isinstance(model, Exported) else model(x).mask).float()
     if not logits.isfinite().all():
         index = logits.isfinite().flatten(1).all(1).tolist().index(False)
         raise NotFiniteError(f"frame {index} of {len(images)}", index)
@@ -209,7 +210,8 @@ def infer(
     Raises:
         NotFiniteError: names the frame.
     """
-    model.eval()
+    if not isinstance(model, Exported):
+        model.eval()
     for batch in batches_of_equal_size(frames, batch_size, part):
         items = [frames[i] for i in batch]
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset import MAPS, MASK_THRESHOLD, complaint, is_resized, maps_folder, read_mask, resized_note
 from ismallnet.cli import DataError, in_processes, progress
-from ismallnet.files import atomic_write, sweep
+from ismallnet.files import atomic_write, read_json, sweep, write_png
 from ismallnet.images import image_shape
 from ismallnet.layouts import DatasetFolder, Sample, leads_inside
 
@@ -88,21 +88,20 @@ def make_maps(
         return DataError(str(error))
     sizes = []
     for path, pixels in zip(map_files(folder, sample), decouple(mask, method)):
-        encoded = cv2.imencode(".png", pixels)[1].tobytes()
-        with atomic_write(path) as file:
-            file.write(encoded)
-        sizes.append(len(encoded))
+        sizes.append(write_png(path, pixels))
     return sample.name, [*made_from, *sizes], resized
 
 
 def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
     """The entries of the record whose maps are still good, those of other lists' samples too."""
-    if (record.get("method"), record.get("mask_threshold")) != (method, threshold):
+    masks = record.get("masks")
+    made_so = (record.get("method"), record.get("mask_threshold")) == (method, threshold)
+    if not made_so or not isinstance(masks, dict):
         return {}
     names = {sample.name for sample in samples}
-    good = {name: entry for name, entry in record["masks"].items() if name not in names}
+    good = {name: entry for name, entry in masks.items() if name not in names}
     for sample in samples:
-        entry = record["masks"].get(sample.name)
+        entry = masks.get(sample.name)
         try:
             sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
             if entry == [*signature(sample), *sizes]:
@@ -138,11 +137,8 @@ def decouple_dataset(
             )
     problems = [problem for part in data.problems.values() for problem in part]
     sweep(folder, *(folder / kind for kind in MAPS))
-    try:
-        record = json.loads((folder / "maps.json").read_text())
-        kept = kept_maps(folder, samples, record, method, threshold) if not force else {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # none yet, or spoilt
-        kept = {}
+    record = read_json(folder / "maps.json")
+    kept = {} if force else kept_maps(folder, samples, record, method, threshold)
     tasks = [sample for sample in samples if sample.name not in kept]
     done, resized = {}, []
 

@@ -4,6 +4,7 @@ A data set is the folder DATA_ROOT/NAME in any of the layouts in use (README, "D
 has to be renamed. `dataset.py` is the door to this file.
 """
 
+import functools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a list. `mask` is None where there is none to have (backgrounds): it is empty."""
+    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
 
     name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
     image: Path
@@ -88,72 +89,132 @@ def find_dataset(
             raised here: they are in `problems`, so that one error can name them all.
     """
     name = name.rstrip("/")
-    root = Path(data_root) / name
+    root = dataset_root(name, Path(data_root))
+    lists = find_lists(root, name, split)
+    layout, images = list_images(root, without_lists=lists is None)
+    assign_masks(images, root)
+    name_images(images)
+    data = DatasetFolder(name, root, layout)
+    apply_lists(data, images, lists)
+    return data
+
+
+def dataset_root(name: str, data_root: Path) -> Path:
+    root = data_root / name
     if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
-        have = sorted(p.name for p in Path(data_root).glob("*") if p.is_dir())
+        have = sorted(p.name for p in data_root.glob("*") if p.is_dir())
         guess = f"Did you mean --dataset {Path(name).name}? " if Path(name).name in have else ""
         raise DataError(
             f"{root}: no such data set; in {data_root}/ there is: {', '.join(have) or 'nothing'}. "
             f"{guess}Put the folder there, name another root with --data-root, or make the synthetic "
             "set: python synthetic.py"
         )
-    lists = find_lists(root, name, split)
-    parts = {part: root / part for part in PARTS}
-    parts = {part: folder for part, folder in parts.items() if image_folder(folder)}
-    if plain := image_folder(root):
-        images = collect(root, plain, mask_folder(root))
-        layout = f"images in {plain.relative_to(root)}/"
-    elif parts:
-        if "trainval" in parts and lists is None:
-            parts.pop("train", None)
-        groups = {p: collect(f, image_folder(f), mask_folder(f), root) for p, f in parts.items()}
-        if "trainval" in groups and "train" in groups:  # whose images are mostly there once more
-            both = {image.stem for image in groups["trainval"]}
-            groups["train"] = [image for image in groups["train"] if image.stem not in both]
-        images = [image for group in groups.values() for image in group]
-        layout = "split folders " + ", ".join(f"{part}/" for part in parts)
-    else:
-        expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
-        raise DataError(f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}")
-
-    repeated = max(Counter(image.stem for image in images).values()) > 1
-    masks = Counter(image.mask for image in images)
-    for image in images:
-        if "backgrounds" in image.folder and masks[image.mask] > 1:
-            image.mask = None  # it is that of the target image of the same name
-        image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
-    data = DatasetFolder(name, root, layout)
-    if lists is None and not plain:
-        for part in parts:
-            entries = {image.name: image for image in reversed(images) if image.part == part}
-            data.lists["test" if part == "test" else "train"] = [*entries.values()][::-1]
-    elif lists is None:
-        lists = make_split(data, images)
-    if lists is not None:
-        data.layout += f", lists {' and '.join(shown(path, root) for path in lists.values())}"
-        index = build_index(images, root)
-        for part, path in lists.items():
-            data.problems[part] = []
-            data.lists[part] = listed(path, index, data, part)
-    for part, entries in data.lists.items():
-        problems = data.problems.setdefault(part, [])
-        data.lists[part] = [s for image in entries if (s := checked(image, root, problems)) is not None]
-    names = [{s.name for s in samples} for samples in data.lists.values()]
-    if len(names) == 2 and (both := names[0] & names[1]):
-        data.notes.append(f"warning: {len(both)} images are in the training and the test list")
-    return data
+    return root
 
 
 @dataclass
-class Found:
+class ImageFile:
     """An image on disk, before it is known whether it can be used."""
 
     path: Path
-    stem: str
-    folder: str  # below the image folder, or the split folder
-    part: str  # train, trainval, test in split folders
-    mask: Path | None
+    part: str  # train, trainval, test in split folders; else empty
+    subfolder: str  # of the image folder: one of IMAGE_SUBFOLDERS, or empty
+    mask: Path | None = None
     name: str = ""
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def folder(self) -> str:
+        return "/".join(filter(None, (self.part, self.subfolder)))
+
+
+def list_images(root: Path, without_lists: bool) -> tuple[str, list[ImageFile]]:
+    """How the images lie in a data set, in words, and the images.
+
+    Args:
+        without_lists: the folders are the lists; trainval/ is taken before train/.
+    """
+    if plain := image_folder(root):
+        return f"images in {plain.relative_to(root)}/", images_in(plain)
+    parts = {part: folder for part in PARTS if (folder := image_folder(root / part))}
+    if not parts:
+        expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
+        raise DataError(f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}")
+    if "trainval" in parts and without_lists:
+        parts.pop("train", None)
+    groups = {part: images_in(folder, part) for part, folder in parts.items()}
+    if "trainval" in groups and "train" in groups:  # whose images are mostly there once more
+        both = {image.stem for image in groups["trainval"]}
+        groups["train"] = [image for image in groups["train"] if image.stem not in both]
+    layout = "split folders " + ", ".join(f"{part}/" for part in parts)
+    return layout, [image for group in groups.values() for image in group]
+
+
+def images_in(folder: Path, part: str = "") -> list[ImageFile]:
+    """The images of one image folder and its subfolders."""
+    return [
+        ImageFile(path, part, subfolder)
+        for subfolder in ("", *IMAGE_SUBFOLDERS)
+        for path in image_files(folder / subfolder)
+    ]
+
+
+def assign_masks(images: list[ImageFile], root: Path) -> None:
+    """Gives each image its mask, X.png or else X_pixels0.png: that in the mask folder's subfolder of
+    the same name, then that right in the mask folder."""
+
+    @functools.cache
+    def mask_files(part: str, subfolder: str) -> dict[str, Path]:
+        folder = mask_folder(root / part)
+        places = [folder / subfolder, folder] if subfolder else [folder]
+        files: dict[str, Path] = {}
+        for path in (path for place in places for path in image_files(place)):
+            files.setdefault(path.stem, path)  # the first wins
+        return files
+
+    for image in images:
+        files = mask_files(image.part, image.subfolder)
+        image.mask = files.get(image.stem) or files.get(f"{image.stem}_pixels0")
+    uses = Counter(image.mask for image in images)
+    for image in images:
+        if image.subfolder == "backgrounds" and uses[image.mask] > 1:
+            image.mask = None  # it is that of the target image of the same name
+
+
+def name_images(images: list[ImageFile]) -> None:
+    """Names each image by its stem; where stems repeat, by its folder and stem."""
+    repeated = max(Counter(image.stem for image in images).values()) > 1
+    for image in images:
+        image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
+
+
+def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None) -> None:
+    """Fills in the data set's lists and problems: from the list files, from the split folders, or
+    from a new 50:50 split."""
+    chosen: dict[str, list[ImageFile]] = {}
+    if lists is None and any(image.part for image in images):
+        named: dict[str, dict[str, ImageFile]] = {}
+        for image in images:
+            entries = named.setdefault("test" if image.part == "test" else "train", {})
+            entries.setdefault(image.name, image)  # the first wins
+        chosen = {part: [*entries.values()] for part, entries in named.items()}
+    else:
+        lists = lists or make_split(data, images)
+        data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
+        index = build_index(images, data.root)
+        for part, path in lists.items():
+            data.problems[part] = []
+            chosen[part] = listed(path, index, data, part)
+    for part, entries in chosen.items():
+        problems = data.problems.setdefault(part, [])
+        samples = [checked(image, data.root, problems) for image in entries]
+        data.lists[part] = [sample for sample in samples if sample is not None]
+    names = [{s.name for s in samples} for samples in data.lists.values()]
+    if len(names) == 2 and (both := names[0] & names[1]):
+        data.notes.append(f"warning: {len(both)} images are in the training and the test list")
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -178,19 +239,6 @@ def mask_folder(root: Path) -> Path:
 
 def holds_images(folder: Path) -> bool:
     return any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS)))
-
-
-def collect(root: Path, folder: Path, masks: Path, top: Path | None = None) -> list[Found]:
-    """The images of one image folder with their masks: X.png, then X_pixels0.png."""
-    part = root.relative_to(top).as_posix() if top else ""
-    found, shared = [], {path.stem: path for path in reversed(image_files(masks))}
-    for subfolder in ("", *IMAGE_SUBFOLDERS):
-        own = image_files(masks / subfolder) if subfolder else []
-        mask_files = shared | {path.stem: path for path in reversed(own)}
-        for path in image_files(folder / subfolder):
-            mask = mask_files.get(path.stem) or mask_files.get(f"{path.stem}_pixels0")
-            found.append(Found(path, path.stem, "/".join(filter(None, (part, subfolder))), part, mask))
-    return found
 
 
 def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path] | None:
@@ -234,7 +282,7 @@ def lists_in(folder: Path, name: str) -> dict[str, Path]:
     return best
 
 
-def make_split(data: DatasetFolder, images: list[Found]) -> dict[str, Path]:
+def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
     """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
     which it would outrank from then on."""
     found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*.txt")]
@@ -289,9 +337,9 @@ def without_extension(entry: str) -> str:
     return stem if dot and f".{extension.lower()}" in EXTENSIONS else entry
 
 
-def build_index(images: list[Found], root: Path) -> dict[str, list[Found]]:
+def build_index(images: list[ImageFile], root: Path) -> dict[str, list[ImageFile]]:
     """Every way in which a list may name an image: with its folders or not, extension or not."""
-    index: dict[str, list[Found]] = {}
+    index: dict[str, list[ImageFile]] = {}
     for image in images:
         parts = image.path.relative_to(root).parts
         keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
@@ -300,7 +348,9 @@ def build_index(images: list[Found], root: Path) -> dict[str, list[Found]]:
     return index
 
 
-def listed(path: Path, index: dict[str, list[Found]], data: DatasetFolder, part: str) -> list[Found]:
+def listed(
+    path: Path, index: dict[str, list[ImageFile]], data: DatasetFolder, part: str
+) -> list[ImageFile]:
     """The images that a list names; entries that cannot be used go to the data set's problems."""
     if path.is_relative_to(data.root) and not leads_inside(path, data.root):
         raise DataError(f"{path}: the list is a link that leads out of the data set")
@@ -342,7 +392,7 @@ def leads_inside(path: Path, root: Path) -> bool:
     return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
 
 
-def checked(image: Found, root: Path, problems: list[str]) -> Sample | None:
+def checked(image: ImageFile, root: Path, problems: list[str]) -> Sample | None:
     """The sample, or None and a problem: a link that leads outside, or no mask."""
     for path in filter(None, (image.path, image.mask)):
         if not leads_inside(path, root):

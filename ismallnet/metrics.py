@@ -16,7 +16,8 @@ from statistics import mean, stdev
 
 import cv2
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csgraph
 from skimage.measure import label
 
@@ -24,7 +25,7 @@ THRESHOLD = 128  # of maps and masks: p >= 0.5
 MATCH_DISTANCE = 3.0  # px between centroids, exclusive
 PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
 EPSILON = 2.0**-52
-TIE = 1e-9  # px; total distances this close are equal
+TIE = 1e-6  # px; distances are compared in steps of it
 UNIT = 1 << 60  # fixed point for means over images: integer sums do not depend on the order
 
 
@@ -45,13 +46,26 @@ def fixed(value: float) -> int:
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components: areas (n,) in px and centroids (n, 2) as y, x."""
+    """Connected components: areas (n,) in px and centroids (n, 2) as y, x; and, of an array, the
+    window that holds them all: its labels 1...n, and its top left corner (y, x)."""
 
     area: np.ndarray
     centroid: np.ndarray
+    labels: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.area)
+
+    def pieces(self) -> list[tuple[tuple[slice, slice], np.ndarray]]:
+        """Of each its bounding box in the array, and its pixels in there (bool)."""
+        if not len(self):
+            return []
+        found = []
+        for k, box in enumerate(ndimage.find_objects(self.labels), start=1):
+            place = tuple(slice(s.start + c, s.stop + c) for s, c in zip(box, self.corner))
+            found.append((place, self.labels[box] == k))
+        return found
 
 
 def components(binary: np.ndarray) -> Components:
@@ -61,10 +75,11 @@ def components(binary: np.ndarray) -> Components:
         return Components(np.zeros(0, np.int64), np.zeros((0, 2)))
     top, left = y.min(), x.min()  # labels the bounding box only: targets are small
     window = binary[top : y.max() + 1, left : x.max() + 1]
-    index = label(window, connectivity=2)[y - top, x - left] - 1
+    labels = label(window, connectivity=2)
+    index = labels[y - top, x - left] - 1
     area = np.bincount(index)
     centroid = np.stack([np.bincount(index, y), np.bincount(index, x)], axis=1) / area[:, None]
-    return Components(area, centroid)
+    return Components(area, centroid, labels, (int(top), int(left)))
 
 
 def distances(targets: Components, predicted: Components) -> np.ndarray:
@@ -79,8 +94,9 @@ def distances(targets: Components, predicted: Components) -> np.ndarray:
 def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
     """One-to-one pairs (target, predicted) whose centroids are less than 3 px apart.
 
-    The most pairs; among those the smallest total distance; among those (within 1e-9) the largest
-    total area of the matched predictions.
+    The most pairs; among those the smallest total distance, each distance in steps of TIE; among
+    those the largest total area of the matched predictions. So totals that differ by less than TIE a
+    pair may count as equal; what rounding does to distances (1e-15 px) decides nothing.
     """
     distance = distances(targets, predicted)
     near = distance < MATCH_DISTANCE - 1e-11  # 3 px up to rounding are not less than 3 px
@@ -88,61 +104,36 @@ def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
         return []
     if near.sum(0).max() == 1 and near.sum(1).max() == 1:  # nothing to choose
         return [(int(t), int(p)) for t, p in zip(*np.nonzero(near))]
-    t_near, p_near = np.nonzero(near)
-    links = sparse.coo_array(
-        (np.ones(len(t_near)), (t_near, len(targets) + p_near)), [sum(near.shape)] * 2
-    )
-    _, cluster = csgraph.connected_components(links, directed=False)
-    edges: dict[int, dict[int, dict[int, tuple[float, int]]]] = {}
-    for t, p in zip(t_near.tolist(), p_near.tolist()):
-        cost = (float(distance[t, p]), -int(predicted.area[p]))
-        edges.setdefault(int(cluster[t]), {}).setdefault(t, {})[p] = cost
-    pairs = [pair for group in edges.values() for pair in assign(group)]
+    pairs = []
+    for t, p in clusters(near):
+        within = np.ix_(t, p)
+        chosen = assign(distance[within], near[within], predicted.area[p])
+        pairs += [(int(t[row]), int(p[column])) for row, column in chosen]
     return sorted(pairs)
 
 
-def assign(edges: dict[int, dict[int, tuple[float, int]]]) -> list[tuple[int, int]]:
-    """The largest matching of least cost (distance, -area), compared in that order.
+def clusters(near: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The targets and predictions (rows and columns) that chains of near pairs hold together."""
+    t, p = np.nonzero(near)
+    links = sparse.coo_array((np.ones(len(t)), (t, len(near) + p)), [sum(near.shape)] * 2)
+    _, of_all = csgraph.connected_components(links, directed=False)
+    of_targets, of_predicted = np.split(of_all, [len(near)])
+    return [
+        (np.flatnonzero(of_targets == k), np.flatnonzero(of_predicted == k))
+        for k in np.unique(of_targets[t])
+    ]
 
-    Successive shortest augmenting paths: each makes the matching larger by one and keeps it the
-    cheapest of its size. `edges[t][p]` is the cost of pairing t with p.
+
+def assign(distance: np.ndarray, near: np.ndarray, area: np.ndarray) -> list[tuple[int, int]]:
+    """The rows and columns of the largest matching of near pairs that costs least, as in `match`.
+
+    One number holds the three criteria: a step of distance weighs more than all areas together, and
+    a pair that is too far apart more than all steps together.
     """
-    partner: dict[int, int] = {}  # predicted -> target
-    while True:
-        free = [t for t in edges if t not in partner.values()]
-        cost_t = dict.fromkeys(free, (0.0, 0))
-        cost_p: dict[int, tuple[float, int]] = {}
-        came_from: dict[int, int] = {}
-        for _ in range(2 * len(edges) + 1):  # Bellman-Ford: no shortest path has more steps
-            changed = False
-            for t, start in list(cost_t.items()):
-                for p, edge in edges[t].items():
-                    reached = (start[0] + edge[0], start[1] + edge[1])
-                    if partner.get(p) == t or (p in cost_p and not cheaper(reached, cost_p[p])):
-                        continue
-                    cost_p[p], came_from[p], changed = reached, t, True
-                    if (other := partner.get(p)) is not None:  # it would have to give p up
-                        back = edges[other][p]
-                        cost_t[other] = (reached[0] - back[0], reached[1] - back[1])
-            if not changed:
-                break
-        ends = [p for p in cost_p if p not in partner]
-        if not ends:
-            return [(t, p) for p, t in partner.items()]
-        end = ends[0]
-        for p in ends[1:]:
-            end = p if cheaper(cost_p[p], cost_p[end]) else end
-        while end is not None:  # along the path, every target takes the prediction it was led to
-            t = came_from[end]
-            given_up = next((p for p, owner in partner.items() if owner == t), None)
-            partner[end] = t
-            if given_up is not None:
-                del partner[given_up]
-            end = given_up
-
-
-def cheaper(a: tuple[float, int], b: tuple[float, int]) -> bool:
-    return a[0] < b[0] - TIE or (a[0] <= b[0] + TIE and a[1] < b[1])
+    step = int(area.sum()) + 1
+    far = (min(near.shape) + 1) * round(MATCH_DISTANCE / TIE) * step
+    cost = np.where(near, np.rint(distance / TIE) * step - area, far)
+    return [(t, p) for t, p in zip(*linear_sum_assignment(cost)) if near[t, p]]
 
 
 # --- the protocols --------------------------------------------------------------------------------

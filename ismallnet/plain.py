@@ -4,7 +4,7 @@ net.py and the other backends are compared with, in their results (tests) and th
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from net import Block, Fusion, Outputs, Stream, iSmallNet, pad_to_multiple
 
@@ -70,3 +70,19 @@ def plain(model: iSmallNet, image: Tensor) -> Outputs:
     features = torch.cat([inner, edge, fusion(model.fusion, f, h)], 1)
     outputs = (model.interior_head(inner), model.boundary_head(edge), model.mask_head(features))
     return Outputs(*(out[..., :height, :width] for out in outputs))
+
+
+def network(width: int = 16, variant: str = "full") -> iSmallNet:
+    """A new network whose batch-norm statistics are those of some noise, in evaluation mode: its
+    logits are of ordinary size."""
+    torch.manual_seed(0)
+    model = iSmallNet(width, variant).train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        model(torch.randn(4, 3, 64, 64))
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1
+    return model.eval()

@@ -1,13 +1,14 @@
 """What lies in RESULTS/NAME: whether it is finished, which network it is of, and its maps."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError
+from ismallnet.files import read_json
 from ismallnet.images import decode
 
+TEST_LIST = "the test list"  # as `selected_on` of weights that were chosen on it
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -25,11 +26,8 @@ def check_finished(maps: Path) -> None:
 
 def read_about(maps: Path) -> dict:
     """What test.py says of a folder of maps, less the images' names; nothing of another program's."""
-    try:
-        about = json.loads((maps / "about.json").read_text())
-        return {key: value for key, value in about.items() if key != "images"}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    about = read_json(maps / "about.json")
+    return {key: value for key, value in about.items() if key != "images"}
 
 
 def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -59,4 +57,4 @@ def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
 
 def chosen_on_test(maps: Path) -> bool:
     """Whether test.py says that the maps' weights were chosen on the test list."""
-    return read_about(maps).get("selected_on") == "the test list"
+    return read_about(maps).get("selected_on") == TEST_LIST

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,13 @@ from net import iSmallNet
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 SOAK = bool(os.environ.get("SOAK"))  # the long runs: make soak
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_configure() -> None:
+    """Started in the background (`nohup make test &`), this process ignores SIGINT, and those that the
+    tests start would inherit that: all begin with Python's handler, as in a terminal."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

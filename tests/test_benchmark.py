@@ -1,7 +1,9 @@
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set
@@ -46,15 +48,41 @@ def test_parts_write_their_tables(monkeypatch, capsys):
     assert found["environment"]["torch"] and "| plain |" in capsys.readouterr().out
 
 
-def test_smaller_networks_are_timed_beside_the_full_one(monkeypatch):
-    monkeypatch.setattr(benchmark, "SIDE", 32)
+def test_smaller_networks_are_timed_beside_the_full_one_on_frames_of_several_sizes(monkeypatch):
+    monkeypatch.setattr(benchmark, "FRAMES", ((32, 32), (32, 48)))
     main(["--parts", "light", "--rounds", "1", "--device", "cpu"])
     rows = json.loads(Path("results/benchmark.json").read_text())["light"]
     names = ["full, width 16", "full, width 8", "single, width 8", "single, width 6"]
-    assert [row["way"] for row in rows] == names
-    assert rows[0]["ratio"] == 1 and rows[3]["ratio"] == pytest.approx(
-        rows[0]["seconds"] / rows[3]["seconds"]
+    assert [row["way"] for row in rows] == 2 * names
+    assert [row["frame"] for row in rows] == 4 * ["32x32"] + 4 * ["48x32"]
+    for full, smallest in ((rows[0], rows[3]), (rows[4], rows[7])):
+        assert full["ratio"] == 1
+        assert smallest["ratio"] == pytest.approx(full["seconds"] / smallest["seconds"])
+        assert smallest["a second"] == pytest.approx(1 / smallest["seconds"])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_first_call_which_loads_and_compiles_is_not_timed(monkeypatch, batch):
+    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
+    monkeypatch.setattr(benchmark, "WARM_SECONDS", 0.0)
+    calls = []
+
+    def predict(*_, **__):
+        calls.append(batch)
+        time.sleep(0.5 if len(calls) == 1 else 0)
+
+    monkeypatch.setattr(benchmark, "predict_frame" if batch == 1 else "predict", predict)
+    assert benchmark.peak(32, 32, batch, "w.safetensors")[0] < 0.4 and len(calls) == 2
+
+
+def test_scaling_of_sides_tiles_and_batches(monkeypatch):
+    monkeypatch.setattr(
+        benchmark, "alone", lambda side, tile, batch, weights: (batch * side / 100, 9.0)
     )
+    main(["--parts", "scaling", "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["scaling"]
+    assert len(rows) == 6 + 3 + 6 and Path("results/scaling.png").exists()
+    assert rows[1]["µs a pixel"] == pytest.approx(1e6 * 2.56 / 256**2)
 
 
 def test_the_pipeline_is_timed_as_it_is_typed():
@@ -67,15 +95,6 @@ def test_the_pipeline_is_timed_as_it_is_typed():
     names = [row["work"] for row in rows]
     assert names[:2] == ["forward passes alone", "test.py"]
     assert all(row["seconds"] > 0 and row["images"] == 4 for row in rows)
-
-
-def test_time_against_the_number_of_images(data):
-    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
-    main(["--parts", "images", "--dataset", "tiny", "--weights", "w.safetensors"])
-    rows = json.loads(Path("results/benchmark.json").read_text())["images"]
-    assert [row["images"] for row in rows] == [1, 2]
-    gained = rows[1]["test.py, seconds"] - rows[0]["test.py, seconds"]
-    assert rows[1]["test.py, ms an image more"] == pytest.approx(1000 * gained)
 
 
 def test_label_decoupling_and_its_files_alone(data):
@@ -97,6 +116,24 @@ def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
     held = torch.ones(400 * 2**18)  # 400 MiB more than a process of its own needs
     mib = benchmark.alone(32, 32, 1, "w.safetensors")[1]
     assert held.sum() and 100 < mib < most_memory() - 200
+
+
+def test_tiles_against_one_piece(monkeypatch):
+    save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
+
+    def predict_frame(_, frame, tile, overlap=0):
+        probability = np.zeros(frame.shape, np.float32)
+        probability[10:13, 20:23] = 0.75
+        if tile == 512 and overlap == 0:  # one target lost, and another, smaller, in its place
+            probability[10:13, 20:23], probability[40, 40] = 0, 0.5
+        return probability
+
+    monkeypatch.setattr(benchmark, "predict_frame", predict_frame)
+    main(["--parts", "tiles", "--weights", "w.safetensors", "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["tiles"]
+    assert [row["overlap"] for row in rows] == [0, 32, 64, 128, 256]
+    assert (rows[0]["lost"], rows[0]["new"], rows[0]["targets"]) == (4, 4, 4)
+    assert (rows[2]["lost"], rows[2]["new"], rows[0]["largest difference"]) == (0, 0, 0.75)
 
 
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])

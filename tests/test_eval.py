@@ -80,7 +80,7 @@ def test_maps_of_several_sets_and_undefined_figures(tmp_path, capsys):
             write(tmp_path / "data" / name / f"masks/{image}.png", pixels)
             write(tmp_path / "maps" / name / f"{image}.png", pixels)
     main(["--dataset", "one", "two", "--maps", "maps", "--protocol", "all"])
-    one, two = (json.loads(Path(f"maps/{n}/metrics.json").read_text()) for n in ("one", "two"))
+    one, two = (json.loads(Path(f"results/maps/{n}/metrics.json").read_text()) for n in ("one", "two"))
     assert one["standard"]["iou"] == one["standard"]["pd"] == 1.0
     assert two["standard"]["iou"] == 1.0 and two["standard"]["pd"] is None
     assert two["basicirstd"]["pd"] is None and two["authors"]["f1"] == 0
@@ -114,7 +114,20 @@ def test_a_data_set_with_a_bad_training_list_can_still_be_evaluated(data, tmp_pa
     write(data / "50_50/train.txt", "ghost\n")
     shutil.copytree(data / "masks", tmp_path / "maps")
     main(["--dataset", "tiny", "--maps", "maps"])
-    assert json.loads(Path("maps/metrics.json").read_text())["standard"]["iou"] == 1.0
+    assert json.loads(Path("results/maps/tiny/metrics.json").read_text())["standard"]["iou"] == 1.0
+
+
+@pytest.mark.parametrize("inside", ["", "tiny"])
+def test_nothing_is_written_among_the_maps_of_another_project(data, inside, capsys):
+    maps = Path("theirs/out") / inside
+    for name in "cd":
+        write(maps / f"{name}.png", target_mask())
+    main(["--dataset", "tiny", "--maps", "theirs/out", "--results", "ours"])
+    assert sorted(p.name for p in Path("theirs").rglob("*.*")) == ["c.png", "d.png"]
+    written = sorted(p.name for p in Path("ours/out/tiny").iterdir())
+    assert written == ["metrics.json", "metrics_about.json", "metrics_pd_fa.csv", "metrics_roc_pr.csv"]
+    assert "figures: ours/out/tiny/metrics.json" in capsys.readouterr().out
+    assert not Path("results").exists()
 
 
 def test_several_runs_give_mean_and_standard_deviation(data, capsys):

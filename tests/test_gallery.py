@@ -91,6 +91,14 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
         (["--name", "none"], "results/none: found no frames of test.py in it"),
         ([], "expected --dataset NAME, or after test.py --input: --name NAME"),
         (["--dataset", "x", "--name", "y"], "expected --dataset NAME, or"),
+        (
+            ["--name", "mine", "--figure", "paper", "--each", "2"],
+            "--figure, --each: used with --dataset",
+        ),
+        (["--input", "f", "--mask-threshold", "9"], "--mask-threshold: used with --dataset alone"),
+        (["--dataset", "x", "--images", "a"], "--images: used with --figure paper alone"),
+        (["--name", "mine", "--workers", "0"], "--workers: found 0, expected 1 or more"),
+        (["--dataset", "tiny", "--workers", "-1"], "--workers: found -1, expected 1 or more"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):

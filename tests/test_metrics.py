@@ -1,5 +1,6 @@
 import itertools
 import json
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -102,6 +103,36 @@ def test_distances_that_differ_by_rounding_alone_are_equal():
     first, second = distances(targets, predicted)[0]
     assert 0 < first - second < 1e-15
     assert match(targets, predicted) == [(0, 0)]
+
+
+@pytest.mark.parametrize("further, matched", [(2e-7, 0), (4e-6, 1)])
+def test_distances_are_compared_in_steps_of_a_millionth_of_a_pixel(further, matched):
+    targets = Components(np.array([1]), np.array([[0.0, 0.0]]))
+    predicted = Components(np.array([5, 1]), np.array([[0.0, 1 + further], [1.0, 0.0]]))
+    assert match(targets, predicted) == [(0, matched)]
+
+
+def test_a_large_prediction_does_not_outweigh_a_distance_or_a_pair():
+    """Areas up to a whole 4096x4096 frame."""
+    targets = Components(np.ones(2, int), np.array([[0.0, 0.0], [0.0, 4.0]]))
+    predicted = Components(np.array([2**24, 1, 1]), np.array([[0.0, 2.0], [0.0, 1.9], [0.0, 6.9]]))
+    assert match(targets, predicted) == [(0, 1), (1, 0)]  # 1.9 + 2, not 2 + 2.1 or 2 alone
+    assert match(targets, Components(predicted.area[:2], predicted.centroid[[0, 2]])) == [
+        (0, 0),
+        (1, 1),
+    ]
+
+
+def test_a_large_cluster_is_matched_in_reasonable_time():
+    """900 targets 2 px from each other: our own shortest paths took 15 s."""
+    places = np.stack(np.meshgrid(np.arange(30), np.arange(30), indexing="ij"), -1).reshape(-1, 2) * 2.0
+    rng = np.random.default_rng(0)
+    targets = Components(np.ones(900, int), places)
+    predicted = Components(rng.integers(1, 9, 900), places + rng.uniform(-0.9, 0.9, (900, 2)))
+    start = time.perf_counter()
+    pairs = match(targets, predicted)
+    assert [t for t, _ in pairs] == [*range(900)] == sorted(p for _, p in pairs)
+    assert time.perf_counter() - start < 5
 
 
 def best_by_brute_force(targets, predicted):

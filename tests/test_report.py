@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -11,14 +12,22 @@ from conftest import make_set, names_of, picture, target_mask, write
 
 from eval import main as evaluate_main
 from ismallnet.metrics import PD_FA_THRESHOLDS, count_levels, evaluate
-from ismallnet.report.page import difference, entry, outcome, thresholds, window
+from ismallnet.report import outcome as outcomes
+from ismallnet.report import page as pages
+from ismallnet.report.outcome import Layers, outcome, window_around
+from ismallnet.report.page import difference, thresholds, window
+from ismallnet.report.panels import panel
 from visualization import main
 
 HOSTILE = "x'><img src=q onerror=alert(1)> %%TABLE%%"
 
 
-def scene(seed: int, hits: bool = True, false: bool = False) -> list[np.ndarray]:
-    """Image, mask, interior, boundary, prediction; probabilities of all sizes."""
+def entry(order: int, name: str, layers: Layers, others=()) -> dict:
+    return pages.entry(order, name, layers, outcome(layers.prediction, layers.mask), others)
+
+
+def scene(seed: int, hits: bool = True, false: bool = False) -> Layers:
+    """Probabilities of all sizes."""
     rng = np.random.default_rng(seed)
     mask = target_mask()
     pred = rng.integers(0, 100, mask.shape).astype(np.uint8)
@@ -27,7 +36,7 @@ def scene(seed: int, hits: bool = True, false: bool = False) -> list[np.ndarray]
     if false:
         pred[30:32, 40:43] = 200
     image = np.repeat(picture(seed)[..., None], 3, 2)
-    return [image, mask, mask // 2, mask // 3, pred]
+    return Layers(image, mask, mask // 2, mask // 3, pred)
 
 
 SCENES = [scene(0), scene(1, hits=False), scene(2, false=True), scene(3, hits=False, false=True)]
@@ -66,20 +75,71 @@ def test_the_window_lies_on_the_region_and_inside_the_image():
     rng = np.random.default_rng(0)
     grey, pred = rng.integers(0, 255, (2, 90, 100)).astype(np.uint8)
     for y, x in ((0, 0), (50, 60), (89, 99)):
-        region = np.zeros((90, 100), bool)
-        region[y, x] = True
-        found = window(grey.astype(float), pred, region)
+        found = window(grey.astype(float), pred, (y, x))
         side = found["side"]
         pixels = np.frombuffer(base64.b64decode(found["image"]), np.uint8).reshape(-1, side)
         assert pixels.shape == (40, 40)
         top, left = min(max(y - 20, 0), 50), min(max(x - 20, 0), 60)
         assert np.array_equal(pixels, grey[top : top + 40, left : left + 40])
-    assert window(np.zeros((5, 7)), np.zeros((5, 7), np.uint8), None)["side"] == 7
+    assert window(np.zeros((5, 7)), np.zeros((5, 7), np.uint8), (2, 3))["side"] == 7
 
 
-def test_kinds_of_outcome():
-    _, mask, _, _, pred = SCENES[3]
-    assert [kind for kind, _ in outcome(pred, mask)] == ["false alarm", "miss"]
+def test_the_worst_comes_first_in_all_figures():
+    layers = SCENES[3]  # a miss around (11, 13.5) and a false alarm around (30.5, 41)
+    found = outcome(layers.prediction, layers.mask)
+    assert [region.kind for region in found.regions] == ["miss", "false alarm"]
+    assert found.centre == (11, 13.5) == entry(0, "x", layers)["centre"]
+    assert [found.count(kind) for kind in outcomes.KINDS] == [1, 1, 0]
+
+
+def test_an_image_is_matched_once_whatever_shows_it(page, monkeypatch):
+    calls = []
+
+    def counted(pred, mask):
+        calls.append(pred)
+        return outcome(pred, mask)
+
+    monkeypatch.setattr("visualization.outcome", counted)
+    monkeypatch.setattr(pages, "outcome", counted)
+    main(["--dataset", "tiny", "--workers", "1", "--figure", "paper"])
+    assert len(calls) == 4
+    calls.clear()
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "results/tiny"])  # and itself beside it
+    assert len(calls) == 8
+
+
+def test_a_window_inside_the_image():
+    assert window_around((3, 50), (10, 100), 40) == (slice(0, 10), slice(30, 70))
+    assert window_around((0, 99), (100, 100), 40) == (slice(0, 40), slice(60, 100))
+
+
+def test_a_region_cut_to_a_window():
+    pred = np.zeros((20, 30), np.uint8)
+    pred[4:8, 10:13] = 255
+    pred[5, 12] = 0
+    (region,) = outcome(pred, np.zeros_like(pred)).regions
+    assert region.box == (slice(4, 8), slice(10, 13)) and region.pixels.sum() == 11
+    part = region.inside((slice(5, 20), slice(12, 30)))
+    assert part.box == (slice(0, 3), slice(0, 1)) and part.pixels[:, 0].tolist() == [False, True, True]
+    assert region.inside((slice(8, 20), slice(0, 30))) is None
+    assert region.inside((slice(5, 6), slice(12, 13))) is None
+
+
+def test_a_noisy_map_takes_little_memory():
+    """Some 8,000 components in 512x512: one array of the image's size for each were 2 GiB."""
+    rng = np.random.default_rng(0)
+    pred = (rng.random((512, 512)) < 0.05).astype(np.uint8) * 255
+    mask = np.zeros((512, 512), np.uint8)
+    mask[100:104, 200:203] = 255
+    layers = Layers(np.dstack([pred // 2] * 3), mask, mask, mask, pred)
+    tracemalloc.start()
+    found = outcome(pred, mask)
+    pages.entry(0, "noise", layers, found)
+    panel("noise", layers, found)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert len(found.regions) > 5000 and peak < 64
+    assert sum(region.pixels.nbytes for region in found.regions) < 2 * pred.size
 
 
 # --- the page --------------------------------------------------------------------------------------

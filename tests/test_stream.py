@@ -9,7 +9,8 @@ import pytest
 from conftest import fails, picture, write
 from streaming import folder, results, run, video
 
-from ismallnet.detection.detector import find_targets, main
+from detect import main
+from ismallnet.detection.detector import find_targets
 from ismallnet.detection.records import run_length
 from ismallnet.images import to_units, value_limits
 from ismallnet.inference import predict, prepared

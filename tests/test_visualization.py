@@ -8,7 +8,7 @@ from conftest import fails, make_set, picture, target_mask, write
 
 import eval as evaluation
 import utils
-from ismallnet.report.page import COLOURS, outcome
+from ismallnet.report.outcome import COLOURS, Layers, Region, outcome
 from ismallnet.report.panels import CAPTION, draw_outcome, panel
 from visualization import main
 
@@ -82,20 +82,22 @@ def test_a_run_without_an_evaluation_has_no_training_curves(results, tmp_path, c
 
 def test_outcome_by_component():
     mask, pred = target_mask(), np.zeros((40, 48), np.uint8)
-    assert [kind for kind, _ in outcome(pred, mask)] == ["miss"]
+    assert [region.kind for region in outcome(pred, mask).regions] == ["miss"]
     pred[11:13, 13:15] = 255
     pred[30, 30] = 128
     found = outcome(pred, mask)
-    assert [kind for kind, _ in found] == ["hit", "false alarm"]
-    assert (found[0][1] == (pred == 255)).all() and found[1][1].sum() == 1
+    false, hit = found.regions
+    assert (false.kind, hit.kind) == ("false alarm", "hit")
+    assert hit.box == (slice(11, 13), slice(13, 15)) and hit.pixels.all() and false.pixels.sum() == 1
+    assert [target.kind for target in found.targets] == ["hit"]
+    assert found.iou == 4 / 13 and not found.empty
 
 
 def test_a_single_pixel_is_visible():
     """One pixel in 388x456 is tinted, and framed in at least 2 px lines."""
     image = np.full((388, 456, 3), 100, np.uint8)
-    region = np.zeros((388, 456), bool)
-    region[200, 300] = True
-    picture = draw_outcome(image, [("miss", region)], 320 / 456)
+    region = Region("miss", np.s_[200:201, 300:301], np.ones((1, 1), bool), (200, 300))
+    picture = draw_outcome(image, [region], 320 / 456)
     assert (picture == RED).all(2).sum() >= 30
 
 
@@ -103,7 +105,7 @@ def test_a_single_pixel_is_visible():
 def test_panels_of_any_shape(shape):
     image = np.repeat(picture(0, shape)[..., None], 3, 2)
     empty = np.zeros(shape, np.uint8)
-    drawn = panel("x", [image, empty, empty, empty, empty], empty, empty)
+    drawn = panel("x", Layers(image, *[empty] * 4), outcome(empty, empty))
     assert drawn.dtype == np.uint8 and drawn.ndim == 3
 
 

@@ -6,13 +6,13 @@ Rows are images, columns the image, the mask and each run's map; an inset shows 
 """
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, read_json
 from ismallnet.metrics import NAMES, THRESHOLD
+from ismallnet.report.outcome import window_around
 
 COLUMN = 1.4  # inches
 FRAME = "#ff3030"
@@ -41,15 +41,6 @@ def save(figure, path: Path) -> list[Path]:
     return written
 
 
-def cut(plane: np.ndarray, centre: tuple[float, float], side: int) -> tuple[np.ndarray, int, int]:
-    """A side x side window of a plane around a centre (y, x), inside it; and its top and left."""
-    corner = [
-        int(np.clip(round(at - side / 2), 0, max(size - side, 0)))
-        for at, size in zip(centre, plane.shape)
-    ]
-    return plane[corner[0] : corner[0] + side, corner[1] : corner[1] + side], *corner
-
-
 def panels(
     path: Path, rows: list[tuple[str, tuple[float, float], list[np.ndarray]]], titles: list[str]
 ) -> list[Path]:
@@ -71,17 +62,17 @@ def panels(
         for axis, plane in zip(line, planes):
             axis.imshow(plane, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            near, top, left = cut(plane, centre, min(24, *plane.shape))
+            near = window_around(centre, plane.shape, 24)
+            (top, bottom), (left, right) = ((part.start, part.stop) for part in near)
             # the inset lies in the corner that is farthest from the target
             x = 0.02 if centre[1] > plane.shape[1] / 2 else 0.58
             y = 0.58 if centre[0] > plane.shape[0] / 2 else 0.02
             inset = axis.inset_axes((x, y, 0.4, 0.4))
-            inset.imshow(near, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            inset.imshow(plane[near], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             inset.set(xticks=[], yticks=[])
-            side = len(near)
             axis.plot(
-                [left, left + side, left + side, left, left],
-                [top, top, top + side, top + side, top],
+                [left, right, right, left, left],
+                [top, top, bottom, bottom, top],
                 color=FRAME,
                 linewidth=0.6,
             )
@@ -106,10 +97,9 @@ def surfaces(
     )
     for line, (name, centre, planes) in zip(axes, rows):
         for axis, plane in zip(line, planes):
-            near, top, left = cut(plane, centre, min(40, *plane.shape))
-            y, x = np.mgrid[: near.shape[0], : near.shape[1]]
-            at = (x + left, y + top)
-            axis.plot_surface(*at, near, cmap="viridis", rstride=1, cstride=1, linewidth=0)
+            near = window_around(centre, plane.shape, 40)
+            y, x = np.mgrid[near]
+            axis.plot_surface(x, y, plane[near], cmap="viridis", rstride=1, cstride=1, linewidth=0)
             axis.set(zlim=(0, 255), zticks=[0, 128, 255])
             axis.tick_params(labelsize=4, pad=-3)
             axis.view_init(elev=30, azim=-60)
@@ -179,12 +169,12 @@ def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
     except (OSError, KeyError, ValueError, IndexError):
         notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
     try:
-        run = Path(json.loads((maps / "about.json").read_text())["weights"]).parent
-        history = json.loads((run / "metrics.json").read_text())["history"]
+        run = Path(read_json(maps / "about.json")["weights"]).parent
+        history = read_json(run / "metrics.json")["history"]
         epochs = [entry["epoch"] for entry in history]
         losses = [entry["loss"] for entry in history]
         sets = {one: [h["figures"][one] for h in history] for one in history[0]["figures"]}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError):
         return [*notes, "no training curves: found no evaluated run of train.py behind the maps"]
     title = f"{run.name}: the test list, watched"
     plot(maps / "training_loss.png", f"{run.name}: training loss", "epoch", "loss",

@@ -1,4 +1,4 @@
-"""The report of a test list or of frames of one's own: RESULTS/NAME/report/index.html, one folder that
+"""The report of a test list or of your own frames: RESULTS/NAME/report/index.html, one folder that
 opens from disk.
 
 Figures under all protocols, a threshold slider, curves, and a gallery of all images; of frames, which
@@ -16,54 +16,31 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage.measure import label
 
 from ismallnet.cli import DataError, progress, read_ahead
+from ismallnet.detection.detector import snr_of
 from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, read_json, write_png
 from ismallnet.images import to_units
 from ismallnet.metrics import (
     NAMES,
     PD_FA_THRESHOLDS,
     PROTOCOLS,
     THRESHOLD,
-    components,
     count_levels,
     count_pd_fa,
-    local_snr,
-    match,
     pd_fa_curve,
     pixel_curves,
-    ring,
     shown,
 )
+from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
 from ismallnet.results import read_map
 
 TEMPLATE = Path(__file__).parent / "report.html"
-LAYERS = ("image", "mask", "interior", "boundary", "prediction", "difference")
+LAYERS = (*Layers._fields, "difference")
 FRAME_LAYERS = ("image", "prediction", "overlay")
 WINDOW = 40  # px of the surface plots
-COLOURS = {"hit": (60, 220, 90), "miss": (255, 70, 70), "false alarm": (255, 215, 0)}  # RGB
-
-
-def outcome(pred: np.ndarray, mask: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The components of a map and a mask, each with what became of it under the standard protocol.
-
-    Args:
-        pred, mask: HxW uint8.
-
-    Returns:
-        (kind, HxW bool) pairs, kind "hit" (a matched prediction), "miss" or "false alarm".
-    """
-    p, g = pred >= THRESHOLD, mask >= THRESHOLD
-    targets, predicted = components(g), components(p)
-    pairs = match(targets, predicted)
-    hits, found = {b for _, b in pairs}, {a for a, _ in pairs}
-    labels_p, labels_g = label(p, connectivity=2), label(g, connectivity=2)  # in the same order
-    kinds = ["hit" if i in hits else "false alarm" for i in range(len(predicted))]
-    result = [(kind, labels_p == i) for i, kind in enumerate(kinds, start=1)]
-    return result + [("miss", labels_g == i + 1) for i in range(len(targets)) if i not in found]
 
 
 def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -75,83 +52,67 @@ def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndar
     return picture
 
 
-def entry(order: int, name: str, layers: list[np.ndarray], others: list[np.ndarray] = ()) -> dict:
+def entry(order: int, name: str, layers: Layers, found: Outcome, others: list[np.ndarray] = ()) -> dict:
     """What the page knows of an image, and what the figures are summed up from.
 
     Args:
         order: its place in the list.
-        layers: image (HxWx3), mask, interior, boundary, prediction, uint8.
+        found: of the prediction and the mask.
         others: the predictions of other runs, to be compared.
     """
-    image, mask, _, _, pred = layers
-    grey = image.mean(axis=2)
-    regions = outcome(pred, mask)
-    targets, predicted = components(mask >= THRESHOLD), components(pred >= THRESHOLD)
-    found = {t for t, _ in match(targets, predicted)}
-    labels = label(mask >= THRESHOLD, connectivity=2)
-    described = []
-    for k in range(len(targets)):
-        one = labels == k + 1
-        snr = local_snr(grey, one) if ring(one).any() else None
-        described.append({"area": int(targets.area[k]), "snr": snr, "hit": k in found})
-    levels = count_levels(pred, mask)
+    grey = layers.image.mean(axis=2)
+    levels = count_levels(layers.prediction, layers.mask)
     false, right = (levels[:, ::-1].cumsum(axis=1)[:, ::-1][row] for row in (0, 1))
     unions = [int(right[0] + false[t]) for t in PD_FA_THRESHOLDS]  # right[0]: all target pixels
     ious = [int(right[t]) / union if union else 1.0 for t, union in zip(PD_FA_THRESHOLDS, unions)]
-    kinds = [kind for kind, _ in regions]
-    worst = sorted(regions, key=lambda r: ("miss", "false alarm", "hit").index(r[0]))
     return {
         "page": {
             "id": f"{order:05d}",
             "name": name,
             "order": order,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "iou": ious[PD_FA_THRESHOLDS.index(THRESHOLD)],
-            "miss": kinds.count("miss"),
-            "false": kinds.count("false alarm"),
-            "targets": described,
-            "others": [compared(other, mask) for other in others],
-            "window": window(grey, pred, worst[0][1] if worst else None),
+            "width": found.shape[1],
+            "height": found.shape[0],
+            "iou": found.iou,
+            "miss": found.count("miss"),
+            "false": found.count("false alarm"),
+            "targets": [described(target, grey) for target in found.targets],
+            "others": [compared(outcome(other, layers.mask)) for other in others],
+            "window": window(grey, layers.prediction, found.centre),
         },
+        "centre": found.centre,
+        "empty": found.empty,
         "levels": levels,
-        "pd_fa": count_pd_fa(pred, mask),
+        "pd_fa": count_pd_fa(layers.prediction, layers.mask),
         "ious": np.array(ious),
     }
 
 
-def compared(pred: np.ndarray, mask: np.ndarray) -> dict:
+def described(target: Region, grey: np.ndarray) -> dict:
+    """What the page knows of a target."""
+    y, x = np.nonzero(target.pixels)
+    top, left = (part.start for part in target.box)
+    return {"area": len(y), "snr": snr_of(grey, y + top, x + left), "hit": target.kind == "hit"}
+
+
+def compared(other: Outcome) -> dict:
     """What the page knows of another run's map: IoU, and which targets it hits."""
-    p, g = pred >= THRESHOLD, mask >= THRESHOLD
-    targets, predicted = components(g), components(p)
-    pairs = match(targets, predicted)
-    union = int((p | g).sum())
-    return {
-        "iou": int((p & g).sum()) / union if union else 1.0,
-        "hits": sorted(t for t, _ in pairs),
-        "false": len(predicted) - len(pairs),
-    }
+    hits = [k for k, target in enumerate(other.targets) if target.kind == "hit"]
+    return {"iou": other.iou, "hits": hits, "false": other.count("false alarm")}
 
 
-def window(grey: np.ndarray, pred: np.ndarray, region: np.ndarray | None) -> dict:
-    """The grey values and the map around a region, or the centre, for the surface plots."""
-    y, x = np.nonzero(region) if region is not None else (np.array(s // 2) for s in grey.shape)
-    cut = []
-    for at, size in ((y, grey.shape[0]), (x, grey.shape[1])):
-        start = int(np.clip(at.mean() - WINDOW / 2, 0, max(size - WINDOW, 0)))
-        cut.append(slice(start, start + WINDOW))
-    parts = {"image": grey[tuple(cut)].astype(np.uint8), "prediction": pred[tuple(cut)]}
+def window(grey: np.ndarray, pred: np.ndarray, centre: tuple[float, float]) -> dict:
+    """The grey values and the map around a centre (y, x), for the surface plots."""
+    near = window_around(centre, pred.shape, WINDOW)
+    parts = {"image": grey[near].astype(np.uint8), "prediction": pred[near]}
     packed = {key: base64.b64encode(part.tobytes()).decode() for key, part in parts.items()}
     return packed | {"side": parts["image"].shape[1]}
 
 
-def write_layers(
-    folder: Path, order: int, layers: list[np.ndarray], others: list[np.ndarray] = ()
-) -> None:
+def write_layers(folder: Path, order: int, layers: Layers, others: list[np.ndarray] = ()) -> None:
     """The pictures of an image, under its number: no name of a file gets into a path or the page's
     addresses. Grey ones are written as grey."""
-    image, mask, _, _, pred = layers
-    pictures = dict(zip(LAYERS, [*layers, difference(image, pred, mask)]))
+    image, mask = layers.image, layers.mask
+    pictures = layers._asdict() | {"difference": difference(image, layers.prediction, mask)}
     for k, other in enumerate(others, start=1):
         pictures |= {f"prediction{k}": other, f"difference{k}": difference(image, other, mask)}
     write_pictures(folder, order, pictures)
@@ -161,9 +122,7 @@ def write_pictures(folder: Path, order: int, pictures: dict[str, np.ndarray]) ->
     for name, pixels in pictures.items():
         if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
             pixels = pixels[..., 0]
-        encoded = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
-        with atomic_write(folder / f"{order:05d}_{name}.png") as file:
-            file.write(encoded.tobytes())
+        write_png(folder / f"{order:05d}_{name}.png", pixels)
 
 
 def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) -> dict:
@@ -174,9 +133,9 @@ def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) ->
         found: its record (detections.py).
         image, pred: HxWx3 and its probability map HxW, uint8.
     """
-    region = np.zeros(pred.shape, bool)
+    centre = tuple(size // 2 for size in pred.shape)
     for left, top, width, height in (target["box"] for target in found["targets"][:1]):
-        region[top : top + height, left : left + width] = True
+        centre = top + (height - 1) / 2, left + (width - 1) / 2
     return {
         "page": {
             "id": f"{order:05d}",
@@ -186,7 +145,7 @@ def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) ->
             "height": image.shape[0],
             "targets": [{key: t[key] for key in ("area", "snr", "score")} for t in found["targets"]],
             "others": [],
-            "window": window(image.mean(axis=2), pred, region if region.any() else None),
+            "window": window(image.mean(axis=2), pred, centre),
         }
     }
 
@@ -263,7 +222,7 @@ def write_page(
     return folder / "index.html"
 
 
-# --- frames of one's own ------------------------------------------------------------------------------
+# --- your own frames --------------------------------------------------------------------------------
 
 
 MOST = 1000  # frames in a report; a browser shows them all at once
@@ -327,8 +286,8 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     problems += [f"{file}, frame {index}: not there any more" for file, index in waiting]
     if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} frames cannot be shown:", *problems]))
-    about = json.loads((folder / "about.json").read_text())
-    origin = f"{about['weights']}, p ≥ {about['threshold']:g}"
+    about = read_json(folder / "about.json")
+    origin = f"{about.get('weights', 'unknown weights')}, p ≥ {about.get('threshold', 0.5):g}"
     if count > len(results):
         origin += f"; {len(results)} of {count} frames, those with the highest scores"
     return write_page(folder / "report", f"{folder.name}, {count} frames", origin, {}, results)

@@ -5,19 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.files import atomic_write
-from ismallnet.metrics import count_standard
-from ismallnet.report.page import COLOURS, outcome
+from ismallnet.files import write_png
+from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
 
 SIDE = 320  # px of a panel's cell
-
-
 ZOOM = 40  # px of the image in the zoomed row
-
-
 CAPTION = 26  # px
-
-
 TITLES = ("image", "mask", "interior", "boundary", "prediction", "outcome")
 
 
@@ -33,82 +26,83 @@ def caption(text: str, width: int, scale: float = 0.5, colour=(255, 255, 255)) -
     return strip
 
 
-def draw_outcome(image: np.ndarray, regions: list, scale: float) -> np.ndarray:
-    """The image, enlarged, with each component's pixels tinted and a frame around it."""
+def draw_outcome(image: np.ndarray, regions: list[Region], scale: float) -> np.ndarray:
+    """The image, enlarged, with each region's pixels tinted and a frame around it; the worst on top."""
     h, w = image.shape[:2]
     tinted = image.copy()
-    for kind, region in regions:
-        tinted[region] = (0.4 * tinted[region] + 0.6 * np.array(COLOURS[kind])).astype(np.uint8)
+    for region in reversed(regions):
+        near = tinted[region.box]  # a view
+        colour = np.array(COLOURS[region.kind])
+        near[region.pixels] = (0.4 * near[region.pixels] + 0.6 * colour).astype(np.uint8)
     picture = cell(tinted, (max(1, round(w * scale)), max(1, round(h * scale))))
-    for kind, region in regions:
-        y, x = np.nonzero(region)
-        gap = max(3 * scale, 4)
-        start = (round(x.min() * scale - gap), round(y.min() * scale - gap))
-        end = (round((x.max() + 1) * scale + gap), round((y.max() + 1) * scale + gap))
-        cv2.rectangle(picture, start, end, COLOURS[kind], 2)
+    gap = max(3 * scale, 4)
+    for region in reversed(regions):
+        rows, columns = region.box
+        start = (round(columns.start * scale - gap), round(rows.start * scale - gap))
+        end = (round(columns.stop * scale + gap), round(rows.stop * scale + gap))
+        cv2.rectangle(picture, start, end, COLOURS[region.kind], 2)
     return picture
 
 
-def panel(name: str, planes: list[np.ndarray], pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The panel of one image, RGB uint8: a row of whole pictures, a row of zooms, a legend.
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    """The grey values spread over 0-255, so that dim targets can be seen."""
+    values = pixels.astype(np.float32)
+    return ((values - values.min()) * (255 / max(np.ptp(values), 1))).astype(np.uint8)
 
-    Args:
-        planes: image (HxWx3) and then the HxW maps to show, prediction last.
-    """
-    regions = outcome(pred, mask)
-    image = planes[0]
-    h, w = image.shape[:2]
+
+def panel(name: str, layers: Layers, found: Outcome) -> np.ndarray:
+    """The panel of one image, RGB uint8: a row of whole pictures, a row of zooms, a legend."""
+    h, w = found.shape
     scale = SIDE / max(h, w)
     size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    worst = sorted(regions, key=lambda r: ("miss", "false alarm", "hit").index(r[0]))
-    y, x = np.nonzero(worst[0][1]) if worst else (np.array([h // 2]), np.array([w // 2]))
-    top = int(np.clip(y.mean() - ZOOM / 2, 0, max(h - ZOOM, 0)))
-    left = int(np.clip(x.mean() - ZOOM / 2, 0, max(w - ZOOM, 0)))
-    window = (slice(top, top + ZOOM), slice(left, left + ZOOM))
-    zh, zw = image[window].shape[:2]
+    window = window_around(found.centre, found.shape, ZOOM)
+    top, left = (part.start for part in window)
+    zh, zw = layers.mask[window].shape
     zoom = min(size[0] / zw, size[1] / zh)
     zoomed = (max(1, round(zw * zoom)), max(1, round(zh * zoom)))
-    cut = [(kind, region[window]) for kind, region in regions if region[window].any()]
-    close = image[window].astype(np.float32)  # dim targets show in the zoom: its contrast is stretched
-    close = ((close - close.min()) * (255 / max(np.ptp(close), 1))).astype(np.uint8)
+    regions = found.regions
+    close = stretched(layers.image[window])
+    wholes = [*(cell(plane, size) for plane in layers), draw_outcome(layers.image, regions, scale)]
+    corner = (round(left * scale), round(top * scale))
+    end = (round((left + zw) * scale) - 1, round((top + zh) * scale) - 1)
+    cv2.rectangle(wholes[-1], corner, end, (255, 255, 255), 1)
+    cut = [part for region in regions if (part := region.inside(window))]
+    zooms = [cell(close, zoomed), *(cell(plane[window], zoomed) for plane in layers[1:])]
+    zooms.append(draw_outcome(close, cut, zoom))
     columns = []
-    for title, plane in zip(TITLES, [*planes, None]):
-        whole = draw_outcome(image, regions, scale) if plane is None else cell(plane, size)
-        near = (
-            draw_outcome(close, cut, zoom)
-            if plane is None
-            else cell(close if plane is image else plane[window], zoomed)
-        )
+    for title, whole, near in zip(TITLES, wholes, zooms):
         near = np.pad(near, [(0, size[1] - near.shape[0]), (0, size[0] - near.shape[1]), (0, 0)])
-        if plane is None:
-            corner = (round(left * scale), round(top * scale))
-            end = (round((left + zw) * scale) - 1, round((top + zh) * scale) - 1)
-            cv2.rectangle(whole, corner, end, (255, 255, 255), 1)
         column = np.vstack([caption(title, size[0]), whole, np.zeros((4, size[0], 3), np.uint8), near])
         columns += [column, np.full((column.shape[0], 4, 3), 40, np.uint8)]
     picture = np.hstack(columns[:-1])
-    n = {kind: sum(k == kind for k, _ in regions) for kind in COLOURS}
-    counts = count_standard(pred, mask)
-    union = counts["tp"] + counts["fp"] + counts["fn"]
-    iou = f"IoU {100 * counts['tp'] / union:.1f}" if union else "nothing to find, nothing found"
+    iou = "no target, no prediction" if found.empty else f"IoU {100 * found.iou:.1f}"
     head = caption(
         f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched", picture.shape[1]
     )
-    foot, at = caption("", picture.shape[1]), 4
-    legend = [(f"{kind}: {n[kind]}", colour) for kind, colour in COLOURS.items()]
-    for text, colour in [*legend, ("white frame: zoom", (255, 255, 255))]:
-        cv2.putText(foot, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    return np.vstack([head, picture, legend(found, picture.shape[1])])
+
+
+def legend(found: Outcome, width: int) -> np.ndarray:
+    strip, at = caption("", width), 4
+    entries = [(f"{kind}: {found.count(kind)}", colour) for kind, colour in COLOURS.items()]
+    for text, colour in [*entries, ("white frame: zoom", (255, 255, 255))]:
+        cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
         at += 12 * len(text)
-    return np.vstack([head, picture, foot])
+    return strip
 
 
-def montage(folder: Path, rows: list[tuple], each: int) -> None:
-    """The worst and the best images by IoU, one panel below the other, at half size."""
-    ranked = sorted((r for r in rows if r[2]), key=lambda r: (r[1] / r[2], r[0]))
+def montage(folder: Path, ious: dict[str, float], each: int) -> None:
+    """The worst and the best images by IoU, one panel below the other, at half size.
+
+    Args:
+        folder: of the panels.
+        ious: by the images' names.
+    """
+    ranked = sorted(ious, key=lambda name: (ious[name], name))
     worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
     strips = []
     for title, group in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
-        pictures = [cv2.imread(str(folder / f"{row[0]}.png"))[..., ::-1] for row in group]
+        pictures = [cv2.imread(str(folder / f"{name}.png"))[..., ::-1] for name in group]
         if pictures:
             half = {"dsize": None, "fx": 0.5, "fy": 0.5, "interpolation": cv2.INTER_AREA}
             strips += [title, *(cv2.resize(p, **half) for p in pictures)]
@@ -119,5 +113,4 @@ def montage(folder: Path, rows: list[tuple], each: int) -> None:
     for s in strips:
         s = caption(s, width, 0.6) if isinstance(s, str) else s
         stack.append(np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))))
-    with atomic_write(folder.parent / "montage.png") as file:
-        file.write(cv2.imencode(".png", np.vstack(stack)[..., ::-1])[1].tobytes())
+    write_png(folder.parent / "montage.png", np.vstack(stack))

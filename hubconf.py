@@ -1,0 +1,40 @@
+"""The network and the detector for other programs, through PyTorch Hub:
+
+network = torch.hub.load("PATH/TO/THIS/REPOSITORY", "ismallnet", source="local")
+detector = torch.hub.load("PATH/TO/THIS/REPOSITORY", "detector", source="local")
+"""
+
+from pathlib import Path
+
+from ismallnet.detection.detector import Detector
+from ismallnet.weights import SHIPPED
+from net import iSmallNet, load_weights
+
+dependencies = ["torch", "torchvision", "numpy", "scipy", "skimage", "cv2", "PIL", "safetensors"]
+
+
+def weights_file(weights: str) -> Path:
+    """The file of shipped weights, or the file that is named."""
+    shipped = SHIPPED / f"{weights}.safetensors"
+    return shipped if shipped.is_file() else Path(weights)
+
+
+def ismallnet(weights: str = "joint") -> iSmallNet:
+    """The network in evaluation mode, on the CPU: `network(network.normalise(image))`, image
+    (N, 3, H, W) in 0-255, gives interior, boundary and mask logits (N, 1, H, W).
+
+    Args:
+        weights: "joint", "NUAA-SIRST" or "NUDT-SIRST", or a weights file.
+    """
+    return load_weights(weights_file(weights))
+
+
+def detector(weights: str = "joint", device: str = "auto", **settings) -> Detector:
+    """A Detector: `detector.detect(frame)` gives the targets of a frame, HxW or HxWx3 of any depth.
+
+    Args:
+        weights: as of `ismallnet`.
+        device: "auto", "cpu", "cuda", …
+        settings: as of `Detector`, `threshold=0.7` for example.
+    """
+    return Detector.from_weights(weights_file(weights), device, **settings)

@@ -1,0 +1,119 @@
+"""What became of an image's targets and predictions: computed once, and shown by all figures."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ismallnet.metrics import THRESHOLD, Components, components, match
+
+COLOURS = {"miss": (255, 70, 70), "false alarm": (255, 215, 0), "hit": (60, 220, 90)}  # RGB
+KINDS = tuple(COLOURS)  # the worst first
+
+Window = tuple[slice, slice]  # rows and columns of an image
+
+
+class Layers(NamedTuple):
+    """What there is to show of an image, all uint8."""
+
+    image: np.ndarray  # (H, W, 3)
+    mask: np.ndarray  # (H, W), as those below
+    interior: np.ndarray
+    boundary: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected component, and what became of it.
+
+    Args:
+        kind: one of KINDS.
+        box: where it lies.
+        pixels: (height, width) of the box, bool.
+        centre: its centroid, (y, x).
+    """
+
+    kind: str
+    box: Window
+    pixels: np.ndarray
+    centre: tuple[float, float]
+
+    def inside(self, window: Window) -> "Region | None":
+        """The part of it in a window, which it is then counted from; None where there is none."""
+        own = [(part.start, part.stop) for part in self.box]
+        cut = [
+            (max(start, w.start), min(stop, w.stop)) for (start, stop), w in zip(own, window)
+        ]  # in the image
+        if any(start >= stop for start, stop in cut):
+            return None
+        pixels = self.pixels[tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(cut, own))]
+        if not pixels.any():
+            return None
+        box = tuple(slice(a - w.start, b - w.start) for (a, b), w in zip(cut, window))
+        centre = tuple(at - w.start for at, w in zip(self.centre, window))
+        return Region(self.kind, box, pixels, centre)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The targets of a mask and the components of a map, under the standard protocol at p >= 0.5.
+
+    Args:
+        targets: those of the mask, each "hit" or "miss", in row-major order.
+        predicted: those of the map, each "hit" or "false alarm".
+        shape: (H, W).
+        iou: 1 where both are empty.
+        empty: whether mask and map are both empty.
+    """
+
+    targets: list[Region]
+    predicted: list[Region]
+    shape: tuple[int, int]
+    iou: float
+    empty: bool
+
+    @property
+    def regions(self) -> list[Region]:
+        """Misses, false alarms, and the predictions that hit, in this order."""
+        regions = [*(r for r in self.targets if r.kind == "miss"), *self.predicted]
+        return sorted(regions, key=lambda region: KINDS.index(region.kind))
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(y, x) of the first of the worst regions; of the image where there is none."""
+        height, width = self.shape
+        return self.regions[0].centre if self.regions else (height // 2, width // 2)
+
+    def count(self, kind: str) -> int:
+        return sum(region.kind == kind for region in self.regions)
+
+
+def outcome(pred: np.ndarray, mask: np.ndarray) -> Outcome:
+    """The outcome of a map and a mask, HxW uint8 each."""
+    p, g = pred >= THRESHOLD, mask >= THRESHOLD
+    targets, predicted = components(g), components(p)
+    pairs = match(targets, predicted)
+    union = int(np.count_nonzero(p | g))
+    return Outcome(
+        targets=regions(targets, {t for t, _ in pairs}, "miss"),
+        predicted=regions(predicted, {p for _, p in pairs}, "false alarm"),
+        shape=mask.shape,
+        iou=int(np.count_nonzero(p & g)) / union if union else 1.0,
+        empty=not union,
+    )
+
+
+def regions(found: Components, hits: set[int], otherwise: str) -> list[Region]:
+    kinds = ("hit" if k in hits else otherwise for k in range(len(found)))
+    return [
+        Region(kind, box, pixels, tuple(centre))
+        for kind, (box, pixels), centre in zip(kinds, found.pieces(), found.centroid.tolist())
+    ]
+
+
+def window_around(centre: tuple[float, float], shape: tuple[int, ...], side: int) -> Window:
+    """The window of side x side px around a centre (y, x), moved so that it lies inside an image of a
+    shape (H, W, …); smaller where the image is."""
+    starts = (int(np.clip(at - side / 2, 0, max(n - side, 0))) for at, n in zip(centre, shape))
+    return tuple(slice(start, min(start + side, n)) for start, n in zip(starts, shape))

@@ -1,0 +1,88 @@
+"""Files that are whole or absent, and what is cleaned up of those that are not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ismallnet.files import HOST, atomic_write, read_json, sweep, write_csv, write_json, write_png
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_file_is_written_whole_or_not_at_all():
+    with atomic_write("folder/x") as file:
+        file.write(b"first")
+    with pytest.raises(ZeroDivisionError), atomic_write("folder/x") as file:
+        file.write(b"second")
+        raise ZeroDivisionError
+    assert Path("folder/x").read_bytes() == b"first" and len(os.listdir("folder")) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for processes by signal 0")
+def test_only_what_this_machine_s_dead_processes_left_is_removed():
+    dead, alive = dead_process(), os.getpid()
+    ours = Path(f".a.png.{HOST}.{dead}.tmp")
+    others = [
+        Path(name)
+        for name in (
+            ".notes.tmp",
+            f".a.png.{dead}.tmp",  # another program's
+            f".a.png.{HOST}x.{dead}.tmp",  # another machine's
+            f".a.png.{HOST}.{alive}.tmp",  # at work
+            f".a.png.{HOST}.{dead}.tmp.bak",
+            f".{HOST}.{dead}.tmp",
+            f"a.png.{HOST}.{dead}.tmp",
+        )
+    ]
+    for path in (ours, *others):
+        path.write_text("x")
+    sweep(Path())
+    assert not ours.exists() and all(path.exists() for path in others)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for processes by signal 0")
+def test_what_atomic_write_leaves_when_it_is_killed_is_swept():
+    code = (
+        "import os; from ismallnet.files import atomic_write\n"
+        "with atomic_write('x.y.png') as file: os._exit(1)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", code], env=environment)
+    assert len(os.listdir()) == 1
+    sweep(Path())
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("content", ["{spoilt", "[1]", "null", b"\xff\xfe"])
+def test_json_that_cannot_be_used_reads_as_nothing(content):
+    Path("x.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_json(Path("x.json")) == {} == read_json(Path("none.json")) == read_json(Path())
+
+
+def test_json_is_read_as_it_was_written():
+    write_json(Path("f/x.json"), {"a": [1, None]})
+    assert read_json(Path("f/x.json")) == {"a": [1, None]}
+
+
+def test_a_table_by_hand():
+    write_csv(Path("f/x.csv"), ["image", "iou"], [["a,b", None], ["f\udcff", 0.5]])
+    assert Path("f/x.csv").read_bytes() == b'image,iou\n"a,b",\nf\\udcff,0.5\n'
+
+
+def test_pictures_are_rgb():
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[..., 0] = 200
+    assert write_png(Path("f/x.png"), pixels) == Path("f/x.png").stat().st_size
+    assert cv2.imread("f/x.png")[0, 0].tolist() == [0, 0, 200]
+    write_png(Path("f/x.png"), pixels[..., 0])
+    assert cv2.imread("f/x.png", cv2.IMREAD_UNCHANGED).shape == (2, 3)
