@@ -204,7 +204,7 @@ def file_digests(sample: Sample) -> str:
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
     head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
-    return "\n  ".join([head, *problems, "Mend or remove them, then type the same command again"])
+    return "\n  ".join([head, *problems, "Fix or remove them, then type the same command again"])
 
 
 def memory_budget() -> float:

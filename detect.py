@@ -14,7 +14,6 @@ RESULTS/NAME/. In a program of your own:
 """
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.detection import stream
 from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.frames import find_sources
-from ismallnet.distributed import Processes
+from ismallnet.distributed import Processes, run_script
 from ismallnet.formats import RawLayout
 from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
@@ -150,18 +149,15 @@ def main(argv: list[str] | None = None) -> int:
     raw = RawLayout(args.raw) if args.raw else None
     sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
     model = open_network(path, args.backend, args.width)
-    processes = Processes(args.device)
-    if processes.rank == 0:
-        print(describe(path, model))
     given = {f.name: getattr(args, f.name) for f in fields(DetectionSettings) if f.name != "limits"}
     limits = tuple(args.range) if args.range else None
     settings = DetectionSettings(limits=limits, **given)
-    try:
+    with Processes(args.device) as processes:
+        if processes.rank == 0:
+            print(describe(path, model))
         detector = Detector(on_device(model, processes.device), settings)
         return stream.run(request, sources, detector, processes)
-    finally:
-        processes.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -11,7 +11,6 @@ Nothing is written into a folder that --maps names.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
-from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import write_csv, write_json
 from ismallnet.images import image_shape, read_mask_values
 from ismallnet.layouts import DatasetFolder, Sample
@@ -171,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
         "name of that folder",
     )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--workers", type=int, default=cores(), metavar="N", help="processes")
     return parser
 
 

@@ -7,16 +7,12 @@ and about.json, which says what weights the maps came from.
 """
 
 import argparse
-import contextlib
-import csv
 import hashlib
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dataset import Frames, add_data_arguments, open_datasets
@@ -24,7 +20,7 @@ from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
-from ismallnet.files import atomic_write, sweep, write_json
+from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.inference import infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard, table
@@ -53,7 +49,7 @@ def baseline(
     data: DatasetFolder, frames: Frames, args: argparse.Namespace, folder: Path
 ) -> tuple[Found, dict]:
     """A classical method's maps of a list, and what about.json says of them. A call that was
-    interrupted goes on."""
+    interrupted continues."""
     train = Frames(data, "train", args.mask_threshold, args.range)
     settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", "range")}
     settings["images"] = [str(sample.image) for sample in (*train.samples, *frames.samples)]
@@ -70,19 +66,13 @@ def baseline(
         unfinished.maps = True
         unfinished.write()
     there = {i: path for i, path in paths.items() if path.exists()}
-    read = {i: read_whole(path) for i, path in there.items()}
+    read = {i: read_png(path) for i, path in there.items()}
     done = {i: pred for i, pred in read.items() if pred is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold, "range": args.range}
     about["selected_on"] = "the training list"
     return run(frames, args.baseline, window, threshold, args.workers, done), about
-
-
-def read_whole(path: Path) -> np.ndarray | None:
-    """A map that was written before; None where it is damaged."""
-    with contextlib.suppress(OSError, cv2.error):
-        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def write_maps(
@@ -96,20 +86,15 @@ def write_maps(
     bar = progress((), f"{data.name} test", len(frames))
     for i, pred, mask in found:
         name = frames.samples[i].name
-        with atomic_write(folder / f"{name}.png") as file:
-            file.write(cv2.imencode(".png", pred)[1].tobytes())
+        write_png(folder / f"{name}.png", pred)
         counts = count_standard(pred, mask)
         total.update(counts)
         iou = f"{counts['image_iou'] / UNIT:.6f}"
         rows.append((i, [name, iou, *(counts[k] for k in ("targets", "matched", "false_pixels"))]))
         bar.update()
     bar.close()
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(["image", "iou", "targets", "matched", "false_pixels"])
-    out.writerows(row for _, row in sorted(rows))
-    with atomic_write(folder / "images.csv") as file:
-        file.write(text.getvalue().encode(errors="backslashreplace"))
+    columns = ("image", "iou", "targets", "matched", "false_pixels")
+    write_csv(folder / "images.csv", columns, (row for _, row in sorted(rows)))
     return figures_standard(total)
 
 

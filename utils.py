@@ -7,14 +7,13 @@ they were made from: maps that are still good are kept.
 """
 
 import argparse
-import os
 import sys
 
 from dataset import (
     add_data_arguments,
     open_datasets,
 )
-from ismallnet.cli import HelpFormatter, command
+from ismallnet.cli import HelpFormatter, command, cores
 from ismallnet.labels import METHODS, decouple, decouple_dataset
 
 __all__ = ["decouple", "main"]
@@ -28,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, images=False, maps=True)
     add = parser.add_argument
     add("--method", "--labels", choices=METHODS, default="authors", help="published code or formula")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--workers", type=int, default=cores(), metavar="N", help="processes")
     add("--force", action="store_true", help="make all maps again")
     return parser
 

@@ -6,12 +6,11 @@ For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior an
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
 below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, where
 the maps come from a run of train.py, training.png and training_loss.png; and report/index.html
-(report.py), which shows all of it in a browser. After `test.py --input`, with the same --input or
+(report.py), which shows all of it in a browser. After `detect.py`, with the same --input or
 --name, the report alone.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset import add_data_arguments, complaint, maps_folder, open_datasets, read_maps, read_mask
-from ismallnet.cli import DataError, HelpFormatter, command, in_processes, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
@@ -71,8 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, maps=True, required=False)
     add = parser.add_argument
     add("--results", default="results", metavar="DIR", help="where test.py and eval.py wrote")
-    add("--name", help="after test.py --input: its results, RESULTS/NAME, in place of a data set")
-    add("--input", nargs="+", metavar="PATH", help="the same, under the name that test.py gave them")
+    add("--name", help="after detect.py: its results, RESULTS/NAME, in place of a data set")
+    add("--input", nargs="+", metavar="PATH", help="after detect.py: the same PATH, in place of --name")
     add(
         "--compare",
         nargs="+",
@@ -83,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--figure", choices=("paper",), help="also panels and 3-D surfaces as PDF and SVG")
     add("--images", nargs="+", metavar="X", help="of the test list, in --figure; default: four")
     add("--each", type=int, default=5, metavar="N", help="worst and best images in the montage")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--workers", type=int, default=cores(), metavar="N", help="processes")
     return parser
 
 
@@ -98,7 +97,7 @@ def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) 
     if args.workers < 1:
         raise DataError(f"--workers: found {args.workers}, expected 1 or more")
     if bool(args.dataset) == bool(args.name or args.input):
-        raise DataError("expected --dataset NAME, or after test.py --input: --name NAME")
+        raise DataError("expected --dataset NAME, or after detect.py: --name NAME")
     unused = [] if args.figure else ["images"]
     if not args.dataset:
         unused = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]

@@ -20,7 +20,8 @@ from ismallnet.files import atomic_write
 from ismallnet.images import image_shape
 from ismallnet.labels import METHODS
 from ismallnet.layouts import find_dataset
-from ismallnet.report.figures import cut, pyplot
+from ismallnet.report.figures import pyplot
+from ismallnet.report.outcome import window_around
 from net import map_loss
 from utils import decouple
 
@@ -86,7 +87,8 @@ def draw(name: str, mask: np.ndarray, path: Path) -> None:
     shape = {"figsize": (9, 2.6), "width_ratios": [1, 1, 1.6], "layout": "constrained"}
     figure, axes = pyplot().subplots(1, 3, **shape)
     for axis, kind in zip(axes, ("interior", "boundary")):
-        near = cut(maps["authors", kind][0, 0].numpy(), centre, 24)[0]
+        plane = maps["authors", kind][0, 0].numpy()
+        near = plane[window_around(centre, plane.shape, 24)]
         figure.colorbar(axis.imshow(near, cmap="gray"), ax=axis, shrink=0.8)
         axis.set(xticks=[], yticks=[], title=f"{kind} map of {name}")
     target, scales = maps["authors", "boundary"], np.linspace(0, 3, 61)

@@ -4,7 +4,7 @@
 
 Each gives an image of scores, brought to zero mean and unit variance image by image; the number of
 standard deviations that makes a target, and the window, are chosen on the training list (largest
-IoU over the set). The same command goes on where it was interrupted.
+IoU over the set). The same command continues where it was interrupted.
 """
 
 import hashlib
@@ -152,7 +152,7 @@ def histograms(item: Item, method: str, window: int) -> np.ndarray:
 
 
 class Unfinished:
-    """How far a call has come, in a file that the next one with the same settings goes on from.
+    """How far a call has come, in a file that the next one with the same settings continues from.
 
     Args:
         path: of the file.

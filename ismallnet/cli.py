@@ -25,6 +25,7 @@ class DataError(UserError):
     """Files or arguments that cannot be used; the message says which, and what to type next."""
 
 
+_noted: set[str] = set()  # kinds of notes that this run has given
 AGAIN = "nothing was lost; type the same command again"
 
 
@@ -39,6 +40,7 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None):
+            _noted.clear()
             for stream in (sys.stdout, sys.stderr):  # names of files that are not UTF-8
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
@@ -70,7 +72,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that are values; where there is none, the help says what happens."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if action.default in (None, False):
+            return action.help
+        if isinstance(action.default, list | tuple):  # as it is typed
+            return f"{action.help} (default: {' '.join(f'{value:g}' for value in action.default)})"
+        return super()._get_help_string(action)
 
 
 def progress(items: Iterable, label: str, total: int, unit: str = "image", leave: bool = True) -> tqdm:
@@ -87,9 +93,6 @@ def progress(items: Iterable, label: str, total: int, unit: str = "image", leave
         # Of several processes one speaks, and a log file gets no bar below another.
         disable=os.environ.get("RANK", "0") != "0" or not (leave or sys.stderr.isatty()),
     )
-
-
-_noted: set[str] = set()
 
 
 def note(kind: str, text: str) -> None:

@@ -101,3 +101,12 @@ def write_png(path: Path, pixels: np.ndarray) -> int:
     with atomic_write(path) as file:
         file.write(encoded)
     return len(encoded)
+
+
+def read_png(path: Path) -> np.ndarray | None:
+    """A PNG of `write_png`, grey (H, W) or RGB (H, W, 3); None where it is missing or damaged."""
+    try:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error):
+        return None
+    return pixels[..., ::-1] if pixels is not None and pixels.ndim == 3 else pixels

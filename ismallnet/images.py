@@ -37,11 +37,11 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def full_pages(picture: Image.Image) -> list[int]:
     """The numbers of an open file's pictures, less the thumbnails, overviews and masks of TIFFs."""
-    if getattr(picture, "n_frames", 1) == 1:
-        return [0]
     pages = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if getattr(picture, "n_frames", 1) == 1:
+            return [0]
         for page in range(picture.n_frames):
             picture.seek(page)
             kind = getattr(picture, "tag_v2", {}).get(SUBFILE, 0)

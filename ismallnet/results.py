@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ismallnet.checkpoints import TEST_LIST
 from ismallnet.cli import DataError
 from ismallnet.files import read_json
 from ismallnet.images import decode
 
-TEST_LIST = "the test list"  # as `selected_on` of weights that were chosen on it
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 

@@ -54,7 +54,7 @@ def describe(path: Path, model: iSmallNet | Exported) -> str:
         value = "+".join(map(str, value)) if isinstance(value, list) else value
         parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
     if info.get("init"):
-        parts.append("begun with other weights")
+        parts.append("initialised from other weights")
     if info.get("step") != info.get("steps"):
         parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
     if info.get("selected_on", "nothing") != "nothing":

@@ -111,7 +111,7 @@ def test_the_last_crops_have_a_side_of_their_own(frames):
         expected = (small if position < 6 else large)[position]
         for found, right in zip(samples[position], expected):
             assert torch.equal(found, right)
-        assert samples[position][0].shape == (3, *[32 if position < 6 else 48] * 2)
+        assert samples[position].image.shape == (3, *[32 if position < 6 else 48] * 2)
 
 
 def test_without_a_last_crop_the_side_stays(frames):

@@ -9,7 +9,7 @@ from detect import Detector
 from ismallnet.detection.detector import find_targets
 from ismallnet.inference import predict, predict_frame, tile_weights
 from ismallnet.metrics import local_snr, quantise
-from net import iSmallNet
+from net import Outputs, iSmallNet
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -99,7 +99,7 @@ def test_tiles_join_without_seams():
             return (x.float() - 128) / 20
 
         def forward(self, x):
-            return None, None, x[:, :1]
+            return Outputs(None, None, x[:, :1])
 
     frame = np.random.default_rng(0).integers(0, 4096, (150, 170)).astype(np.uint16)
     whole = predict_frame(Bright(), frame, tile=512)

@@ -63,7 +63,7 @@ def test_what_atomic_write_leaves_when_it_is_killed_is_swept():
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("content", ["{spoilt", "[1]", "null", b"\xff\xfe"])
+@pytest.mark.parametrize("content", ["{damaged", "[1]", "null", b"\xff\xfe"])
 def test_json_that_cannot_be_used_reads_as_nothing(content):
     Path("x.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     assert read_json(Path("x.json")) == {} == read_json(Path("none.json")) == read_json(Path())

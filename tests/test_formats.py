@@ -98,9 +98,9 @@ def test_several_bands_are_refused_with_what_to_type(bands, planar):
 @pytest.mark.parametrize("dead", [0, 1])
 def test_dead_pixels_do_not_change_the_contrast(dead):
     clean = np.random.default_rng(0).integers(7000, 7400, (60, 60)).astype(np.uint16)
-    spoilt = clean.copy()
-    spoilt[5, 5] = dead
-    assert value_limits(spoilt)[0] >= 7000 and value_limits(spoilt)[1] == clean.max()
+    dead_one = clean.copy()
+    dead_one[5, 5] = dead
+    assert value_limits(dead_one)[0] >= 7000 and value_limits(dead_one)[1] == clean.max()
     assert value_limits(np.array([[3, 9]], np.uint16)) == (3, 9)  # of two pixels none is cut off
 
 

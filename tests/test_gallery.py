@@ -22,7 +22,7 @@ def target(score: float) -> dict:
 
 @pytest.fixture
 def results() -> Path:
-    """What `test.py --input f stack.npy` leaves: an 8-bit, a hostile, and two 16-bit frames."""
+    """What `detect.py f stack.npy` leaves: an 8-bit, a hostile, and two 16-bit frames."""
     folder = Path("results/mine")
     write(Path("f/a.png"), picture(0))
     write(Path("f") / f"{HOSTILE}.png", picture(1))
@@ -88,8 +88,8 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--name", "none"], "results/none: found no frames of test.py in it"),
-        ([], "expected --dataset NAME, or after test.py --input: --name NAME"),
+        (["--name", "none"], "results/none: found no frames of detect.py in it"),
+        ([], "expected --dataset NAME, or after detect.py: --name NAME"),
         (["--dataset", "x", "--name", "y"], "expected --dataset NAME, or"),
         (
             ["--name", "mine", "--figure", "paper", "--each", "2"],

@@ -141,7 +141,7 @@ image = torch.full((1, 3, 32, 48), 100.0)
 with torch.inference_mode():
     shapes = [list(logits.shape) for logits in network(network.normalise(image))]
 targets = detector.detect(np.zeros((32, 48), np.uint8))
-print(json.dumps([network.training, network.mean.tolist(), shapes, detector.threshold]))
+print(json.dumps([network.training, network.mean.tolist(), shapes, detector.settings.threshold]))
 """
     training, mean, shapes, threshold = run(code, elsewhere)
     assert not training and shapes == 3 * [[1, 1, 32, 48]] and threshold == 0.7

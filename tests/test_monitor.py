@@ -93,10 +93,11 @@ def test_it_looks_early_and_then_every_twentieth_of_the_run():
 
 def test_its_crops_are_fixed_and_hold_a_target_each(frames):
     one, again, other = (Monitor([frames], 32, seed) for seed in (0, 0, 1))
-    assert one.images.shape == one.maps.shape == (6, 3, 32, 32)
-    assert torch.equal(one.images, again.images) and torch.equal(one.maps, again.maps)
+    assert one.images.shape == (6, 3, 32, 32)
+    assert torch.equal(one.images, again.images)
+    assert all(map(torch.equal, one.targets, again.targets))
     assert not torch.equal(one.images, other.images)
-    assert one.maps[:, 2].amax((1, 2)).tolist() == [1.0] * 6
+    assert one.targets.mask.amax((1, 2, 3)).tolist() == [1.0] * 6
     assert len(Monitor([frames], 32, 0, count=4).images) == 4
 
 
@@ -108,7 +109,7 @@ def test_its_states_are_those_of_the_network_in_evaluation_mode(frames):
         logits = model(model.normalise(look.images))
     states = look(model)
     for k, name in enumerate(OUTPUTS):
-        expected = output_state(torch.sigmoid(logits[k]), look.maps[:, k : k + 1])
+        expected = output_state(torch.sigmoid(logits[k]), look.targets[k])
         assert states[name] == expected
     assert look(model.train()) == states
 

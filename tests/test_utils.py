@@ -119,7 +119,7 @@ def test_what_is_no_longer_good_is_made_again(data, capsys, change, made):
         path = data / "boundary/b.png"
         path.write_bytes(path.read_bytes()[:50])
     elif change == "record":
-        (data / "maps.json").write_text("{spoilt")
+        (data / "maps.json").write_text("{damaged")
     else:
         argv = {
             "method": ["--method", "paper"],

@@ -1,7 +1,7 @@
 """What was found in frames, on disk: probability maps, overlays, and detections as CSV and COCO JSON.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
-interrupted goes on from there, and several processes write a file each. `merge` makes
+interrupted continues from there, and several processes write a file each. `merge` makes
 detections.csv, detections.json (COCO results) and frames.json (its images and category) of them.
 """
 
@@ -115,21 +115,6 @@ def overlay(
     return picture
 
 
-def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Grey or RGB pixels as a PNG, whole or not at all."""
-    bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    with atomic_write(path) as file:
-        file.write(cv2.imencode(".png", bgr)[1].tobytes())
-
-
-def read_picture(path: Path) -> np.ndarray | None:
-    """A PNG as OpenCV gives it, whatever the file's name is; None where there is none."""
-    try:
-        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-
-
 # --- records ---------------------------------------------------------------------------------------
 
 
@@ -216,12 +201,12 @@ def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int
 # --- a results' folder that is there already ----------------------------------------------------------
 
 
-def check_same(folder: Path, before: dict | None, identity: dict) -> None:
+def check_same(folder: Path, before: dict, identity: dict) -> None:
     """
     Raises:
         DataError: no run to resume, or one with other settings.
     """
-    if before is None:
+    if not before:
         raise DataError(f"{folder}: no run to resume there; leave --resume out")
     for key in identity.keys() - {"weights"}:
         if before.get(key) != identity[key]:

@@ -22,15 +22,14 @@ from ismallnet.detection.records import (
     merge,
     open_records,
     overlay,
-    read_picture,
     read_records,
     record,
     video_stem,
-    write_picture,
 )
 from ismallnet.distributed import Interruption, Processes
-from ismallnet.files import atomic_write, sweep, write_json
+from ismallnet.files import atomic_write, read_json, read_png, sweep, write_json, write_png
 from ismallnet.images import few_bright_pixels
+from ismallnet.inference import NotFiniteError
 from ismallnet.metrics import quantise
 from ismallnet.results import UNFINISHED
 
@@ -179,8 +178,8 @@ def write_results(
     folder = request.folder
     targets = detector.targets(probability, frame.pixels)
     limits = detector.limits_of(frame.pixels)
-    write_picture(folder / "maps" / f"{job.name}.png", quantise(probability))
-    write_picture(folder / "overlays" / f"{job.name}.png", overlay(frame.pixels, limits, targets))
+    write_png(folder / "maps" / f"{job.name}.png", quantise(probability))
+    write_png(folder / "overlays" / f"{job.name}.png", overlay(frame.pixels, limits, targets))
     if request.save_npy:
         with atomic_write(folder / "maps" / f"{job.name}.npy") as file:
             np.save(file, probability)
@@ -192,17 +191,17 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
     if source.kind != "video":
         return
     stem, writer = video_stem(jobs[0].name), None
-    temporary = folder / f".{stem}.tmp.mp4"
+    temporary = folder / f".{stem}.tmp.mp4"  # the ending tells OpenCV the format
     every = jobs[1].index - jobs[0].index if len(jobs) > 1 else 1
     for job in jobs:
-        picture = read_picture(folder / "overlays" / f"{job.name}.png")
+        picture = read_png(folder / "overlays" / f"{job.name}.png")
         if picture is None:  # not done yet, or a bad frame
             continue
         if writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
             size = picture.shape[1::-1]
             writer = cv2.VideoWriter(str(temporary), code, source.fps / every, size)
-        writer.write(picture)
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
     if writer is not None and writer.isOpened():
         writer.release()
         os.replace(temporary, folder / f"{stem}.mp4")
@@ -220,11 +219,8 @@ def prepare(request: Request, identity: dict) -> None:
     """
     folder, about = request.folder, request.folder / "about.json"
     sweep(folder, folder / "maps", folder / "overlays")
-    try:
-        before = json.loads(about.read_text())
-    except (OSError, ValueError):
-        before = None
-    if (folder / UNFINISHED).exists() or (before is not None and "input" not in before):
+    before = read_json(about)
+    if (folder / UNFINISHED).exists() or (before and "input" not in before):
         raise DataError(f"{folder}: holds the maps of a data set; type another --name")
     if request.resume:
         check_same(folder, before, identity)
@@ -286,7 +282,7 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
                 if request.strict:
                     break
                 continue
-            maps = detector.probabilities([frame.pixels for _, frame in batch])
+            maps = probabilities(detector, batch)
             for (job, frame), probability in zip(batch, maps):
                 entry = write_results(request, job, frame, probability, detector)
                 file.write(json.dumps(entry).encode() + b"\n")
@@ -296,6 +292,18 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
                 break
         bar.close()
     return finish(request, jobs, problems, interruption, processes)
+
+
+def probabilities(detector: Detector, batch: list[tuple[Job, Frame]]) -> list[np.ndarray]:
+    """The maps of a batch.
+
+    Raises:
+        NotFiniteError: names the frame.
+    """
+    try:
+        return detector.probabilities([frame.pixels for _, frame in batch])
+    except NotFiniteError as error:
+        raise NotFiniteError(batch[error.index][0].name, error.index) from None
 
 
 def note(bar, request: Request, job: Job, frame: Frame, entry: dict, noted: set) -> None:

@@ -240,7 +240,7 @@ def chosen_records(folder: Path, most: int) -> tuple[list[dict], int]:
         score = found["targets"][0]["score"] if found["targets"] else 0.0
         places.append((-score, found["position"], path, at))
     if not places:
-        raise DataError(f"{folder}: found no frames of test.py in it; type python test.py --input PATH")
+        raise DataError(f"{folder}: found no frames of detect.py in it; type python detect.py PATH")
     records = []
     for _, _, path, at in sorted(places)[:most]:
         with open(path, "rb") as file:
@@ -269,7 +269,7 @@ def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict | DataEr
 
 
 def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
-    """The report of RESULTS/NAME of `test.py --input`.
+    """The report of RESULTS/NAME of `detect.py`.
 
     Raises:
         DataError: names all frames and maps that are not there any more.

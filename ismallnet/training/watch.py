@@ -16,7 +16,7 @@ from ismallnet.training.run import Run, State
 
 
 class TrainingError(UserError):
-    """The training cannot go on; the message says where and what is kept."""
+    """The training cannot continue; the message says where and what is kept."""
 
 
 class Watch:
