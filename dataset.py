@@ -14,11 +14,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, progress, read_ahead
-from ismallnet.images import decode, image_shape, read_image, read_mask_values
+from ismallnet.cli import DataError, memory_limit, progress, read_ahead
+from ismallnet.images import decode, image_shape, read_image
 from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
+from ismallnet.masks import TARGET, read_mask_values
 
-MASK_THRESHOLD = 128
+MASK_THRESHOLD = TARGET
 MAPS = ("interior", "boundary")
 
 
@@ -40,7 +41,8 @@ def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = MASK_THRE
     """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
     if sample.mask is None:
         return np.zeros(shape, np.uint8)
-    return np.where(read_mask_values(sample.mask, shape) >= threshold, 255, 0).astype(np.uint8)
+    values = read_mask_values(sample.mask, shape, sample.rule)
+    return np.where(values >= threshold, 255, 0).astype(np.uint8)
 
 
 def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
@@ -209,11 +211,7 @@ def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
 
 def memory_budget() -> float:
     """Bytes that one list may take in memory: an eighth of the machine's, shared by its processes."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 8 / processes
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return 2 * 2**30
+    return memory_limit() / 8 / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -278,7 +276,7 @@ def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
         raise DataError(f"--range: found {low:g} {high:g}, expected MIN < MAX")
     found = []
     for name in dict.fromkeys(args.dataset):
-        data = find_dataset(name, args.data_root, args.split)
+        data = find_dataset(name, args.data_root, args.split, args.mask_threshold)
         lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
         print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
         found.append(data)

@@ -22,8 +22,9 @@ import numpy as np
 from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import write_csv, write_json
-from ismallnet.images import image_shape, read_mask_values
+from ismallnet.images import image_shape
 from ismallnet.layouts import DatasetFolder, Sample
+from ismallnet.masks import read_mask_values
 from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
     PROTOCOLS,
@@ -64,7 +65,7 @@ def count(
         pred = read_map(maps / f"{sample.name}.png", shape)
         mask = np.zeros(shape, np.uint8)
         if sample.mask is not None:
-            mask = read_mask_values(sample.mask, shape)
+            mask = read_mask_values(sample.mask, shape, sample.rule)
         resized = is_resized(sample, shape)
     except DataError as error:
         return error
@@ -103,6 +104,8 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
             total.add(result)
     if problems:
         raise DataError(complaint(data, "test", problems))
+    if not data.targets.get("test"):
+        print(f"note: {data.name}: no mask of the test list holds a target pixel; Pd is not defined")
     if total.resized:
         print(f"{data.name} test: {resized_note(total.resized)}")
     return total

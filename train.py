@@ -183,6 +183,11 @@ def session(
         one.hold_out(args.hold_out)
     options = (args.mask_threshold, args.range, args.maps_root, args.labels)
     lists, tested = read_data(data, *options, processes)
+    if not any(len(centres) for frames in lists for centres in frames.centres):
+        raise DataError(
+            f"{', '.join(args.dataset)}: no training mask holds a target pixel, so there is nothing to "
+            "learn; look at the masks, or type another --mask-threshold"
+        )
     steps = math.ceil(args.epochs * sum(map(len, lists)) / args.batch_size)
     last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
     samples = TrainingSet(lists, last_from=last_from, **{key: getattr(args, key) for key in SAMPLES})

@@ -1,4 +1,4 @@
-"""One image or mask file: its pixels at their own depth, its size, and its values in 0-255 units."""
+"""One image file: its pixels at their own depth, its size, and its values in 0-255 units."""
 
 import os
 import struct
@@ -13,7 +13,6 @@ from PIL import Image
 from ismallnet.cli import DataError, note
 from ismallnet.formats import DICOM, ERRORS, FITS, as_frames, disguise, read_dicom, read_fits, read_tiff
 
-ASPECT_TOLERANCE = 0.02  # between a mask and its image
 # The darkest 0.1 % of an image of more than 8 bits become 0: dead pixels. Targets are bright.
 PERCENTILES = (0.1, 100.0)
 # What Pillow and NumPy raise on damaged files.
@@ -239,38 +238,6 @@ def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarr
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
         pixels = pixels.astype(np.float32, copy=False)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def read_mask_values(path: str | os.PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """A mask file's grey values, HxW uint8: colours by their largest channel, 0/1 as 0/255.
-
-    Args:
-        shape: the image's (H, W); a mask of another size is brought to it by nearest neighbour.
-
-    Raises:
-        DataError: unreadable, or its aspect ratio is more than 2 % off the image's.
-    """
-    pixels = decode(Path(path))
-    if pixels.ndim == 3:
-        pixels = pixels.max(axis=2)
-    if shape is not None and pixels.shape != shape:  # before anything is made of the values
-        (h, w), (height, width) = pixels.shape, shape
-        aspect = (w * height) / (h * width)
-        if max(aspect, 1 / aspect) > 1 + ASPECT_TOLERANCE:
-            raise DataError(
-                f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected "
-                f"the same size, or the same shape within {ASPECT_TOLERANCE:.0%}"
-            )
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
-    if pixels.dtype.kind == "f":
-        pixels = np.nan_to_num(pixels).clip(0, 65535)
-    if pixels.max() <= 1:
-        pixels = (pixels * 255).astype(np.uint8)
-    elif pixels.dtype.kind == "f" and pixels.max() <= 255:
-        pixels = pixels.astype(np.uint8)
-    elif pixels.dtype != np.uint8:  # 16 bits: 65535 becomes 255, and no target pixel becomes 0
-        pixels = np.maximum(pixels.clip(0, 65535) // 257, pixels > 0).astype(np.uint8)
-    return pixels
 
 
 def orientation(picture: Image.Image, path: Path) -> int:

@@ -12,6 +12,7 @@ from ismallnet.cli import DataError, in_processes, progress
 from ismallnet.files import atomic_write, read_json, sweep, write_png
 from ismallnet.images import image_shape
 from ismallnet.layouts import DatasetFolder, Sample, leads_inside
+from ismallnet.masks import MaskRule
 
 
 def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
@@ -92,10 +93,17 @@ def make_maps(
     return sample.name, [*made_from, *sizes], resized
 
 
+def reading(samples: list[Sample]) -> list:
+    """How the masks' values are read, as maps.json keeps it."""
+    rule = next((sample.rule for sample in samples if sample.rule), MaskRule())
+    return [rule.numbers, rule.deep]
+
+
 def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
     """The entries of the record whose maps are still good, those of other lists' samples too."""
     masks = record.get("masks")
     made_so = (record.get("method"), record.get("mask_threshold")) == (method, threshold)
+    made_so &= record.get("masks_read", reading([])) == reading(samples)
     if not made_so or not isinstance(masks, dict):
         return {}
     names = {sample.name for sample in samples}
@@ -144,7 +152,8 @@ def decouple_dataset(
 
     def write_record() -> None:
         entries = dict(sorted((kept | done).items()))
-        text = json.dumps({"method": method, "mask_threshold": threshold, "masks": entries})
+        content = {"method": method, "mask_threshold": threshold, "masks_read": reading(samples)}
+        text = json.dumps(content | {"masks": entries})
         with atomic_write(folder / "maps.json") as file:
             file.write(text.replace("], ", "],\n").encode())
 

@@ -1,13 +1,13 @@
 """Data sets as people have them on disk: the layouts, the lists, the files that belong together.
 
-A data set is the folder DATA_ROOT/NAME in any of the layouts in use (README, "Data sets"); nothing
+A data set is the folder DATA_ROOT/NAME in any of the layouts in use (docs/DATASETS.md); nothing
 has to be renamed. `dataset.py` is the door to this file.
 """
 
 import functools
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
 from ismallnet.lists import LIST_FOLDERS, find_lists, read_list
+from ismallnet.masks import TARGET, MaskRule, survey
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
@@ -31,6 +32,7 @@ class Sample:
     name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
     image: Path
     mask: Path | None
+    rule: MaskRule | None = None  # of its data set's masks
 
 
 @dataclass
@@ -43,6 +45,7 @@ class DatasetFolder:
     lists: dict[str, list[Sample]] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
@@ -76,17 +79,22 @@ class DatasetFolder:
 
 
 def find_dataset(
-    name: str, data_root: str | os.PathLike = "data", split: list[str] | None = None
+    name: str,
+    data_root: str | os.PathLike = "data",
+    split: list[str] | None = None,
+    mask_threshold: int = TARGET,
 ) -> DatasetFolder:
-    """Finds the layout and the lists of a data set.
+    """Finds the layout and the lists of a data set, and what the values of its masks mean.
 
     Args:
         name: the folder below data_root.
         split: None for the list that wins, or [folder], or [train file, test file].
+        mask_threshold: mask values from here up are target.
 
     Raises:
-        DataError: no such data set, no images in it, or no such split. Single bad entries are not
-            raised here: they are in `problems`, so that one error can name them all.
+        DataError: no such data set, no images in it, no such split, or masks that are inverted. Single
+            bad entries are not raised here: they are in `problems`, so that one error can name them
+            all.
     """
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
@@ -96,6 +104,7 @@ def find_dataset(
     name_images(images)
     data = DatasetFolder(name, root, layout)
     apply_lists(data, images, lists)
+    read_masks(data, mask_threshold)
     return data
 
 
@@ -215,6 +224,26 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
         data.notes.append(f"warning: {len(both)} images are in the training and the test list")
+
+
+def read_masks(data: DatasetFolder, threshold: int) -> None:
+    """Decides what the masks' values mean, and counts the lists' target pixels.
+
+    Raises:
+        DataError: all masks of a list are inverted.
+    """
+    everything = [sample for samples in data.lists.values() for sample in samples]
+    report = survey(list(dict.fromkeys(s.mask for s in everything if s.mask)), threshold)
+    data.notes += report.notes
+    for part, samples in data.lists.items():
+        masks = [sample.mask for sample in samples if sample.mask in report.targets]
+        if masks and report.inverted.issuperset(masks):
+            raise DataError(
+                f"{data.root}: in all masks of the {part} list more than half of the pixels are "
+                f"target: they are inverted. Invert {masks[0].parent}; targets must be white"
+            )
+        data.targets[part] = sum(report.targets[mask] for mask in masks)
+        data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
 
 
 def image_files(folder: Path) -> list[Path]:

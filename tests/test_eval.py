@@ -93,8 +93,9 @@ def test_mask_threshold_and_resized_masks(tmp_path):
     for name in "abcd":
         write(root / f"masks/{name}.png", target_mask((80, 96)) // 4)
         write(tmp_path / f"maps/{name}.png", np.zeros((40, 48), np.uint8))
+    write(root / "masks/a.png", target_mask((80, 96)))  # so that 63 is a grey, not a class
     main(["--dataset", "tiny", "--maps", "maps", "--output", "o.json"])
-    assert json.loads(Path("o.json").read_text())["standard"]["targets"] == 0
+    assert json.loads(Path("o.json").read_text())["standard"]["targets"] == 1
     main(["--dataset", "tiny", "--maps", "maps", "--output", "o.json", "--mask-threshold", "60"])
     assert json.loads(Path("o.json").read_text())["standard"]["targets"] == 4
 

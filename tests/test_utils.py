@@ -150,7 +150,7 @@ def test_an_interrupted_change_of_method_is_not_taken_for_finished(data, monkeyp
     with pytest.raises(SystemExit) as stop:
         run("tiny", "--method", "paper")
     assert stop.value.code == 130
-    assert calls[2] == {"method": "paper", "mask_threshold": 128, "masks": {}}
+    assert calls[2]["method"] == "paper" and calls[2]["masks"] == {}
     record = json.loads((data / "maps.json").read_text())
     assert record["method"] == "paper" and len(record["masks"]) == 2
     monkeypatch.setattr(labels, "make_maps", real)
