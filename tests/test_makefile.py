@@ -34,9 +34,8 @@ def folder(tmp_path) -> Path:
 
 def would_run(*argv: str) -> list[str]:
     """The commands of `make .venv/run`, or none."""
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHON", "MAKEFLAGS")
-    }
+    ours = ("PYTHON", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")  # of `make test`
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     done = subprocess.run(
         ["make", "-n", ".venv/run", *argv], capture_output=True, text=True, env=environment
     )
