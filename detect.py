@@ -121,10 +121,11 @@ def check(args: argparse.Namespace) -> None:
         "--tile of 32 or more": args.tile >= 32,
         "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
         "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
-        "--recursive and --raw without --watch": not (args.watch and (args.recursive or args.raw)),
+        "--watch without --recursive and --raw": not (args.watch and (args.recursive or args.raw)),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
         "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
         "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(counts) >= 1,
+        "--name without a folder in it": not args.name or Path(args.name).name == args.name,
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
     }
     if wrong := [text for text, right in expected.items() if not right]:

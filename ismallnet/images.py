@@ -21,6 +21,7 @@ READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokeni
 READ_ERRORS += (Image.DecompressionBombError,)
 # Tags of TIFF and EXIF, and GDAL's.
 SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, NODATA = 254, 256, 257, 262, 274, 42113
+BITS, BANDS, PLANES = 258, 277, 284
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -109,6 +110,13 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
                 picture.seek(page)
             tags = dict(getattr(picture, "tag_v2", {}))
             rawmode = str(picture.tile[0][3]) if picture.tile else ""
+            colours = tags.get(PHOTOMETRIC) == 2 and tags.get(PLANES) == 2
+            if colours and max(tags.get(BITS, (8,))) > 8:
+                raise DataError(
+                    f"{path}: found {tags.get(BANDS, 3)} planes of more than 8 bits as colours. Are they "
+                    "frames or colours? Save frames as pages (tifffile: photometric='minisblack'), or "
+                    "the colours of each pixel side by side (planarconfig='contig')"
+                )
             turn = tags.get(ORIENTATION, 1)
             if turn != 1:  # Pillow turns TIFFs itself, and some versions the wrong way
                 return oriented(decode_tiff(path, OSError("turned"), page), turn)

@@ -69,6 +69,17 @@ def test_overviews_and_thumbnails_are_no_frames():
         decode(Path("two.tif"))
 
 
+def test_planes_of_16_bits_are_not_taken_for_colours():
+    """What tifffile writes of three frames unless it is told that they are grey."""
+    stack = np.stack([deep(k) for k in range(3)])
+    tifffile.imwrite("s.tif", stack, photometric="rgb", planarconfig="separate")
+    assert "frames or colours?" in frames("s.tif")[0]
+    tifffile.imwrite("s.tif", stack, photometric="minisblack")
+    assert np.array_equal(frames("s.tif"), stack)
+    tifffile.imwrite("s.tif", np.moveaxis(stack, 0, -1), photometric="rgb")
+    assert np.array_equal(frames("s.tif")[0], np.moveaxis(stack, 0, -1))
+
+
 def test_white_is_zero_is_turned_at_any_depth():
     for pixels in (picture(), deep()):
         tifffile.imwrite("w.tif", np.iinfo(pixels.dtype).max - pixels, photometric="miniswhite")
@@ -110,9 +121,12 @@ def test_hot_pixels_are_said_to_be_there(capsys, network_file):
     hot = np.full((80, 80), 7000, np.uint16) + np.arange(80, dtype=np.uint16)
     hot[3, 3] = 60000
     assert few_bright_pixels(hot, value_limits(hot))
-    write(Path("hot.png"), hot)
-    run("hot.png")
-    assert "brightest 0.1 %" in capsys.readouterr().err
+    write(Path("f/a.png"), deep())
+    write(Path("f/hot.png"), hot)
+    run("f")
+    assert "in 1 frames (hot) the brightest 0.1 %" in capsys.readouterr().err
+    run("f", "--range", 7000, 7100, "--overwrite")
+    assert "brightest" not in capsys.readouterr().err
 
 
 def test_nodata_and_nan_are_no_pixels():

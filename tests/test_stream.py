@@ -356,6 +356,7 @@ def test_resume_with_other_settings_is_refused(capsys):
         (["none"], "none: no such file"),
         (["f", "--watch", "f"], "expected one of PATH and --watch"),
         ([], "expected one of PATH and --watch"),
+        (["f", "--name", "../q"], "--name without a folder in it"),
         (["f", "--resume", "--overwrite"], "one of --resume and --overwrite"),
         (["f", "--range", "0", "9", "--percentiles", "1", "99"], "one of --range and --percentiles"),
         (["f", "--baseline", "lcm"], "unrecognized arguments: --baseline"),

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet import cli
 from ismallnet.cli import DataError, progress
 from ismallnet.detection.detector import DetectionSettings, Detector
 from ismallnet.detection.frames import Frame, Source, arriving, read_frames
@@ -265,7 +264,8 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
     done, position = start(request, detector.settings, processes)
     jobs = plan(sources, request.every, done)
     mine = [job for job in jobs if job.key not in done][rank::world]
-    problems: list[str] = []
+    problems: dict[Key, str] = {}  # of frames that could not be read
+    bright: list[str] = []  # names of frames of which few pixels take the grey range
     with Interruption(None) as interruption, open_records(request.folder, rank) as file:
         if request.watch:
             frames = watched(request, done, position, interruption)
@@ -277,8 +277,9 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
         for batch in batches(frames, 1 if request.watch else request.batch_size):
             bar.update(len(batch))
             if problem := batch[0][1].problem:
-                problems.append(problem)
-                bar.write(f"error: {problem}", file=sys.stderr)
+                problems[batch[0][0].key] = problem
+                later = "; it is tried again when it changes" if request.watch else ""
+                bar.write(f"error: {problem}{later}", file=sys.stderr)
                 if request.strict:
                     break
                 continue
@@ -287,11 +288,14 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
                 entry = write_results(request, job, frame, probability, detector)
                 file.write(json.dumps(entry).encode() + b"\n")
                 file.flush()
+                problems.pop(job.key, None)  # of a file that was watched while it was copied
                 note(bar, request, job, frame, entry, noted)
+                if detector.settings.limits is None and few_bright_pixels(frame.pixels, entry["range"]):
+                    bright.append(job.name)
             if interruption.check():
                 break
         bar.close()
-    return finish(request, jobs, problems, interruption, processes)
+    return finish(request, jobs, list(problems.values()), bright, interruption, processes)
 
 
 def probabilities(detector: Detector, batch: list[tuple[Job, Frame]]) -> list[np.ndarray]:
@@ -312,12 +316,6 @@ def note(bar, request: Request, job: Job, frame: Frame, entry: dict, noted: set)
         noted.add(frame.pixels.dtype)
         low, high = entry["range"]
         bar.write(f"{job.name}: {frame.pixels.dtype}, {low:g} to {high:g} become 0 to 255")
-    if entry["range"] and few_bright_pixels(frame.pixels, entry["range"]):
-        cli.note(
-            "bright",
-            f"{job.name}: the brightest 0.1 % of the pixels take more than half of the grey values. If "
-            "they are hot pixels, not targets, type --percentiles 0.1 99.9",
-        )
     if request.watch:
         bar.write(f"{job.name}: {len(entry['targets'])} targets")
 
@@ -326,11 +324,12 @@ def finish(
     request: Request,
     jobs: list[Job],
     problems: list[str],
+    bright: list[str],
     interruption: Interruption,
     processes: Processes,
 ) -> int:
     """Merges what the processes found, writes the videos, and says what to do next; the exit code."""
-    problems = processes.gather(problems)
+    problems, bright = processes.gather(problems), processes.gather(bright)
     stopped = processes.any(bool(interruption.reason)) and not request.watch
     if processes.rank == 0:
         folder = request.folder
@@ -338,6 +337,14 @@ def finish(
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
         for source, group in itertools.groupby(jobs, key=lambda job: job.source):
             write_video(folder, source, list(group))
+        if bright:
+            names = ", ".join(bright[:3]) + (" …" if len(bright) > 3 else "")
+            print(
+                f"note: in {len(bright)} frames ({names}) the brightest 0.1 % of the pixels take more "
+                "than half of the grey values: targets, or hot pixels, which hide dim targets. For hot "
+                "pixels type --percentiles 0.1 99.9",
+                file=sys.stderr,
+            )
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
         if count:
