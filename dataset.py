@@ -17,6 +17,7 @@ import numpy as np
 from ismallnet.cli import DataError, memory_limit, progress, read_ahead
 from ismallnet.images import decode, image_shape, read_image
 from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
+from ismallnet.lists import MOST_NAMED
 from ismallnet.masks import TARGET, read_mask_values
 
 MASK_THRESHOLD = TARGET
@@ -206,7 +207,10 @@ def file_digests(sample: Sample) -> str:
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
     head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
-    return "\n  ".join([head, *problems, "Fix or remove them, then type the same command again"])
+    named = problems[:MOST_NAMED]
+    if more := len(problems) - len(named):
+        named.append(f"… and {more} more")
+    return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
 
 
 def memory_budget() -> float:

@@ -8,16 +8,24 @@ import functools
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
-from ismallnet.lists import LIST_FOLDERS, find_lists, read_list
+from ismallnet.lists import (
+    EXTENSIONS,
+    LIST_FOLDERS,
+    MASK_ENDINGS,
+    Index,
+    find_lists,
+    leads_inside,
+    listed,
+    shown,
+)
 from ismallnet.masks import TARGET, MaskRule, survey
 
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks")
@@ -104,6 +112,8 @@ def find_dataset(
     name_images(images)
     data = DatasetFolder(name, root, layout)
     apply_lists(data, images, lists)
+    if lists and split is None and lists.get("test", root).stem.startswith("val"):
+        data.notes.append(f"no test list found: {shown(lists['test'], root)} serves as the test list")
     read_masks(data, mask_threshold)
     return data
 
@@ -172,8 +182,8 @@ def images_in(folder: Path, part: str = "") -> list[ImageFile]:
 
 
 def assign_masks(images: list[ImageFile], root: Path) -> None:
-    """Gives each image its mask, X.png or else X_pixels0.png: that in the mask folder's subfolder of
-    the same name, then that right in the mask folder."""
+    """Gives each image its mask, X.png or else X_pixels0.png, X_mask.png, …: that in the mask
+    folder's subfolder of the same name, then that right in the mask folder."""
 
     @functools.cache
     def mask_files(part: str, subfolder: str) -> dict[str, Path]:
@@ -186,7 +196,8 @@ def assign_masks(images: list[ImageFile], root: Path) -> None:
 
     for image in images:
         files = mask_files(image.part, image.subfolder)
-        image.mask = files.get(image.stem) or files.get(f"{image.stem}_pixels0")
+        endings = ("", *MASK_ENDINGS)
+        image.mask = next((m for e in endings if (m := files.get(f"{image.stem}{e}"))), None)
     uses = Counter(image.mask for image in images)
     for image in images:
         if image.subfolder == "backgrounds" and uses[image.mask] > 1:
@@ -213,10 +224,10 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     else:
         lists = lists or make_split(data, images)
         data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
-        index = build_index(images, data.root)
+        index = Index(images, data.root)
         for part, path in lists.items():
-            data.problems[part] = []
-            chosen[part] = listed(path, index, data, part)
+            chosen[part], data.problems[part], notes = listed(path, index, data.root, part)
+            data.notes += notes
     for part, entries in chosen.items():
         problems = data.problems.setdefault(part, [])
         samples = [checked(image, data.root, problems) for image in entries]
@@ -301,70 +312,6 @@ def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
         f"{half} training and {len(names) - half} test images"
     )
     return lists
-
-
-def shown(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def without_extension(entry: str) -> str:
-    stem, dot, extension = entry.rpartition(".")
-    return stem if dot and f".{extension.lower()}" in EXTENSIONS else entry
-
-
-def build_index(images: list[ImageFile], root: Path) -> dict[str, list[ImageFile]]:
-    """Every way in which a list may name an image: with its folders or not, extension or not."""
-    index: dict[str, list[ImageFile]] = {}
-    for image in images:
-        parts = image.path.relative_to(root).parts
-        keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
-        for key in keys | {without_extension(k) for k in keys}:
-            index.setdefault(key, []).append(image)
-    return index
-
-
-def listed(
-    path: Path, index: dict[str, list[ImageFile]], data: DatasetFolder, part: str
-) -> list[ImageFile]:
-    """The images that a list names; entries that cannot be used go to the data set's problems."""
-    if path.is_relative_to(data.root) and not leads_inside(path, data.root):
-        raise DataError(f"{path}: the list is a link that leads out of the data set")
-    entries, problems = {}, data.problems[part]
-    repeated = 0
-    for entry in read_list(path):
-        normal = entry.replace("\\", "/")
-        outside = ".." in PurePosixPath(normal).parts or normal.startswith("/")
-        key = normal.removeprefix("./")
-        images = index.get(key) or index.get(without_extension(key), [])
-        if len(images) > 1:  # in split folders the list says which one it means
-            own = [
-                image for image in images if image.part and (image.part == "test") == (part == "test")
-            ]
-            images = own or images
-        folders = {image.path.parent for image in images}
-        if outside or PureWindowsPath(entry).drive:
-            problems.append(f"{path}: the entry {entry!r} points outside the data set")
-        elif not images:
-            problems.append(f"{path}: {entry!r} is listed, but {data.root} has no such image")
-        elif len(folders) > 1:
-            several = " and ".join(shown(i.path, data.root) for i in images)
-            problems.append(f"{path}: {entry!r} could be {several}; name its folder")
-        elif images[0].name in entries and entries[images[0].name] is images[0]:
-            repeated += 1
-        elif images[0].name in entries:
-            other = shown(entries[images[0].name].path, data.root)
-            problems.append(f"{path}: {entry!r} and {other} would share their results' name")
-        else:
-            entries[images[0].name] = images[0]
-    if repeated:
-        data.notes.append(f"{shown(path, data.root)}: {repeated} repeated entries are used once")
-    return list(entries.values())
-
-
-def leads_inside(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, is in the folder `root`."""
-    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
-    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
 
 
 def checked(image: ImageFile, root: Path, problems: list[str]) -> Sample | None:
