@@ -14,22 +14,34 @@ import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
+from ismallnet.folders import EXTENSIONS, folders_of, image_files, inside, leads_inside, shown, walk
 from ismallnet.lists import (
-    EXTENSIONS,
     LIST_FOLDERS,
     MASK_ENDINGS,
     Index,
     find_lists,
-    leads_inside,
     listed,
-    shown,
 )
 from ismallnet.masks import TARGET, MaskRule, survey
 
-IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
+# Names of folders, compared without case; the first one that holds images wins.
+IMAGE_FOLDERS = (
+    "images",
+    "image",
+    "imges",
+    "IRSTD1k_Img",
+    "mixed",
+    "img",
+    "imgs",
+    "JPEGImages",
+    "img_dir",
+)
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
-MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks")
-PARTS = ("train", "trainval", "test")
+MASK_FOLDERS = (
+    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
+    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
+)
+PARTS = ("train", "trainval", "test", "val")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
@@ -106,11 +118,14 @@ def find_dataset(
     """
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
-    lists = find_lists(root, name, split)
-    layout, images = list_images(root, without_lists=lists is None)
-    assign_masks(images, root)
+    outer, root = root, innermost(root)
+    lists = find_lists(root, name, split) or find_lists(outer, name, split)
+    data = DatasetFolder(name, root, "")
+    if outer != root:
+        data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
+    images = list_images(data, without_lists=lists is None)
+    assign_masks(images)
     name_images(images)
-    data = DatasetFolder(name, root, layout)
     apply_lists(data, images, lists)
     if lists and split is None and lists.get("test", root).stem.startswith("val"):
         data.notes.append(f"no test list found: {shown(lists['test'], root)} serves as the test list")
@@ -136,8 +151,9 @@ class ImageFile:
     """An image on disk, before it is known whether it can be used."""
 
     path: Path
-    part: str  # train, trainval, test in split folders; else empty
-    subfolder: str  # of the image folder: one of IMAGE_SUBFOLDERS, or empty
+    part: str  # train, trainval, test, val in split folders; else empty
+    subfolder: str  # of the image folder, or empty
+    masks: Path | None  # the mask folder that belongs to its image folder
     mask: Path | None = None
     name: str = ""
 
@@ -146,58 +162,102 @@ class ImageFile:
         return self.path.stem
 
     @property
+    def is_test(self) -> bool:
+        return self.part in ("test", "val")
+
+    @property
     def folder(self) -> str:
-        return "/".join(filter(None, (self.part, self.subfolder)))
+        inside = f"{self.subfolder}/".startswith(f"{self.part}/")  # images/train/
+        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
 
 
-def list_images(root: Path, without_lists: bool) -> tuple[str, list[ImageFile]]:
-    """How the images lie in a data set, in words, and the images.
+def innermost(root: Path) -> Path:
+    """The folder itself, or its only sub-folder with images where it has none (NAME/NAME/images)."""
+    if image_folders(root) or parts_of(root):
+        return root
+    inner = [f for f in root.iterdir() if f.is_dir() and (image_folders(f) or parts_of(f))]
+    return inner[0] if len(inner) == 1 else root
+
+
+def parts_of(root: Path) -> dict[str, Path]:
+    """The split folders of a data set that hold images, by part."""
+    return {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+
+
+def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
+    """The images of a data set; says in its layout and notes how they lie.
 
     Args:
         without_lists: the folders are the lists; trainval/ is taken before train/.
     """
-    if plain := image_folder(root):
-        return f"images in {plain.relative_to(root)}/", images_in(plain)
-    parts = {part: folder for part in PARTS if (folder := image_folder(root / part))}
-    if not parts:
-        expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
-        raise DataError(f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}")
-    if "trainval" in parts and without_lists:
-        parts.pop("train", None)
-    groups = {part: images_in(folder, part) for part, folder in parts.items()}
-    if "trainval" in groups and "train" in groups:  # whose images are mostly there once more
-        both = {image.stem for image in groups["trainval"]}
-        groups["train"] = [image for image in groups["train"] if image.stem not in both]
-    layout = "split folders " + ", ".join(f"{part}/" for part in parts)
-    return layout, [image for group in groups.values() for image in group]
+    if image_folders(data.root):
+        images, data.layout = images_in(data)
+        tops = {image.subfolder.split("/")[0] for image in images}
+        if len(tops) > 1 and tops.issubset(PARTS):  # images/train/, images/test/
+            images = [replace(image, part=image.subfolder.split("/")[0]) for image in images]
+    else:
+        if not (parts := parts_of(data.root)):
+            expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
+            raise DataError(
+                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}"
+            )
+        groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
+        images = [image for group, _ in groups.values() for image in group]
+        texts = [f"{parts[part].name}/ ({text})" for part, (_, text) in groups.items()]
+        data.layout = f"split folders {', '.join(texts)}"
+    return choose_parts(data, images, without_lists)
 
 
-def images_in(folder: Path, part: str = "") -> list[ImageFile]:
-    """The images of one image folder and its subfolders."""
-    return [
-        ImageFile(path, part, subfolder)
-        for subfolder in ("", *IMAGE_SUBFOLDERS)
+def choose_parts(data: DatasetFolder, images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
+    """Of split folders: trainval is taken before train, and test before val, which else serves."""
+    stems = {part: {i.stem for i in images if i.part == part} for part in PARTS}
+    if stems["trainval"]:  # train's images are mostly there once more
+        both = stems["train"] if without_lists else stems["trainval"]
+        images = [i for i in images if not (i.part == "train" and i.stem in both)]
+    if stems["val"] and without_lists:
+        if stems["test"]:
+            data.notes.append("note: val/ is left out, test/ is there; to use it, name lists: --split")
+            images = [image for image in images if image.part != "val"]
+        else:
+            data.notes.append("no test folder found: val/ serves as the test list")
+    return images
+
+
+def images_in(
+    data: DatasetFolder, root: Path | None = None, part: str = ""
+) -> tuple[list[ImageFile], str]:
+    """The images of a data set's first image folder or of a split folder `root`, and the image and the
+    mask folder in words; notes say which others were left out."""
+    root = root or data.root
+    (folder, *others), masks = image_folders(root), mask_folders(root)
+    others = [f for f in others if f.name != "mixed"] + masks[1:]
+    if others:
+        left = ", ".join(f"{shown(other, data.root)}/" for other in others)
+        taken = " and ".join(f"{shown(f, data.root)}/" for f in (folder, *masks[:1]))
+        data.notes.append(f"note: {left} left out; {taken} taken")
+    subfolders = [f.relative_to(folder).as_posix() for f in walk(folder)]
+    images = [
+        ImageFile(path, part, subfolder.removeprefix("."), masks[0] if masks else None)
+        for subfolder in subfolders
         for path in image_files(folder / subfolder)
     ]
+    mask_text = f"masks in {masks[0].relative_to(root)}/" if masks else "no mask folder"
+    return images, f"images in {folder.relative_to(root)}/, {mask_text}"
 
 
-def assign_masks(images: list[ImageFile], root: Path) -> None:
+def assign_masks(images: list[ImageFile]) -> None:
     """Gives each image its mask, X.png or else X_pixels0.png, X_mask.png, …: that in the mask
-    folder's subfolder of the same name, then that right in the mask folder."""
-
-    @functools.cache
-    def mask_files(part: str, subfolder: str) -> dict[str, Path]:
-        folder = mask_folder(root / part)
-        places = [folder / subfolder, folder] if subfolder else [folder]
-        files: dict[str, Path] = {}
-        for path in (path for place in places for path in image_files(place)):
-            files.setdefault(path.stem, path)  # the first wins
-        return files
-
+    folder's subfolder of the same name; then, where no other image could mean it, that right in
+    the mask folder."""
+    read = functools.cache(lambda folder: {p.stem: p for p in reversed(image_files(folder))})
+    stems = Counter((image.part, image.stem) for image in images)
     for image in images:
-        files = mask_files(image.part, image.subfolder)
-        endings = ("", *MASK_ENDINGS)
-        image.mask = next((m for e in endings if (m := files.get(f"{image.stem}{e}"))), None)
+        places = [image.masks / image.subfolder] if image.masks else []
+        alone = stems[image.part, image.stem] == 1 or image.subfolder in IMAGE_SUBFOLDERS
+        if places and image.subfolder and alone:
+            places.append(image.masks)
+        names = [f"{image.stem}{ending}" for ending in ("", *MASK_ENDINGS)]
+        image.mask = next((m for f in places for n in names if (m := read(f).get(n))), None)
     uses = Counter(image.mask for image in images)
     for image in images:
         if image.subfolder == "backgrounds" and uses[image.mask] > 1:
@@ -205,10 +265,13 @@ def assign_masks(images: list[ImageFile], root: Path) -> None:
 
 
 def name_images(images: list[ImageFile]) -> None:
-    """Names each image by its stem; where stems repeat, by its folder and stem."""
+    """Names each image by its stem, and by its folder and stem where stems repeat or sub-folders are
+    sequences (Sequence1/00000)."""
     repeated = max(Counter(image.stem for image in images).values()) > 1
     for image in images:
-        image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
+        plain = image.subfolder in ("", image.part, *IMAGE_SUBFOLDERS)
+        folder = image.folder if repeated or not plain else ""
+        image.name = f"{folder}/{image.stem}" if folder else image.stem
 
 
 def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None) -> None:
@@ -218,7 +281,7 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     if lists is None and any(image.part for image in images):
         named: dict[str, dict[str, ImageFile]] = {}
         for image in images:
-            entries = named.setdefault("test" if image.part == "test" else "train", {})
+            entries = named.setdefault("test" if image.is_test else "train", {})
             entries.setdefault(image.name, image)  # the first wins
         chosen = {part: [*entries.values()] for part, entries in named.items()}
     else:
@@ -257,28 +320,13 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files right in a folder, sorted by name, preferred extension first."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        found = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
-        plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
-    files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
-    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+def image_folders(root: Path) -> list[Path]:
+    return folders_of(root, IMAGE_FOLDERS)
 
 
-def image_folder(root: Path) -> Path | None:
-    return next((root / name for name in IMAGE_FOLDERS if holds_images(root / name)), None)
-
-
-def mask_folder(root: Path) -> Path:
-    folders = [root / name for name in MASK_FOLDERS]
-    return next((f for f in folders if holds_images(f)), folders[0])
-
-
-def holds_images(folder: Path) -> bool:
-    return any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS)))
+def mask_folders(root: Path) -> list[Path]:
+    folders = folders_of(root, MASK_FOLDERS)
+    return [f for f in folders if not any(other.parent == f for other in folders)]
 
 
 def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ismallnet.cli import DataError
+from ismallnet.folders import EXTENSIONS, leads_inside, shown
 
 if TYPE_CHECKING:
     from ismallnet.layouts import ImageFile
 
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
 MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
@@ -170,9 +169,7 @@ def listed(
     for line in lines:
         images = index.find(line)
         if len(images) > 1:  # in split folders the list says which one it means
-            own = [
-                image for image in images if image.part and (image.part == "test") == (part == "test")
-            ]
+            own = [image for image in images if image.part and image.is_test == (part == "test")]
             images = own or images
         if points_outside(line):
             name = re.split(r"[\\/]", line)[-1]
@@ -201,13 +198,3 @@ def listed(
     if repeated:
         notes.append(f"{shown(path, root)}: {repeated} repeated entries are used once")
     return list(entries.values()), problems, notes
-
-
-def shown(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def leads_inside(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, is in the folder `root`."""
-    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
-    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)

@@ -360,3 +360,78 @@ def test_an_empty_mask_folder_does_not_hide_the_filled_one(tmp_path):
     (root / "masks").rename(root / "mask")
     (root / "masks").mkdir()
     assert not find_dataset("s", tmp_path).problems["train"]
+
+
+@pytest.mark.parametrize(
+    "images, masks",
+    [
+        *[
+            ("images", m)
+            for m in ("Masks", "labels", "label", "annotations", "gt", "GT", "ground_truth")
+        ],
+        *[("IMG", "MASK"), ("imgs", "labels"), ("JPEGImages", "SegmentationClass"), ("Images", "Mask")],
+    ],
+)
+def test_names_of_folders(tmp_path, images, masks):
+    root = make_set(tmp_path / "s")
+    (root / "masks").rename(root / masks)
+    (root / "images").rename(root / images)
+    data = find_dataset("s", tmp_path)
+    assert data.lists["test"][0].mask == root / masks / "c.png" and not any(data.problems.values())
+    assert f"images in {images}/, masks in {masks}/" in data.layout
+
+
+def test_one_folder_too_deep(tmp_path):
+    for inner in ("s", "sirst-master"):
+        (tmp_path / inner).mkdir()
+        root = make_set(tmp_path / inner / inner)
+        data = find_dataset(inner, tmp_path)
+        assert data.root == root and names(data, "train") == ["a", "b"]
+        assert "one folder deeper" in data.notes[0]
+
+
+def test_a_second_mask_folder_is_told(tmp_path):
+    root = make_set(tmp_path / "s")
+    mask(root, "labels", "a")
+    data = find_dataset("s", tmp_path)
+    assert data.lists["train"][0].mask == root / "masks/a.png"
+    assert "labels/ left out; images/ and masks/ taken" in data.notes[0]
+
+
+def test_sequences_in_subfolders(tmp_path):
+    root = tmp_path / "s"
+    for name in ("Sequence1/00000", "Sequence1/00001", "Sequence2/deep/00000", "00000"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    write(root / "train.txt", "Sequence1/00000\nSequence1/00001.png\n")
+    write(root / "test.txt", "images/Sequence2/deep/00000.png\n00001\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["Sequence1/00000", "Sequence1/00001"]
+    assert names(data, "test") == ["Sequence2/deep/00000", "Sequence1/00001"]
+    assert data.lists["test"][0].mask == root / "masks/Sequence2/deep/00000.png"
+    (root / "masks/Sequence1/00000.png").unlink()  # masks/00000.png is another image's
+    assert "found no mask" in find_dataset("s", tmp_path).problems["train"][0]
+
+
+def test_subfolders_without_lists_are_all_used(tmp_path):
+    root = tmp_path / "s"
+    for name in ("A/1", "B/2", "3"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    data = find_dataset("s", tmp_path)
+    assert sorted(names(data, "train") + names(data, "test")) == ["3", "A/1", "B/2"]
+
+
+@pytest.mark.parametrize("form", ["{}/images", "images/{}"])
+def test_val_serves_where_there_is_no_test_folder(tmp_path, form):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("val", "2")):
+        image(root, form.format(part), name)
+        mask(root, form.format(part).replace("images", "masks"), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1"] and names(data, "test") == ["2"]
+    assert "val/ serves" in data.notes[0] and not any(data.problems.values())
+    image(root, form.format("test"), "3")
+    mask(root, form.format("test").replace("images", "masks"), "3")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "test") == ["3"] and "val/ is left out" in data.notes[0]
