@@ -1,6 +1,8 @@
 """What lies in the folders of a data set: image files, sub-folders, links."""
 
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -52,3 +54,27 @@ def leads_inside(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, is in the folder `root`."""
     real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
     return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
+
+
+def label_kind(path: Path) -> str:
+    """What kind of boxes or polygons a file holds, or nothing."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(1_000_000)
+    if path.suffix.lower() == ".xml":
+        return "VOC boxes (.xml)" if "<annotation" in text else ""
+    if path.suffix.lower() == ".json":
+        kinds = {'"shapes"': "labelme polygons (.json)", '"annotations"': "COCO labels (.json)"}
+        return next((kind for key, kind in kinds.items() if key in text), "")
+    line = r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*"
+    lines = text.strip().splitlines()
+    return "YOLO labels (.txt)" if lines and all(re.fullmatch(line, one) for one in lines) else ""
+
+
+def label_files(root: Path) -> str:
+    """The boxes and polygons in a data set, in words."""
+    files = (path for folder in walk(root) for path in sorted(folder.iterdir()) if path.is_file())
+    kinds: dict[tuple[str, Path], int] = Counter()
+    for path in files:
+        if path.suffix.lower() in (".json", ".xml", ".txt") and (kind := label_kind(path)):
+            kinds[kind, path.parent] += 1
+    return " and ".join(f"{n} files of {kind} in {shown(f, root)}/" for (kind, f), n in kinds.items())

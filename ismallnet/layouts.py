@@ -4,9 +4,7 @@ A data set is the folder DATA_ROOT/NAME in any of the layouts in use (docs/DATAS
 has to be renamed. `dataset.py` is the door to this file.
 """
 
-import functools
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,15 +12,33 @@ import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
-from ismallnet.folders import EXTENSIONS, folders_of, image_files, inside, leads_inside, shown, walk
+from ismallnet.folders import (
+    EXTENSIONS,
+    folders_of,
+    image_files,
+    inside,
+    leads_inside,
+    shown,
+    walk,
+)
 from ismallnet.lists import (
     LIST_FOLDERS,
-    MASK_ENDINGS,
     Index,
     find_lists,
     listed,
 )
-from ismallnet.masks import TARGET, MaskRule, survey
+from ismallnet.masks import TARGET, survey
+from ismallnet.pairing import (
+    AS_IT_LIES,
+    ImageFile,
+    Reading,
+    Sample,
+    assign_masks,
+    checked,
+    masks_beside,
+    name_images,
+    refuse_without_masks,
+)
 
 # Names of folders, compared without case; the first one that holds images wins.
 IMAGE_FOLDERS = (
@@ -36,23 +52,12 @@ IMAGE_FOLDERS = (
     "JPEGImages",
     "img_dir",
 )
-IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 MASK_FOLDERS = (
     *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
     *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
 )
 PARTS = ("train", "trainval", "test", "val")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
-
-    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
-    image: Path
-    mask: Path | None
-    rule: MaskRule | None = None  # of its data set's masks
 
 
 @dataclass
@@ -66,6 +71,7 @@ class DatasetFolder:
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
+    reading: Reading = AS_IT_LIES
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
@@ -103,6 +109,7 @@ def find_dataset(
     data_root: str | os.PathLike = "data",
     split: list[str] | None = None,
     mask_threshold: int = TARGET,
+    reading: Reading = AS_IT_LIES,
 ) -> DatasetFolder:
     """Finds the layout and the lists of a data set, and what the values of its masks mean.
 
@@ -110,6 +117,7 @@ def find_dataset(
         name: the folder below data_root.
         split: None for the list that wins, or [folder], or [train file, test file].
         mask_threshold: mask values from here up are target.
+        reading: what the layouts do not tell.
 
     Raises:
         DataError: no such data set, no images in it, no such split, or masks that are inverted. Single
@@ -118,13 +126,15 @@ def find_dataset(
     """
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
-    outer, root = root, innermost(root)
+    outer, root = root, root if reading.image_folder else innermost(root)
     lists = find_lists(root, name, split) or find_lists(outer, name, split)
-    data = DatasetFolder(name, root, "")
+    data = DatasetFolder(name, root, "", reading=reading)
     if outer != root:
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
-    assign_masks(images)
+    assign_masks(images, reading.mask_suffix)
+    if not any(image.mask for image in images):
+        refuse_without_masks(root, reading)
     name_images(images)
     apply_lists(data, images, lists)
     if lists and split is None and lists.get("test", root).stem.startswith("val"):
@@ -146,31 +156,6 @@ def dataset_root(name: str, data_root: Path) -> Path:
     return root
 
 
-@dataclass
-class ImageFile:
-    """An image on disk, before it is known whether it can be used."""
-
-    path: Path
-    part: str  # train, trainval, test, val in split folders; else empty
-    subfolder: str  # of the image folder, or empty
-    masks: Path | None  # the mask folder that belongs to its image folder
-    mask: Path | None = None
-    name: str = ""
-
-    @property
-    def stem(self) -> str:
-        return self.path.stem
-
-    @property
-    def is_test(self) -> bool:
-        return self.part in ("test", "val")
-
-    @property
-    def folder(self) -> str:
-        inside = f"{self.subfolder}/".startswith(f"{self.part}/")  # images/train/
-        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
-
-
 def innermost(root: Path) -> Path:
     """The folder itself, or its only sub-folder with images where it has none (NAME/NAME/images)."""
     if image_folders(root) or parts_of(root):
@@ -190,7 +175,7 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
     Args:
         without_lists: the folders are the lists; trainval/ is taken before train/.
     """
-    if image_folders(data.root):
+    if data.reading.image_folder or image_folders(data.root):
         images, data.layout = images_in(data)
         tops = {image.subfolder.split("/")[0] for image in images}
         if len(tops) > 1 and tops.issubset(PARTS):  # images/train/, images/test/
@@ -199,7 +184,9 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         if not (parts := parts_of(data.root)):
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
             raise DataError(
-                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}"
+                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}. "
+                "Name other folders: --image-folder DIR --mask-folder DIR, and the ends of the files' "
+                "names, if they have any: --image-suffix _1 --mask-suffix _2"
             )
         groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
         images = [image for group, _ in groups.values() for image in group]
@@ -229,49 +216,46 @@ def images_in(
     """The images of a data set's first image folder or of a split folder `root`, and the image and the
     mask folder in words; notes say which others were left out."""
     root = root or data.root
-    (folder, *others), masks = image_folders(root), mask_folders(root)
+    reading = data.reading
+    (folder, *others) = named(root, reading.image_folder, "--image-folder") or image_folders(root)
+    masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root)
+    masks = [mask for mask in masks if mask != folder or reading.mask_folder]
+    others = [] if reading.image_folder else others
     others = [f for f in others if f.name != "mixed"] + masks[1:]
     if others:
         left = ", ".join(f"{shown(other, data.root)}/" for other in others)
         taken = " and ".join(f"{shown(f, data.root)}/" for f in (folder, *masks[:1]))
         data.notes.append(f"note: {left} left out; {taken} taken")
-    subfolders = [f.relative_to(folder).as_posix() for f in walk(folder)]
+    files = [(f, path) for f in walk(folder) for path in image_files(f)]
+    files = [(f, path) for f, path in files if path.stem.endswith(reading.image_suffix)]
+    if not masks or folder in masks:  # masks beside the images
+        beside = masks_beside([path for _, path in files], reading)
+        files = [(f, path) for f, path in files if path not in beside]
+        masks = [folder] if beside else masks
     images = [
-        ImageFile(path, part, subfolder.removeprefix("."), masks[0] if masks else None)
-        for subfolder in subfolders
-        for path in image_files(folder / subfolder)
+        ImageFile(
+            path,
+            part,
+            f.relative_to(folder).as_posix().removeprefix("."),
+            masks[0] if masks else None,
+            reading.image_suffix,
+        )
+        for f, path in files
     ]
+    if not images:
+        raise DataError(f"{folder}: found no images that end in {reading.image_suffix!r}")
     mask_text = f"masks in {masks[0].relative_to(root)}/" if masks else "no mask folder"
     return images, f"images in {folder.relative_to(root)}/, {mask_text}"
 
 
-def assign_masks(images: list[ImageFile]) -> None:
-    """Gives each image its mask, X.png or else X_pixels0.png, X_mask.png, …: that in the mask
-    folder's subfolder of the same name; then, where no other image could mean it, that right in
-    the mask folder."""
-    read = functools.cache(lambda folder: {p.stem: p for p in reversed(image_files(folder))})
-    stems = Counter((image.part, image.stem) for image in images)
-    for image in images:
-        places = [image.masks / image.subfolder] if image.masks else []
-        alone = stems[image.part, image.stem] == 1 or image.subfolder in IMAGE_SUBFOLDERS
-        if places and image.subfolder and alone:
-            places.append(image.masks)
-        names = [f"{image.stem}{ending}" for ending in ("", *MASK_ENDINGS)]
-        image.mask = next((m for f in places for n in names if (m := read(f).get(n))), None)
-    uses = Counter(image.mask for image in images)
-    for image in images:
-        if image.subfolder == "backgrounds" and uses[image.mask] > 1:
-            image.mask = None  # it is that of the target image of the same name
-
-
-def name_images(images: list[ImageFile]) -> None:
-    """Names each image by its stem, and by its folder and stem where stems repeat or sub-folders are
-    sequences (Sequence1/00000)."""
-    repeated = max(Counter(image.stem for image in images).values()) > 1
-    for image in images:
-        plain = image.subfolder in ("", image.part, *IMAGE_SUBFOLDERS)
-        folder = image.folder if repeated or not plain else ""
-        image.name = f"{folder}/{image.stem}" if folder else image.stem
+def named(root: Path, folder: str | None, flag: str) -> list[Path]:
+    """The folder that a flag names, in a list; an empty list without the flag."""
+    if folder is None:
+        return []
+    place = root / os.path.normpath(folder)
+    if not place.is_dir() or ".." in place.parts[len(root.parts) :] or Path(folder).is_absolute():
+        raise DataError(f"{flag} {folder}: found no such folder in {root}; expected one, as masks/raw")
+    return [place]
 
 
 def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None) -> None:
@@ -289,11 +273,13 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
         data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
         index = Index(images, data.root)
         for part, path in lists.items():
-            chosen[part], data.problems[part], notes = listed(path, index, data.root, part)
+            chosen[part], data.problems[part], notes = listed(
+                path, index, data.root, part, data.reading.follow_links
+            )
             data.notes += notes
     for part, entries in chosen.items():
         problems = data.problems.setdefault(part, [])
-        samples = [checked(image, data.root, problems) for image in entries]
+        samples = [checked(image, data.root, data.reading, problems) for image in entries]
         data.lists[part] = [sample for sample in samples if sample is not None]
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
@@ -307,6 +293,9 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         DataError: all masks of a list are inverted.
     """
     everything = [sample for samples in data.lists.values() for sample in samples]
+    if data.reading.missing_masks == "empty":
+        count = sum(sample.mask is None for sample in everything)
+        data.notes.append(f"{count} images without a mask are taken as pictures without targets")
     report = survey(list(dict.fromkeys(s.mask for s in everything if s.mask)), threshold)
     data.notes += report.notes
     for part, samples in data.lists.items():
@@ -360,15 +349,3 @@ def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
         f"{half} training and {len(names) - half} test images"
     )
     return lists
-
-
-def checked(image: ImageFile, root: Path, problems: list[str]) -> Sample | None:
-    """The sample, or None and a problem: a link that leads outside, or no mask."""
-    for path in filter(None, (image.path, image.mask)):
-        if not leads_inside(path, root):
-            problems.append(f"{path}: a link that leads out of the data set")
-            return None
-    if image.mask is None and "backgrounds" not in image.path.relative_to(root).parts[:-1]:
-        problems.append(f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png)")
-        return None
-    return Sample(image.name, image.path, image.mask)

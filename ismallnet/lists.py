@@ -13,7 +13,7 @@ from ismallnet.cli import DataError
 from ismallnet.folders import EXTENSIONS, leads_inside, shown
 
 if TYPE_CHECKING:
-    from ismallnet.layouts import ImageFile
+    from ismallnet.pairing import ImageFile
 
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
 MOST_NAMED = 10  # entries in a report
@@ -120,6 +120,7 @@ class Index(dict):
             keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
             keys = {unicodedata.normalize("NFC", key) for key in keys}
             keys |= {without_extension(key) for key in keys}
+            keys |= {key.removesuffix(image.suffix) for key in keys}
             for key in keys:
                 self.setdefault(key, []).append(image)
             for key in {key.casefold() for key in keys}:
@@ -158,11 +159,11 @@ def points_outside(line: str) -> bool:
 
 
 def listed(
-    path: Path, index: Index, root: Path, part: str
+    path: Path, index: Index, root: Path, part: str, follow_links: bool = False
 ) -> tuple[list[ImageFile], list[str], list[str]]:
     """The images that a list names, the entries that cannot be used, and notes."""
-    if path.is_relative_to(root) and not leads_inside(path, root):
-        raise DataError(f"{path}: the list is a link that leads out of the data set")
+    if not follow_links and path.is_relative_to(root) and not leads_inside(path, root):
+        raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
     lines, encoding = read_list(path)
     entries: dict[str, ImageFile] = {}
     problems, notes, repeated, absent = [], [], 0, 0
