@@ -84,7 +84,7 @@ def read_list(path: Path) -> tuple[list[str], str]:
             reason = error.reason
             continue
         if "\0" not in text:
-            lines = [line.strip(" \t\ufeff\v\f") for line in re.split(r"[\r\n]+", text)]
+            lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", text)]
             return [line for line in lines if line], encoding
     raise DataError(f"{path}: not a text file ({reason}); expected one name a line")
 
@@ -95,7 +95,7 @@ def readings(line: str) -> Iterator[str]:
     texts = [line, line.split(" #")[0], *re.split(r"[,;\t]", line)[:1]]
     if quoted := re.match(r"""(["'])(.+?)\1""", line):
         texts.insert(1, quoted[2])
-    texts.append(line.split()[0])
+    texts += line.split()[:1]
     for text in dict.fromkeys(text.strip().strip("\"'").strip() for text in texts):
         if text and not (text.startswith("#") and text != line):
             yield text

@@ -110,3 +110,10 @@ def test_endings_of_mask_files(tmp_path, ending):
     data = find_dataset("s", tmp_path)
     assert not any(data.problems.values())
     assert data.lists["train"][0].mask.name == f"a{ending}.png"
+
+
+@pytest.mark.parametrize("entry", ["\x1f", "\ufeff", '""', ",", "#"])
+def test_lines_without_a_name_do_no_harm(tmp_path, entry):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/train.txt", f"{entry}\na\n")
+    assert names(find_dataset("s", tmp_path), "train") == ["a"]
