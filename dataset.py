@@ -5,6 +5,7 @@
 """
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import zlib
@@ -16,7 +17,8 @@ import numpy as np
 
 from ismallnet.cli import DataError, memory_limit, progress, read_ahead
 from ismallnet.images import decode, image_shape, read_image
-from ismallnet.layouts import DatasetFolder, Sample, find_dataset, leads_inside
+from ismallnet.layouts import DatasetFolder, Reading, Sample, find_dataset, leads_inside
+from ismallnet.lists import MOST_NAMED
 from ismallnet.masks import TARGET, read_mask_values
 
 MASK_THRESHOLD = TARGET
@@ -206,7 +208,10 @@ def file_digests(sample: Sample) -> str:
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
     head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
-    return "\n  ".join([head, *problems, "Fix or remove them, then type the same command again"])
+    named = problems[:MOST_NAMED]
+    if more := len(problems) - len(named):
+        named.append(f"… and {more} more")
+    return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
 
 
 def memory_budget() -> float:
@@ -253,6 +258,17 @@ def add_data_arguments(
         metavar="GREY",
         help="mask values from here up are target, 1-255",
     )
+    add("--image-folder", metavar="DIR", help="images in NAME/DIR; default: a usual name")
+    add("--mask-folder", metavar="DIR", help="masks in NAME/DIR; default: a usual name")
+    add("--image-suffix", default="", metavar="TEXT", help="image X is XTEXT.png")
+    add("--mask-suffix", default="", metavar="TEXT", help="the mask of X is XTEXT.png")
+    add(
+        "--missing-masks",
+        choices=("error", "empty"),
+        default="error",
+        help="empty: images without a mask have no targets",
+    )
+    add("--follow-links", action="store_true", help="also links that lead out of the data set")
     if images:
         add(
             "--range",
@@ -274,9 +290,11 @@ def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
     low, high = getattr(args, "range", None) or (0, 1)
     if not low < high:
         raise DataError(f"--range: found {low:g} {high:g}, expected MIN < MAX")
+    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
+    reading = Reading(**{name: getattr(args, name) for name in fields})
     found = []
     for name in dict.fromkeys(args.dataset):
-        data = find_dataset(name, args.data_root, args.split, args.mask_threshold)
+        data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading)
         lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
         print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
         found.append(data)

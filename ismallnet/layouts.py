@@ -4,35 +4,60 @@ A data set is the folder DATA_ROOT/NAME in any of the layouts in use (docs/DATAS
 has to be renamed. `dataset.py` is the door to this file.
 """
 
-import functools
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
-from ismallnet.lists import LIST_FOLDERS, find_lists, read_list
-from ismallnet.masks import TARGET, MaskRule, survey
+from ismallnet.folders import (
+    EXTENSIONS,
+    folders_of,
+    image_files,
+    inside,
+    leads_inside,
+    shown,
+    walk,
+)
+from ismallnet.lists import (
+    LIST_FOLDERS,
+    Index,
+    find_lists,
+    listed,
+)
+from ismallnet.masks import TARGET, survey
+from ismallnet.pairing import (
+    AS_IT_LIES,
+    ImageFile,
+    Reading,
+    Sample,
+    assign_masks,
+    checked,
+    masks_beside,
+    name_images,
+    refuse_without_masks,
+)
 
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed")
-IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
-MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks")
-PARTS = ("train", "trainval", "test")
+# Names of folders, compared without case; the first one that holds images wins.
+IMAGE_FOLDERS = (
+    "images",
+    "image",
+    "imges",
+    "IRSTD1k_Img",
+    "mixed",
+    "img",
+    "imgs",
+    "JPEGImages",
+    "img_dir",
+)
+MASK_FOLDERS = (
+    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
+    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
+)
+PARTS = ("train", "trainval", "test", "val")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
-
-    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
-    image: Path
-    mask: Path | None
-    rule: MaskRule | None = None  # of its data set's masks
 
 
 @dataclass
@@ -46,6 +71,7 @@ class DatasetFolder:
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
+    reading: Reading = AS_IT_LIES
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
@@ -83,6 +109,7 @@ def find_dataset(
     data_root: str | os.PathLike = "data",
     split: list[str] | None = None,
     mask_threshold: int = TARGET,
+    reading: Reading = AS_IT_LIES,
 ) -> DatasetFolder:
     """Finds the layout and the lists of a data set, and what the values of its masks mean.
 
@@ -90,6 +117,7 @@ def find_dataset(
         name: the folder below data_root.
         split: None for the list that wins, or [folder], or [train file, test file].
         mask_threshold: mask values from here up are target.
+        reading: what the layouts do not tell.
 
     Raises:
         DataError: no such data set, no images in it, no such split, or masks that are inverted. Single
@@ -98,12 +126,19 @@ def find_dataset(
     """
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
-    lists = find_lists(root, name, split)
-    layout, images = list_images(root, without_lists=lists is None)
-    assign_masks(images, root)
+    outer, root = root, root if reading.image_folder else innermost(root)
+    lists = find_lists(root, name, split) or find_lists(outer, name, split)
+    data = DatasetFolder(name, root, "", reading=reading)
+    if outer != root:
+        data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
+    images = list_images(data, without_lists=lists is None)
+    assign_masks(images, reading.mask_suffix)
+    if not any(image.mask for image in images):
+        refuse_without_masks(root, reading)
     name_images(images)
-    data = DatasetFolder(name, root, layout)
     apply_lists(data, images, lists)
+    if lists and split is None and lists.get("test", root).stem.startswith("val"):
+        data.notes.append(f"no test list found: {shown(lists['test'], root)} serves as the test list")
     read_masks(data, mask_threshold)
     return data
 
@@ -121,83 +156,106 @@ def dataset_root(name: str, data_root: Path) -> Path:
     return root
 
 
-@dataclass
-class ImageFile:
-    """An image on disk, before it is known whether it can be used."""
-
-    path: Path
-    part: str  # train, trainval, test in split folders; else empty
-    subfolder: str  # of the image folder: one of IMAGE_SUBFOLDERS, or empty
-    mask: Path | None = None
-    name: str = ""
-
-    @property
-    def stem(self) -> str:
-        return self.path.stem
-
-    @property
-    def folder(self) -> str:
-        return "/".join(filter(None, (self.part, self.subfolder)))
+def innermost(root: Path) -> Path:
+    """The folder itself, or its only sub-folder with images where it has none (NAME/NAME/images)."""
+    if image_folders(root) or parts_of(root):
+        return root
+    inner = [f for f in root.iterdir() if f.is_dir() and (image_folders(f) or parts_of(f))]
+    return inner[0] if len(inner) == 1 else root
 
 
-def list_images(root: Path, without_lists: bool) -> tuple[str, list[ImageFile]]:
-    """How the images lie in a data set, in words, and the images.
+def parts_of(root: Path) -> dict[str, Path]:
+    """The split folders of a data set that hold images, by part."""
+    return {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+
+
+def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
+    """The images of a data set; says in its layout and notes how they lie.
 
     Args:
         without_lists: the folders are the lists; trainval/ is taken before train/.
     """
-    if plain := image_folder(root):
-        return f"images in {plain.relative_to(root)}/", images_in(plain)
-    parts = {part: folder for part in PARTS if (folder := image_folder(root / part))}
-    if not parts:
-        expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
-        raise DataError(f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}")
-    if "trainval" in parts and without_lists:
-        parts.pop("train", None)
-    groups = {part: images_in(folder, part) for part, folder in parts.items()}
-    if "trainval" in groups and "train" in groups:  # whose images are mostly there once more
-        both = {image.stem for image in groups["trainval"]}
-        groups["train"] = [image for image in groups["train"] if image.stem not in both]
-    layout = "split folders " + ", ".join(f"{part}/" for part in parts)
-    return layout, [image for group in groups.values() for image in group]
+    if data.reading.image_folder or image_folders(data.root):
+        images, data.layout = images_in(data)
+        tops = {image.subfolder.split("/")[0] for image in images}
+        if len(tops) > 1 and tops.issubset(PARTS):  # images/train/, images/test/
+            images = [replace(image, part=image.subfolder.split("/")[0]) for image in images]
+    else:
+        if not (parts := parts_of(data.root)):
+            expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
+            raise DataError(
+                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}. "
+                "Name other folders: --image-folder DIR --mask-folder DIR, and the ends of the files' "
+                "names, if they have any: --image-suffix _1 --mask-suffix _2"
+            )
+        groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
+        images = [image for group, _ in groups.values() for image in group]
+        texts = [f"{parts[part].name}/ ({text})" for part, (_, text) in groups.items()]
+        data.layout = f"split folders {', '.join(texts)}"
+    return choose_parts(data, images, without_lists)
 
 
-def images_in(folder: Path, part: str = "") -> list[ImageFile]:
-    """The images of one image folder and its subfolders."""
-    return [
-        ImageFile(path, part, subfolder)
-        for subfolder in ("", *IMAGE_SUBFOLDERS)
-        for path in image_files(folder / subfolder)
+def choose_parts(data: DatasetFolder, images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
+    """Of split folders: trainval is taken before train, and test before val, which else serves."""
+    stems = {part: {i.stem for i in images if i.part == part} for part in PARTS}
+    if stems["trainval"]:  # train's images are mostly there once more
+        both = stems["train"] if without_lists else stems["trainval"]
+        images = [i for i in images if not (i.part == "train" and i.stem in both)]
+    if stems["val"] and without_lists:
+        if stems["test"]:
+            data.notes.append("note: val/ is left out, test/ is there; to use it, name lists: --split")
+            images = [image for image in images if image.part != "val"]
+        else:
+            data.notes.append("no test folder found: val/ serves as the test list")
+    return images
+
+
+def images_in(
+    data: DatasetFolder, root: Path | None = None, part: str = ""
+) -> tuple[list[ImageFile], str]:
+    """The images of a data set's first image folder or of a split folder `root`, and the image and the
+    mask folder in words; notes say which others were left out."""
+    root = root or data.root
+    reading = data.reading
+    (folder, *others) = named(root, reading.image_folder, "--image-folder") or image_folders(root)
+    masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root)
+    masks = [mask for mask in masks if mask != folder or reading.mask_folder]
+    others = [] if reading.image_folder else others
+    others = [f for f in others if f.name != "mixed"] + masks[1:]
+    if others:
+        left = ", ".join(f"{shown(other, data.root)}/" for other in others)
+        taken = " and ".join(f"{shown(f, data.root)}/" for f in (folder, *masks[:1]))
+        data.notes.append(f"note: {left} left out; {taken} taken")
+    files = [(f, path) for f in walk(folder) for path in image_files(f)]
+    files = [(f, path) for f, path in files if path.stem.endswith(reading.image_suffix)]
+    if not masks or folder in masks:  # masks beside the images
+        beside = masks_beside([path for _, path in files], reading)
+        files = [(f, path) for f, path in files if path not in beside]
+        masks = [folder] if beside else masks
+    images = [
+        ImageFile(
+            path,
+            part,
+            f.relative_to(folder).as_posix().removeprefix("."),
+            masks[0] if masks else None,
+            reading.image_suffix,
+        )
+        for f, path in files
     ]
+    if not images:
+        raise DataError(f"{folder}: found no images that end in {reading.image_suffix!r}")
+    mask_text = f"masks in {masks[0].relative_to(root)}/" if masks else "no mask folder"
+    return images, f"images in {folder.relative_to(root)}/, {mask_text}"
 
 
-def assign_masks(images: list[ImageFile], root: Path) -> None:
-    """Gives each image its mask, X.png or else X_pixels0.png: that in the mask folder's subfolder of
-    the same name, then that right in the mask folder."""
-
-    @functools.cache
-    def mask_files(part: str, subfolder: str) -> dict[str, Path]:
-        folder = mask_folder(root / part)
-        places = [folder / subfolder, folder] if subfolder else [folder]
-        files: dict[str, Path] = {}
-        for path in (path for place in places for path in image_files(place)):
-            files.setdefault(path.stem, path)  # the first wins
-        return files
-
-    for image in images:
-        files = mask_files(image.part, image.subfolder)
-        image.mask = files.get(image.stem) or files.get(f"{image.stem}_pixels0")
-    uses = Counter(image.mask for image in images)
-    for image in images:
-        if image.subfolder == "backgrounds" and uses[image.mask] > 1:
-            image.mask = None  # it is that of the target image of the same name
-
-
-def name_images(images: list[ImageFile]) -> None:
-    """Names each image by its stem; where stems repeat, by its folder and stem."""
-    repeated = max(Counter(image.stem for image in images).values()) > 1
-    for image in images:
-        image.name = f"{image.folder}/{image.stem}" if repeated and image.folder else image.stem
+def named(root: Path, folder: str | None, flag: str) -> list[Path]:
+    """The folder that a flag names, in a list; an empty list without the flag."""
+    if folder is None:
+        return []
+    place = root / os.path.normpath(folder)
+    if not place.is_dir() or ".." in place.parts[len(root.parts) :] or Path(folder).is_absolute():
+        raise DataError(f"{flag} {folder}: found no such folder in {root}; expected one, as masks/raw")
+    return [place]
 
 
 def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None) -> None:
@@ -207,19 +265,21 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     if lists is None and any(image.part for image in images):
         named: dict[str, dict[str, ImageFile]] = {}
         for image in images:
-            entries = named.setdefault("test" if image.part == "test" else "train", {})
+            entries = named.setdefault("test" if image.is_test else "train", {})
             entries.setdefault(image.name, image)  # the first wins
         chosen = {part: [*entries.values()] for part, entries in named.items()}
     else:
         lists = lists or make_split(data, images)
         data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
-        index = build_index(images, data.root)
+        index = Index(images, data.root)
         for part, path in lists.items():
-            data.problems[part] = []
-            chosen[part] = listed(path, index, data, part)
+            chosen[part], data.problems[part], notes = listed(
+                path, index, data.root, part, data.reading.follow_links
+            )
+            data.notes += notes
     for part, entries in chosen.items():
         problems = data.problems.setdefault(part, [])
-        samples = [checked(image, data.root, problems) for image in entries]
+        samples = [checked(image, data.root, data.reading, problems) for image in entries]
         data.lists[part] = [sample for sample in samples if sample is not None]
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
@@ -233,6 +293,9 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         DataError: all masks of a list are inverted.
     """
     everything = [sample for samples in data.lists.values() for sample in samples]
+    if data.reading.missing_masks == "empty":
+        count = sum(sample.mask is None for sample in everything)
+        data.notes.append(f"{count} images without a mask are taken as pictures without targets")
     report = survey(list(dict.fromkeys(s.mask for s in everything if s.mask)), threshold)
     data.notes += report.notes
     for part, samples in data.lists.items():
@@ -246,28 +309,13 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files right in a folder, sorted by name, preferred extension first."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        found = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
-        plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
-    files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
-    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+def image_folders(root: Path) -> list[Path]:
+    return folders_of(root, IMAGE_FOLDERS)
 
 
-def image_folder(root: Path) -> Path | None:
-    return next((root / name for name in IMAGE_FOLDERS if holds_images(root / name)), None)
-
-
-def mask_folder(root: Path) -> Path:
-    folders = [root / name for name in MASK_FOLDERS]
-    return next((f for f in folders if holds_images(f)), folders[0])
-
-
-def holds_images(folder: Path) -> bool:
-    return any(image_files(f) for f in (folder, *(folder / s for s in IMAGE_SUBFOLDERS)))
+def mask_folders(root: Path) -> list[Path]:
+    folders = folders_of(root, MASK_FOLDERS)
+    return [f for f in folders if not any(other.parent == f for other in folders)]
 
 
 def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
@@ -301,79 +349,3 @@ def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
         f"{half} training and {len(names) - half} test images"
     )
     return lists
-
-
-def shown(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def without_extension(entry: str) -> str:
-    stem, dot, extension = entry.rpartition(".")
-    return stem if dot and f".{extension.lower()}" in EXTENSIONS else entry
-
-
-def build_index(images: list[ImageFile], root: Path) -> dict[str, list[ImageFile]]:
-    """Every way in which a list may name an image: with its folders or not, extension or not."""
-    index: dict[str, list[ImageFile]] = {}
-    for image in images:
-        parts = image.path.relative_to(root).parts
-        keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
-        for key in keys | {without_extension(k) for k in keys}:
-            index.setdefault(key, []).append(image)
-    return index
-
-
-def listed(
-    path: Path, index: dict[str, list[ImageFile]], data: DatasetFolder, part: str
-) -> list[ImageFile]:
-    """The images that a list names; entries that cannot be used go to the data set's problems."""
-    if path.is_relative_to(data.root) and not leads_inside(path, data.root):
-        raise DataError(f"{path}: the list is a link that leads out of the data set")
-    entries, problems = {}, data.problems[part]
-    repeated = 0
-    for entry in read_list(path):
-        normal = entry.replace("\\", "/")
-        outside = ".." in PurePosixPath(normal).parts or normal.startswith("/")
-        key = normal.removeprefix("./")
-        images = index.get(key) or index.get(without_extension(key), [])
-        if len(images) > 1:  # in split folders the list says which one it means
-            own = [
-                image for image in images if image.part and (image.part == "test") == (part == "test")
-            ]
-            images = own or images
-        folders = {image.path.parent for image in images}
-        if outside or PureWindowsPath(entry).drive:
-            problems.append(f"{path}: the entry {entry!r} points outside the data set")
-        elif not images:
-            problems.append(f"{path}: {entry!r} is listed, but {data.root} has no such image")
-        elif len(folders) > 1:
-            several = " and ".join(shown(i.path, data.root) for i in images)
-            problems.append(f"{path}: {entry!r} could be {several}; name its folder")
-        elif images[0].name in entries and entries[images[0].name] is images[0]:
-            repeated += 1
-        elif images[0].name in entries:
-            other = shown(entries[images[0].name].path, data.root)
-            problems.append(f"{path}: {entry!r} and {other} would share their results' name")
-        else:
-            entries[images[0].name] = images[0]
-    if repeated:
-        data.notes.append(f"{shown(path, data.root)}: {repeated} repeated entries are used once")
-    return list(entries.values())
-
-
-def leads_inside(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, is in the folder `root`."""
-    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
-    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
-
-
-def checked(image: ImageFile, root: Path, problems: list[str]) -> Sample | None:
-    """The sample, or None and a problem: a link that leads outside, or no mask."""
-    for path in filter(None, (image.path, image.mask)):
-        if not leads_inside(path, root):
-            problems.append(f"{path}: a link that leads out of the data set")
-            return None
-    if image.mask is None and "backgrounds" not in image.path.relative_to(root).parts[:-1]:
-        problems.append(f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png)")
-        return None
-    return Sample(image.name, image.path, image.mask)

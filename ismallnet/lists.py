@@ -1,9 +1,22 @@
 """The lists of training and test images of a data set: where they are, and what a list file says."""
 
-from pathlib import Path
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from ismallnet.cli import DataError
+from ismallnet.folders import EXTENSIONS, leads_inside, shown
 
+if TYPE_CHECKING:
+    from ismallnet.pairing import ImageFile
+
+MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
+MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
 
 
@@ -20,7 +33,10 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
             f"{split[0]}: one list, expected a training and a test list: --split TRAIN.txt TEST.txt"
         )
     if split is not None:
-        lists = lists_in(root / split[0], name) or lists_in(Path(split[0]), name)
+        places = (root / split[0], Path(split[0]))
+        tries = (lists_in(place, name, val) for place in places for val in (False, True))
+        tries = [lists for lists in tries if lists]
+        lists = next((one for one in tries if len(one) == 2), tries[0] if tries else None)
         if not lists:
             folders = sorted({str(p.parent.relative_to(root)) for p in root.glob("**/*.txt")})
             raise DataError(
@@ -31,16 +47,19 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
     if (root / "train.txt").is_file() and (root / "test.txt").is_file():
         return lists_in(root, name)
     candidates = [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name))]
+    candidates += [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name, val=True))]
     return next((c for c in candidates if len(c) == 2), candidates[0] if candidates else None)
 
 
-def lists_in(folder: Path, name: str) -> dict[str, Path]:
-    """The lists in one folder; `trainval` is taken before `train`."""
+def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
+    """The lists in one folder; `trainval` is taken before `train`; with `val`, val.txt serves where
+    there is no test.txt."""
     others = [p.stem.removeprefix("test") for p in sorted(folder.glob("test_*.txt"))]
     endings = ["", f"_{name}", "_full", "_v1", *(others if len(others) == 1 else [])]
     best: dict[str, Path] = {}
     for ending in endings:
-        stems = {"train": (f"trainval{ending}", f"train{ending}"), "test": (f"test{ending}",)}
+        stems = {"train": (f"trainval{ending}", f"train{ending}"), "test": [f"test{ending}"]}
+        stems["test"] += [f"val{ending}"] if val else []
         files = {k: [p for s in v if (p := folder / f"{s}.txt").is_file()] for k, v in stems.items()}
         lists = {k: v[0] for k, v in files.items() if v}
         if len(lists) > len(best):
@@ -48,14 +67,135 @@ def lists_in(folder: Path, name: str) -> dict[str, Path]:
     return best
 
 
-def read_list(path: Path) -> list[str]:
-    """The entries of a list file: blank lines, CRLF and byte-order marks do not count."""
+def read_list(path: Path) -> tuple[list[str], str]:
+    """The lines of a list file that hold something, in Unicode NFC, and the file's encoding. Line ends
+    and byte-order marks do not count.
+
+    Raises:
+        DataError: neither UTF-8, UTF-16 with its mark, nor GBK.
+    """
     raw = path.read_bytes()
     utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not a text file ({error.reason}); expected one name a line"
-        ) from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    reason = "a zero byte"
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gbk"):
+        try:
+            text = unicodedata.normalize("NFC", raw.decode(encoding))
+        except UnicodeDecodeError as error:
+            reason = error.reason
+            continue
+        if "\0" not in text:
+            lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", text)]
+            return [line for line in lines if line], encoding
+    raise DataError(f"{path}: not a text file ({reason}); expected one name a line")
+
+
+def readings(line: str) -> Iterator[str]:
+    """What a line may mean, the most literal first: the whole line, without quotes, without a
+    comment, its first column. Nothing for a line that is a comment."""
+    texts = [line, line.split(" #")[0], *re.split(r"[,;\t]", line)[:1]]
+    if quoted := re.match(r"""(["'])(.+?)\1""", line):
+        texts.insert(1, quoted[2])
+    texts += line.split()[:1]
+    for text in dict.fromkeys(text.strip().strip("\"'").strip() for text in texts):
+        if text and not (text.startswith("#") and text != line):
+            yield text
+
+
+def without_extension(entry: str) -> str:
+    stem, dot, extension = entry.rpartition(".")
+    return stem if dot and f".{extension.lower()}" in EXTENSIONS else entry
+
+
+class Index(dict):
+    """The images of a data set by every name that a list may give them: with their folders or not,
+    with their extension or not."""
+
+    def __init__(self, images: list[ImageFile], root: Path):
+        self.folded: dict[str, list[ImageFile]] = {}  # without case
+        self.masks: dict[str, list[ImageFile]] = {}  # by the path of the mask
+        self.root = root
+        self.names = sorted({image.name for image in images})
+        for image in images:
+            parts = image.path.relative_to(root).parts
+            keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
+            keys = {unicodedata.normalize("NFC", key) for key in keys}
+            keys |= {without_extension(key) for key in keys}
+            keys |= {key.removesuffix(image.suffix) for key in keys}
+            for key in keys:
+                self.setdefault(key, []).append(image)
+            for key in {key.casefold() for key in keys}:
+                self.folded.setdefault(key, []).append(image)
+            if image.mask:
+                key = unicodedata.normalize("NFC", image.mask.relative_to(root).as_posix())
+                self.masks.setdefault(without_extension(key), []).append(image)
+
+    def find(self, line: str) -> list[ImageFile]:
+        """The images that a line may mean: none, one, or several of which its list must choose."""
+        for text in readings(line):
+            key = text.replace("\\", "/")
+            key = key.removeprefix("./").removeprefix(f"{self.root.name}/")
+            stem = without_extension(key)
+            ending = next((e for e in MASK_ENDINGS if stem.endswith(e)), "")
+            keys = dict.fromkeys((key, stem, stem.removesuffix(ending)))
+            ways = (self.get, lambda name: self.folded.get(name.casefold()), self.masks.get)
+            for images in (way(name) for way in ways for name in keys):
+                if images:
+                    return images
+        return []
+
+    def nearest(self, line: str) -> str:
+        """For a message: the name that is most like an entry's, or nothing."""
+        text = without_extension([*readings(line), line][-1].replace("\\", "/").rpartition("/")[2])
+        close = difflib.get_close_matches(text, self.names, n=1, cutoff=0.2)
+        return f"; the nearest name there is {close[0]!r}" if close else ""
+
+
+def points_outside(line: str) -> bool:
+    """Whether an entry is an absolute path or has `..` in it."""
+    texts = list(readings(line))
+    paths = [text.replace("\\", "/") for text in texts]
+    absolute = any(p.startswith("/") or PureWindowsPath(p).drive for p in paths)
+    return absolute or any(".." in PurePosixPath(p).parts for p in paths)
+
+
+def listed(
+    path: Path, index: Index, root: Path, part: str, follow_links: bool = False
+) -> tuple[list[ImageFile], list[str], list[str]]:
+    """The images that a list names, the entries that cannot be used, and notes."""
+    if not follow_links and path.is_relative_to(root) and not leads_inside(path, root):
+        raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
+    lines, encoding = read_list(path)
+    entries: dict[str, ImageFile] = {}
+    problems, notes, repeated, absent = [], [], 0, 0
+    for line in lines:
+        images = index.find(line)
+        if len(images) > 1:  # in split folders the list says which one it means
+            own = [image for image in images if image.part and image.is_test == (part == "test")]
+            images = own or images
+        if points_outside(line):
+            name = re.split(r"[\\/]", line)[-1]
+            hint = (
+                f"; write {name!r} for it: an image of this name is there" if index.find(name) else ""
+            )
+            problems.append(f"{path}: the entry {line!r} points outside the data set{hint}")
+        elif not images and line.startswith("#"):
+            continue
+        elif not images:
+            absent += 1
+            hint = index.nearest(line) if absent <= MOST_NAMED else ""
+            problems.append(f"{path}: {line!r} is listed, but {root} has no such image{hint}")
+        elif len({image.path.parent / image.stem for image in images}) > 1:
+            several = " and ".join(shown(i.path, root) for i in images)
+            problems.append(f"{path}: {line!r} could be {several}; name its folder")
+        elif images[0].name in entries and entries[images[0].name] is images[0]:
+            repeated += 1
+        elif images[0].name in entries:
+            other = shown(entries[images[0].name].path, root)
+            problems.append(f"{path}: {line!r} and {other} would share their results' name")
+        else:
+            entries[images[0].name] = images[0]
+    if encoding == "gbk":
+        notes.append(f"{shown(path, root)}: not UTF-8, read as GBK")
+    if repeated:
+        notes.append(f"{shown(path, root)}: {repeated} repeated entries are used once")
+    return list(entries.values()), problems, notes

@@ -4,7 +4,7 @@ from conftest import make_set, picture, target_mask, write
 
 from ismallnet.cli import DataError
 from ismallnet.labels import decouple_dataset
-from ismallnet.layouts import find_dataset
+from ismallnet.layouts import Reading, find_dataset
 
 
 def names(data, split):
@@ -360,3 +360,147 @@ def test_an_empty_mask_folder_does_not_hide_the_filled_one(tmp_path):
     (root / "masks").rename(root / "mask")
     (root / "masks").mkdir()
     assert not find_dataset("s", tmp_path).problems["train"]
+
+
+@pytest.mark.parametrize(
+    "images, masks",
+    [
+        *[
+            ("images", m)
+            for m in ("Masks", "labels", "label", "annotations", "gt", "GT", "ground_truth")
+        ],
+        *[("IMG", "MASK"), ("imgs", "labels"), ("JPEGImages", "SegmentationClass"), ("Images", "Mask")],
+    ],
+)
+def test_names_of_folders(tmp_path, images, masks):
+    root = make_set(tmp_path / "s")
+    (root / "masks").rename(root / masks)
+    (root / "images").rename(root / images)
+    data = find_dataset("s", tmp_path)
+    assert data.lists["test"][0].mask == root / masks / "c.png" and not any(data.problems.values())
+    assert f"images in {images}/, masks in {masks}/" in data.layout
+
+
+def test_one_folder_too_deep(tmp_path):
+    for inner in ("s", "sirst-master"):
+        (tmp_path / inner).mkdir()
+        root = make_set(tmp_path / inner / inner)
+        data = find_dataset(inner, tmp_path)
+        assert data.root == root and names(data, "train") == ["a", "b"]
+        assert "one folder deeper" in data.notes[0]
+
+
+def test_a_second_mask_folder_is_told(tmp_path):
+    root = make_set(tmp_path / "s")
+    mask(root, "labels", "a")
+    data = find_dataset("s", tmp_path)
+    assert data.lists["train"][0].mask == root / "masks/a.png"
+    assert "labels/ left out; images/ and masks/ taken" in data.notes[0]
+
+
+def test_sequences_in_subfolders(tmp_path):
+    root = tmp_path / "s"
+    for name in ("Sequence1/00000", "Sequence1/00001", "Sequence2/deep/00000", "00000"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    write(root / "train.txt", "Sequence1/00000\nSequence1/00001.png\n")
+    write(root / "test.txt", "images/Sequence2/deep/00000.png\n00001\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["Sequence1/00000", "Sequence1/00001"]
+    assert names(data, "test") == ["Sequence2/deep/00000", "Sequence1/00001"]
+    assert data.lists["test"][0].mask == root / "masks/Sequence2/deep/00000.png"
+    (root / "masks/Sequence1/00000.png").unlink()  # masks/00000.png is another image's
+    assert "found no mask" in find_dataset("s", tmp_path).problems["train"][0]
+
+
+def test_subfolders_without_lists_are_all_used(tmp_path):
+    root = tmp_path / "s"
+    for name in ("A/1", "B/2", "3"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    data = find_dataset("s", tmp_path)
+    assert sorted(names(data, "train") + names(data, "test")) == ["3", "A/1", "B/2"]
+
+
+@pytest.mark.parametrize("form", ["{}/images", "images/{}"])
+def test_val_serves_where_there_is_no_test_folder(tmp_path, form):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("val", "2")):
+        image(root, form.format(part), name)
+        mask(root, form.format(part).replace("images", "masks"), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1"] and names(data, "test") == ["2"]
+    assert "val/ serves" in data.notes[0] and not any(data.problems.values())
+    image(root, form.format("test"), "3")
+    mask(root, form.format("test").replace("images", "masks"), "3")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "test") == ["3"] and "val/ is left out" in data.notes[0]
+
+
+def test_one_folder_with_images_and_masks(tmp_path):
+    root = tmp_path / "s"
+    for name in ("x_1", "x_10", "x_2", "x_3"):
+        image(root, "training", f"{name}_1")
+        mask(root, "training", f"{name}_2")
+    with pytest.raises(DataError, match="--image-folder DIR"):
+        find_dataset("s", tmp_path)
+    write(root / "train.txt", "x_1\nx_10\n")
+    write(root / "test.txt", "x_2_1.png\nx_3\n")
+    reading = Reading("training", "training", "_1", "_2")
+    data = find_dataset("s", tmp_path, reading=reading)
+    assert names(data, "train") == ["x_1", "x_10"] and names(data, "test") == ["x_2", "x_3"]
+    assert data.lists["train"][0].mask == root / "training/x_1_2.png"
+    assert not any(data.problems.values())
+    with pytest.raises(DataError, match="no such folder"):
+        find_dataset("s", tmp_path, reading=Reading("../s"))
+
+
+def test_masks_beside_their_images(tmp_path):
+    root = make_set(tmp_path / "s")
+    for file in [*(root / "masks").iterdir()]:
+        file.rename(root / "images" / f"{file.stem}_mask.png")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["a", "b"] and not any(data.problems.values())
+    assert data.lists["train"][0].mask == root / "images/a_mask.png"
+
+
+def test_missing_masks_may_be_empty(tmp_path):
+    root = make_set(tmp_path / "s")
+    (root / "masks/b.png").unlink()
+    assert "--missing-masks empty" in find_dataset("s", tmp_path).problems["train"][0]
+    reading = Reading(missing_masks="empty")
+    data = find_dataset("s", tmp_path, reading=reading)
+    assert data.lists["train"][1].mask is None and not any(data.problems.values())
+    assert any("1 images without a mask" in note for note in data.notes)
+    (root / "masks").rename(root / "answers")
+    with pytest.raises(DataError, match=r"no target at all.*--mask-folder"):
+        find_dataset("s", tmp_path, reading=reading)
+    reading = Reading(mask_folder="answers", missing_masks="empty")
+    assert find_dataset("s", tmp_path, reading=reading).lists["train"][0].mask == root / "answers/a.png"
+
+
+def test_links_that_lead_out_are_followed_when_asked(tmp_path):
+    root = make_set(tmp_path / "data" / "s")
+    (root / "images").rename(tmp_path / "disk")
+    (root / "images").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert "--follow-links" in find_dataset("s", tmp_path / "data").problems["train"][0]
+    data = find_dataset("s", tmp_path / "data", reading=Reading(follow_links=True))
+    assert names(data, "train") == ["a", "b"] and not any(data.problems.values())
+
+
+LABELS = {
+    "COCO": ("annotations/x.json", '{"images": [], "annotations": [], "categories": []}'),
+    "labelme": ("labels/a.json", '{"shapes": [{"points": [[1, 2]]}]}'),
+    "YOLO": ("labels/a.txt", "0 0.5 0.5 0.01 0.02\n"),
+    "VOC": ("labels/a.xml", "<annotation><object/></annotation>"),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_boxes_and_polygons_are_named_as_what_they_are(tmp_path, kind):
+    root = make_set(tmp_path / "s")
+    (root / "masks").rename(tmp_path / "elsewhere")
+    file, text = LABELS[kind]
+    write(root / file, text)
+    with pytest.raises(DataError, match=rf"masks, but 1 files of {kind}.*Masks are needed"):
+        find_dataset("s", tmp_path)

@@ -1,0 +1,80 @@
+"""What lies in the folders of a data set: image files, sub-folders, links."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files right in a folder, sorted by name, preferred extension first."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        found = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
+        plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
+    files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
+    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+
+
+def walk(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
+    """A folder and its sub-folders, sorted; not the hidden ones, and no loops of links."""
+    real = os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return []
+    inner = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
+    return [folder, *(deeper for f in inner for deeper in walk(f, (*above, real)))]
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The folder of that name ("annotations/masks"), in another case if there is none in this one."""
+    for part in name.split("/"):
+        if not (root / part).is_dir():
+            folded = [f for f in root.glob("*") if f.name.lower() == part.lower() and f.is_dir()]
+            if not folded:
+                return None
+            part = min(folded).name
+        root = root / part
+    return root
+
+
+def folders_of(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """The folders of these names that hold images, in the names' order."""
+    folders = [f for name in names if (f := inside(root, name))]
+    return [f for f in folders if any(image_files(deeper) for deeper in walk(f))]
+
+
+def shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def leads_inside(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, is in the folder `root`."""
+    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
+    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
+
+
+def label_kind(path: Path) -> str:
+    """What kind of boxes or polygons a file holds, or nothing."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(1_000_000)
+    if path.suffix.lower() == ".xml":
+        return "VOC boxes (.xml)" if "<annotation" in text else ""
+    if path.suffix.lower() == ".json":
+        kinds = {'"shapes"': "labelme polygons (.json)", '"annotations"': "COCO labels (.json)"}
+        return next((kind for key, kind in kinds.items() if key in text), "")
+    line = r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*"
+    lines = text.strip().splitlines()
+    return "YOLO labels (.txt)" if lines and all(re.fullmatch(line, one) for one in lines) else ""
+
+
+def label_files(root: Path) -> str:
+    """The boxes and polygons in a data set, in words."""
+    files = (path for folder in walk(root) for path in sorted(folder.iterdir()) if path.is_file())
+    kinds: dict[tuple[str, Path], int] = Counter()
+    for path in files:
+        if path.suffix.lower() in (".json", ".xml", ".txt") and (kind := label_kind(path)):
+            kinds[kind, path.parent] += 1
+    return " and ".join(f"{n} files of {kind} in {shown(f, root)}/" for (kind, f), n in kinds.items())

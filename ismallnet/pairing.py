@@ -1,0 +1,141 @@
+"""Which mask belongs to which image of a data set, and what an image is called."""
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ismallnet.cli import DataError
+from ismallnet.folders import image_files, label_files, leads_inside
+from ismallnet.lists import MASK_ENDINGS
+from ismallnet.masks import MaskRule
+
+IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a command line says of how a data set lies on disk; folders are relative to it."""
+
+    image_folder: str | None = None
+    mask_folder: str | None = None
+    image_suffix: str = ""  # images are X_1.png, say; X is their name
+    mask_suffix: str = ""
+    missing_masks: str = "error"  # or "empty": images without a mask have no targets
+    follow_links: bool = False  # also those that lead out of the data set
+
+
+AS_IT_LIES = Reading()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
+
+    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
+    image: Path
+    mask: Path | None
+    rule: MaskRule | None = None  # of its data set's masks
+
+
+@dataclass
+class ImageFile:
+    """An image on disk, before it is known whether it can be used."""
+
+    path: Path
+    part: str  # train, trainval, test, val in split folders; else empty
+    subfolder: str  # of the image folder, or empty
+    masks: Path | None  # the mask folder that belongs to its image folder
+    suffix: str = ""  # of its file, not of its name
+    mask: Path | None = None
+    name: str = ""
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem.removesuffix(self.suffix)
+
+    @property
+    def is_test(self) -> bool:
+        return self.part in ("test", "val")
+
+    @property
+    def folder(self) -> str:
+        inside = f"{self.subfolder}/".startswith(f"{self.part}/")  # images/train/
+        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
+
+
+def masks_beside(paths: list[Path], reading: Reading) -> set[Path]:
+    """Of the files of an image folder those that are masks of others: X_mask.png beside X.png."""
+    stems = {path.with_suffix("") for path in paths}
+    endings = (reading.mask_suffix,) if reading.mask_suffix else MASK_ENDINGS
+    ending = {path: next((e for e in endings if path.stem.endswith(e)), "") for path in paths}
+    return {
+        path
+        for path in paths
+        if (e := ending[path])
+        and path.with_name(path.stem.removesuffix(e) + reading.image_suffix) in stems
+    }
+
+
+def assign_masks(images: list[ImageFile], suffix: str = "") -> None:
+    """Gives each image its mask, X.png or else X_pixels0.png, X_mask.png, …: that in the mask
+    folder's subfolder of the same name; then, where no other image could mean it, that right in
+    the mask folder."""
+    read = functools.cache(lambda folder: {p.stem: p for p in reversed(image_files(folder))})
+    endings = (suffix,) if suffix else ("", *MASK_ENDINGS)
+    stems = Counter((image.part, image.stem) for image in images)
+    for image in images:
+        places = [image.masks / image.subfolder] if image.masks else []
+        alone = stems[image.part, image.stem] == 1 or image.subfolder in IMAGE_SUBFOLDERS
+        if places and image.subfolder and alone:
+            places.append(image.masks)
+        names = [f"{image.stem}{ending}" for ending in endings]
+        files = (file for f in places for n in names if (file := read(f).get(n)))
+        image.mask = next((file for file in files if file != image.path), None)
+    uses = Counter(image.mask for image in images)
+    for image in images:
+        if image.subfolder == "backgrounds" and uses[image.mask] > 1:
+            image.mask = None  # it is that of the target image of the same name
+
+
+def name_images(images: list[ImageFile]) -> None:
+    """Names each image by its stem, and by its folder and stem where stems repeat or sub-folders are
+    sequences (Sequence1/00000)."""
+    repeated = max(Counter(image.stem for image in images).values()) > 1
+    for image in images:
+        plain = image.subfolder in ("", image.part, *IMAGE_SUBFOLDERS)
+        folder = image.folder if repeated or not plain else ""
+        image.name = f"{folder}/{image.stem}" if folder else image.stem
+
+
+def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str]) -> Sample | None:
+    """The sample, or None and a problem: a link that leads outside, or no mask."""
+    for path in filter(None, (image.path, image.mask)):
+        if not reading.follow_links and not leads_inside(path, root):
+            problems.append(f"{path}: a link that leads out of the data set; --follow-links allows it")
+            return None
+    backgrounds = "backgrounds" in image.path.relative_to(root).parts[:-1]
+    if image.mask is None and not backgrounds and reading.missing_masks != "empty":
+        problems.append(
+            f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png); if it has no "
+            "targets: --missing-masks empty"
+        )
+        return None
+    return Sample(image.name, image.path, image.mask)
+
+
+def refuse_without_masks(root: Path, reading: Reading) -> None:
+    """
+    Raises:
+        DataError: no image has a mask, and other labels are there, or masks may be missing.
+    """
+    if labels := label_files(root):
+        raise DataError(
+            f"{root}: found no masks, but {labels}. Boxes and polygons are not read. "
+            "Masks are needed: in masks/ a picture for each image, 255 on target pixels and 0 elsewhere"
+        )
+    if reading.missing_masks == "empty":
+        raise DataError(
+            f"{root}: found no mask for any image, so --missing-masks empty would leave no target "
+            "at all. Name the masks' folder: --mask-folder DIR --mask-suffix TEXT"
+        )
