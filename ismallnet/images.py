@@ -113,9 +113,9 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
             colours = tags.get(PHOTOMETRIC) == 2 and tags.get(PLANES) == 2
             if colours and max(tags.get(BITS, (8,))) > 8:
                 raise DataError(
-                    f"{path}: found {tags.get(BANDS, 3)} planes of more than 8 bits as colours. Are they "
-                    "frames or colours? Save frames as pages (tifffile: photometric='minisblack'), or "
-                    "the colours of each pixel side by side (planarconfig='contig')"
+                    f"{path}: found {tags.get(BANDS, 3)} planes of more than 8 bits, as colours. "
+                    "Are they frames or colours? Save frames as pages (tifffile: "
+                    "photometric='minisblack'), or colours together (planarconfig='contig')"
                 )
             turn = tags.get(ORIENTATION, 1)
             if turn != 1:  # Pillow turns TIFFs itself, and some versions the wrong way
