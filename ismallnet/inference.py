@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from net import iSmallNet, pad_to_multiple
 if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path
     from dataset import Frames
 
+VIEW = 256  # px, longest side of a frame in TensorBoard
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
@@ -244,13 +246,16 @@ def evaluate(
 
 
 def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np.ndarray:
-    """The first test frames with mask and prediction beside them, (count·S, 3·S, 3) uint8."""
+    """The first test frames with mask and prediction beside them, RGB uint8; of large frames each of
+    the three is made smaller, so that all of it is seen."""
     rows = []
     for i in range(min(count, len(frames))):
         item = frames[i]
         prediction = quantise(predict(model, [item.image], amp)[0])
         rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
-        row = np.hstack([item.image.astype(np.uint8), *rest])
-        rows.append(row[:256, : 3 * 256])
+        factor = min(1.0, VIEW / max(item.image.shape[:2]))
+        size = [max(1, round(n * factor)) for n in item.image.shape[1::-1]]
+        parts = [item.image.astype(np.uint8), *rest]
+        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in parts]))
     wide = max(row.shape[1] for row in rows)
     return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

@@ -154,3 +154,19 @@ def test_authors_batches_have_one_size_each(frames):
     sides = [{samples[4 * step + i].image.shape[-1] for i in range(4)} for step in range(12)]
     assert all(len(side) == 1 for side in sides)
     assert len(set.union(*sides)) > 2 and set.union(*sides) <= set(AUTHORS_SIDES)
+
+
+def test_with_too_little_shared_memory_there_are_no_loader_processes(monkeypatch, capsys, frames):
+    from ismallnet.training import augmentation
+
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    assert augmentation.shared_memory("/nothing/there") == float("inf")
+    monkeypatch.setattr(augmentation, "shared_memory", lambda: 1000.0)
+    started = []
+    real = augmentation.DataLoader
+    monkeypatch.setattr(
+        augmentation, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or real(*a, **k)
+    )
+    samples = TrainingSet([frames], 2, 0, crop=32)
+    assert len(list(augmentation.batches(samples, range(2), Processes("cpu"), workers=2))) == 2
+    assert started == [0] and "--shm-size" in capsys.readouterr().err

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import Frames
+from dataset import Frames, Item
 from ismallnet.distributed import has_bf16, pick_device
-from ismallnet.inference import NotFiniteError, autocast, infer, precision, predict
+from ismallnet.inference import NotFiniteError, autocast, infer, pictures, precision, predict
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
 
@@ -71,3 +71,18 @@ def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
     model.mean.fill_(0)
     with pytest.raises(NotFiniteError, match=r"d\.png"):
         list(infer(model, frames, batch_size=2))
+
+
+def test_of_a_wide_frame_the_prediction_is_seen_too():
+    """Image, mask and prediction of a 100x600 frame lie side by side, each of them whole."""
+
+    class Wide:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return Item(np.full((100, 600, 3), 50, np.uint8), np.full((100, 600), 255, np.uint8))
+
+    view = pictures(iSmallNet(2).eval(), Wide(), "off")
+    assert view.shape == (43 + 4, 3 * 256, 3)
+    assert (view[:43, :256] == 50).all() and (view[:43, 256:512] == 255).all()

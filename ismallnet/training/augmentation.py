@@ -1,6 +1,7 @@
 """Training samples: crops of images and their label maps, augmented alike."""
 
 import math
+import shutil
 import sys
 from collections.abc import Iterable
 
@@ -10,10 +11,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from dataset import MASK_THRESHOLD, Frames, Item
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, note
 from ismallnet.distributed import Processes, loader_worker
 
 PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
+PREFETCH = 4  # batches that each loader process makes ahead
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
 
 
@@ -138,6 +140,14 @@ def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 # --- batches -----------------------------------------------------------------------------------------
 
 
+def shared_memory(folder: str = "/dev/shm") -> float:
+    """Free bytes where loader processes hand over their batches; Docker gives 64 MB."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:  # not Linux
+        return math.inf
+
+
 def batches(samples: TrainingSet, steps: range, processes: Processes, workers: int) -> Iterable[Item]:
     """This process's share of the samples of each step.
 
@@ -145,8 +155,16 @@ def batches(samples: TrainingSet, steps: range, processes: Processes, workers: i
         DataError: a sample cannot be read.
     """
     size, rank, world = samples.batch_size, processes.rank, processes.world
+    sides = AUTHORS_SIDES if samples.augment == "authors" else (samples.crop, samples.last_crop)
+    needed = PREFETCH * workers * world * -(-size // world) * sum(PLANES) * 4 * max(sides) ** 2
+    if workers and needed > shared_memory():
+        note(
+            "/dev/shm",
+            "too little room in /dev/shm for loader processes: --workers 0 (Docker: --shm-size 2g)",
+        )
+        workers = 0
     forks = workers and sys.platform == "linux"
-    options = {"prefetch_factor": 4, "persistent_workers": True} if workers else {}
+    options = {"prefetch_factor": PREFETCH, "persistent_workers": True} if workers else {}
     loader = DataLoader(
         samples,
         batch_sampler=[range(s * size + rank, (s + 1) * size, world) for s in steps],
