@@ -32,7 +32,8 @@ YELLOW = (255, 215, 0)
 
 
 def run_length(pixels: np.ndarray, height: int, width: int) -> str:
-    """COCO's compressed run lengths of a mask.
+    """COCO's compressed run lengths of a mask. Our own, since pycocotools has to be compiled on many
+    machines; where it is installed the tests compare the two.
 
     Args:
         pixels: (n, 2) y, x of the mask's pixels.

@@ -14,14 +14,13 @@ import re
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, progress, read_ahead
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
-from ismallnet.files import atomic_write, read_json, write_png
+from ismallnet.files import atomic_write, read_json, read_png, write_png
 from ismallnet.images import to_units
 from ismallnet.metrics import (
     NAMES,
@@ -255,15 +254,15 @@ def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict | DataEr
     name = found["frame"]
     if frame.pixels is None or frame.pixels.shape[:2] != (found["height"], found["width"]):
         problem = frame.problem or f"{found['file']}: found {frame.pixels.shape}"
-        return DataError(f"{problem}; the frames must lie where test.py found them")
+        return DataError(f"{problem}; the frames must lie where detect.py found them")
     try:
         pred = read_map(folder / "maps" / f"{name}.png", frame.pixels.shape[:2])
     except DataError as error:
         return error
-    overlay = cv2.imread(str(folder / "overlays" / f"{name}.png"))
+    overlay = read_png(folder / "overlays" / f"{name}.png")
     image = np.ascontiguousarray(to_units(frame.pixels, found["range"]).astype(np.uint8))
     pictures = {"image": image, "prediction": pred}
-    pictures["overlay"] = image if overlay is None else overlay[..., ::-1]
+    pictures["overlay"] = image if overlay is None else overlay
     write_pictures(folder / "report" / "images", order, pictures)
     return frame_entry(order, found, image, pred)
 

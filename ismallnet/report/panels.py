@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.files import write_png
+from ismallnet.files import read_png, write_png
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
 
 SIDE = 320  # px of a panel's cell
@@ -102,7 +102,7 @@ def montage(folder: Path, ious: dict[str, float], each: int) -> None:
     worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
     strips = []
     for title, group in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
-        pictures = [cv2.imread(str(folder / f"{name}.png"))[..., ::-1] for name in group]
+        pictures = [read_png(folder / f"{name}.png") for name in group]
         if pictures:
             half = {"dsize": None, "fx": 0.5, "fy": 0.5, "interpolation": cv2.INTER_AREA}
             strips += [title, *(cv2.resize(p, **half) for p in pictures)]
