@@ -36,7 +36,15 @@ from ismallnet.metrics import (
     spread,
     table,
 )
-from ismallnet.results import TEST_LIST, check_finished, chosen_on_test, read_about, read_map
+from ismallnet.results import (
+    TEST_LIST,
+    check_finished,
+    chosen_on_test,
+    map_file,
+    read_about,
+    read_map,
+    survey_maps,
+)
 
 
 @dataclass
@@ -57,12 +65,17 @@ class Counts:
 
 
 def count(
-    sample: Sample, maps: Path, protocols: tuple[str, ...], threshold: int, curve: bool
+    sample: Sample,
+    maps: Path,
+    zero_one: bool,
+    protocols: tuple[str, ...],
+    threshold: int,
+    curve: bool,
 ) -> Counts | DataError:
     """The counts of one image; an unusable file is returned, so that all can be named at once."""
     try:
         shape = image_shape(sample.image)
-        pred = read_map(maps / f"{sample.name}.png", shape)
+        pred = read_map(map_file(maps, sample.name), shape, zero_one)
         mask = np.zeros(shape, np.uint8)
         if sample.mask is not None:
             mask = read_mask_values(sample.mask, shape, sample.rule)
@@ -92,9 +105,13 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
             "folder: --maps DIR"
         )
     protocols = tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,)
-    one = partial(
-        count, maps=maps, protocols=protocols, threshold=args.mask_threshold, curve=not args.no_pd_fa
-    )
+    zero_one = False
+    if not read_about(maps):  # of another program
+        zero_one = survey_maps(maps, [sample.name for sample in samples])
+        if zero_one:
+            print(f"{maps}: the maps' values are 0 and 1; 1 is taken for 255")
+    options = {"zero_one": zero_one, "protocols": protocols, "threshold": args.mask_threshold}
+    one = partial(count, maps=maps, curve=not args.no_pd_fa, **options)
     total, problems = Counts(), list(data.problems["test"])
     results = in_processes(one, samples, args.workers)
     for result in progress(results, f"{data.name} eval", len(samples)):

@@ -28,7 +28,14 @@ from ismallnet.report.figures import draw_curves, panels, surfaces
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
-from ismallnet.results import check_finished, chosen_on_test, read_about, read_map, results_folder
+from ismallnet.results import (
+    check_finished,
+    chosen_on_test,
+    map_file,
+    read_about,
+    read_map,
+    results_folder,
+)
 
 FRAME_ARGUMENTS = (
     "name",
@@ -49,7 +56,7 @@ def draw(
         pred = read_map(maps / f"{sample.name}.png", shape)
         mask = read_mask(sample, shape, args.mask_threshold)
         parts = read_maps(labels, sample, shape)
-        others = [read_map(other / f"{sample.name}.png", shape) for other in args.compare]
+        others = [read_map(map_file(other, sample.name), shape) for other in args.compare]
     except DataError as error:
         return error
     layers = Layers(image, mask, *parts, pred)
@@ -171,7 +178,7 @@ def draw_paper(
         image = read_image(samples[name].image, args.range)
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
-        preds = [read_map(folder / f"{name}.png", shape) for folder in (maps, *args.compare)]
+        preds = [read_map(map_file(folder, name), shape) for folder in (maps, *args.compare)]
         rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
     titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
     if not rows:

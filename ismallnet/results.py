@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.checkpoints import TEST_LIST
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, read_ahead
 from ismallnet.files import read_json
+from ismallnet.formats import ARRAYS, read_array
 from ismallnet.images import decode
+from ismallnet.metrics import quantise
 
+MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -30,23 +34,85 @@ def read_about(maps: Path) -> dict:
     return {key: value for key, value in about.items() if key != "images"}
 
 
-def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """A probability map, HxW uint8.
+def map_file(folder: Path, name: str) -> Path:
+    """The map of an image in a folder of maps: X.png, or what other programs call it."""
+    candidates = (folder / f"{name}{suffix}{end}" for suffix in MAP_SUFFIXES for end in MAP_ENDINGS)
+    return next((path for path in candidates if path.exists()), folder / f"{name}.png")
+
+
+def decode_map(path: Path) -> np.ndarray:
+    """A map as it lies in its file: HxW, uint8, or floats in [0, 1].
 
     Raises:
-        DataError: missing, unreadable, not 8-bit grey, or of another size than its image.
+        DataError: missing, unreadable, or something else.
     """
     if not path.exists():
         raise DataError(f"{path}: missing")
-    pixels = decode(path)
+    pixels = np.array(read_array(path)) if path.suffix.lower() in ARRAYS else decode(path)
+    pixels = pixels.squeeze() if pixels.ndim > 2 and 1 in pixels.shape else pixels
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise DataError(f"{path}: found {pixels.dtype} {pixels.shape}, expected an 8-bit grey PNG")
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)
+    if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
+        raise DataError(
+            f"{path}: found floats from {pixels.min():g} to {pixels.max():g}, expected probabilities "
+            "from 0 to 1"
+        )
+    if pixels.ndim != 2 or (pixels.dtype != np.uint8 and pixels.dtype.kind != "f"):
+        raise DataError(
+            f"{path}: found {pixels.dtype} {pixels.shape}, expected 8-bit grey, probability x 255"
+        )
+    return pixels
+
+
+def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.ndarray:
+    """A probability map, HxW uint8.
+
+    Args:
+        zero_one: its values are 0 and 1, which become 0 and 255 (`survey_maps`).
+
+    Raises:
+        DataError: missing, unreadable, not grey, or of another size than its image.
+    """
+    pixels = decode_map(path)
     if pixels.shape != shape:
         (h, w), (height, width) = pixels.shape, shape
-        raise DataError(f"{path}: found {w}x{h} (width x height), expected {width}x{height}")
-    return pixels
+        raise DataError(
+            f"{path}: found {w}x{h} (width x height), expected {width}x{height}, as its image; save "
+            "maps without padding, brought back from the network's size"
+        )
+    if pixels.dtype.kind == "f":
+        return quantise(pixels)
+    return pixels * np.uint8(255) if zero_one else pixels
+
+
+def survey_maps(folder: Path, names: list[str]) -> bool:
+    """Whether the maps of other programs, all together, hold 0 and 1 in place of 0 and 255.
+
+    Raises:
+        DataError: more than half of all pixels are target, so that the maps are inverted.
+    """
+    largest, target, total = 0.0, 0, 0
+
+    def look(name: str) -> np.ndarray | None:
+        try:
+            return decode_map(map_file(folder, name))
+        except DataError:  # named when its turn comes
+            return None
+
+    for pixels in filter(lambda found: found is not None, read_ahead(look, names)):
+        whole = pixels.dtype == np.uint8
+        largest = max(largest, float(pixels.max()) if whole else 255.0)
+        total += pixels.size
+        least = 0.5 if not whole else 128 if largest > 1 else 1
+        target += int((pixels >= least).sum())
+    if 2 * target > total:
+        raise DataError(
+            f"{folder}: {100 * target / total:.0f} % of all pixels of the maps are target: they are "
+            "inverted, or no maps; targets must be white"
+        )
+    return largest == 1
 
 
 def results_folder(results: str, name: str | None, paths: list[str]) -> Path:

@@ -1,0 +1,71 @@
+"""Maps of other programs, in the forms in use."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, make_set, target_mask, write
+
+from eval import main
+from ismallnet.results import map_file
+
+ON = target_mask() > 0
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path) -> Path:
+    return make_set(tmp_path / "data" / "tiny")  # c and d are tested on
+
+
+def iou(name="theirs") -> float:
+    assert main(["--dataset", "tiny", "--maps", name, "--workers", "1", "--no-pd-fa"]) is None
+    return json.loads(Path(f"results/{name}/tiny/metrics.json").read_text())["standard"]["iou"]
+
+
+@pytest.mark.parametrize("end", ["png", "bmp", "tif"])
+@pytest.mark.parametrize("suffix", ["", "_Pred"])
+def test_endings_and_suffixes(end, suffix):
+    for name in "cd":
+        write(Path(f"theirs/{name}{suffix}.{end}"), ON.astype(np.uint8) * 255)
+    assert iou() == 1.0
+
+
+def test_zero_and_one_of_the_whole_folder(capsys):
+    write(Path("theirs/c.png"), ON.astype(np.uint8))
+    write(Path("theirs/d.png"), np.zeros(ON.shape, np.uint8))
+    assert iou() == 0.5 and "values are 0 and 1; 1 is taken for 255" in capsys.readouterr().out
+    write(Path("theirs/d.png"), ON.astype(np.uint8) * 200)  # now a 1 is nearly nothing
+    assert iou() == 0.5 and "0 and 1" not in capsys.readouterr().out
+
+
+def test_floats_are_probabilities(capsys):
+    for name in "cd":
+        Path("theirs").mkdir(exist_ok=True)
+        np.save(f"theirs/{name}.npy", (ON * 0.75)[None].astype(np.float32))
+    assert iou() == 1.0
+    np.save("theirs/d.npy", ON * 4.0 - 2)  # logits
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
+    assert "d.npy: found floats from -2 to 2, expected probabilities" in message
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_inverted_maps_stop(top, capsys):
+    for name in "cd":
+        write(Path(f"theirs/{name}.png"), np.where(ON, 0, top).astype(np.uint8))
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
+    assert "% of all pixels of the maps are target: they are inverted" in message
+
+
+def test_other_sizes_say_what_to_do(capsys):
+    for name in "cd":
+        write(Path(f"theirs/{name}.png"), cv2.resize(ON.astype(np.uint8) * 255, (64, 64)))
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
+    assert "found 64x64 (width x height), expected 48x40" in message and "without padding" in message
+
+
+def test_the_plain_name_comes_first(tmp_path):
+    for name in ("a_Pred.png", "a.bmp"):
+        write(Path("m") / name, np.zeros((4, 4), np.uint8))
+    assert map_file(Path("m"), "a").name == "a.bmp" and map_file(Path("m"), "b").name == "b.png"
