@@ -3,7 +3,11 @@ that are not what their name says, recognised by their first bytes."""
 
 import contextlib
 import importlib
+import logging
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +19,9 @@ DICOM = (".dcm", ".dicom")
 MOST_VALUES = 2**28  # in a TIFF page; a damaged header may promise any number
 ARRAYS = (".npy", ".npz", ".mat", ".csv")
 # What NumPy, SciPy and the optional packages raise on damaged files.
-ERRORS = (OSError, ValueError, TypeError, KeyError, EOFError, IndexError, AttributeError)
-ERRORS += (NotImplementedError, MemoryError, zipfile.BadZipFile)
+ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError)
+ERRORS += (RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
+ERRORS += (tokenize.TokenError,)
 
 # First bytes -> what the file is, and what to do.
 DISGUISES = (
@@ -92,12 +97,15 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
         DataError: unreadable, or of 2, or more than 4 bands.
     """
     tifffile = optional("tifffile", path)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
     with tifffile.TiffFile(path) as file:
         found = file.pages[page]
         if not 0 < found.size <= MOST_VALUES:
             raise ValueError(f"found {found.shape} pixels")
         pixels, bands = found.asarray(), found.samplesperpixel
         colours = found.photometric == tifffile.PHOTOMETRIC.RGB
+    if pixels.size != found.size or pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uif":
+        raise ValueError(f"found {pixels.dtype} {pixels.shape}")  # a damaged header
     if bands > 1 and pixels.ndim == 3 and pixels.shape[0] == bands:  # one plane a band
         pixels = np.moveaxis(pixels, 0, -1)
     if bands == 1:

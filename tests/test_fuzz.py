@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SOAK, make_set, picture, write
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -114,6 +114,8 @@ KINDS = ("grey.png", "deep.png", "colour16.png", "grey.tif", "deep.tif", "float.
 
 
 @settings(max_examples=10_000 if SOAK else 100)
+@example("grey.tif", [], 2, False)  # less than a header
+@example("deep.tif", [(2344, 0)], None, False)  # a page without pixels
 @given(
     st.sampled_from(KINDS),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
