@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset import Frames, add_data_arguments, open_datasets
 from ismallnet.backends import BACKENDS, open_network
-from ismallnet.baselines import BASELINES, Unfinished, choose, run
+from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png

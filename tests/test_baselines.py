@@ -8,18 +8,11 @@ from conftest import fails, make_set
 
 from dataset import Frames, Item
 from eval import main as evaluate_main
-from ismallnet import baselines
-from ismallnet.baselines import (
-    BASELINES,
-    THRESHOLDS,
-    choose,
-    ipi,
-    lcm,
-    maxmedian,
-    probability,
-    scores,
-    shrink_rank,
-)
+from ismallnet.baselines import search
+from ismallnet.baselines.contrast import lcm, mpcm, tllcm
+from ismallnet.baselines.filters import maxmedian
+from ismallnet.baselines.lowrank import cut, ipi, join, nram, pstnn, ript, shrink_rank
+from ismallnet.baselines.search import BASELINES, THRESHOLDS, choose, probability, scores
 from ismallnet.checkpoints import save_weights
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
@@ -69,19 +62,84 @@ def test_lcm_by_hand():
     assert score[0, 0] == pytest.approx(30) and score[7, 10] == pytest.approx(30**2 / (330 / 9))
 
 
-def test_ipi_splits_rank_one_and_sparse():
-    """The patches of a background whose rows are all the same have a low rank: it must vanish."""
-    background = np.tile(50 + 40 * np.sin(np.arange(60) / 9), (60, 1)).astype(np.float32)
+def spot(value: float) -> np.ndarray:
+    """A pixel of another value at (15, 15) in 31x31 pixels of 30."""
+    image = np.full((31, 31), 30, np.float32)
+    image[15, 15] = value
+    return image
+
+
+def test_mpcm_by_hand():
+    """Cells of 3 px: a pixel of 90 makes its cell's mean 60 / 9 higher than all eight neighbours', so
+    every product is (60 / 9)²; cells of 5 px give (60 / 25)². A dark pixel is no target, and a bright
+    line has a neighbour as bright as itself."""
+    score = mpcm(spot(90), 15)
+    assert score[15, 15] == pytest.approx((60 / 9) ** 2)
+    assert score[15, 17] == pytest.approx((60 / 25) ** 2, rel=1e-5)  # in the cell of 5 px alone
+    assert score[15, 19] == 0
+    assert not mpcm(spot(0), 15).any()
+    line = np.full((31, 31), 30, np.float32)
+    line[15] = 90
+    assert not mpcm(line, 15).any()
+
+
+def test_tllcm_by_hand():
+    """The core is 30 + 60 / 4 at the pixel and 30 + 60 / 8 beside it. Of cells of 5 px, the neighbour
+    that holds the pixel has 30 + 60 / 9 as the mean of its 9 brightest."""
+    score = tllcm(spot(90), 15)
+    assert score[15, 15] == pytest.approx(45 / 30 * 15)
+    assert score[15, 16] == pytest.approx(37.5 / 30 * 7.5)
+    assert score[15, 18] == 0 and not tllcm(spot(0), 15)[15, 15]
+    two = spot(90)
+    two[15, 20] = 90  # in the neighbouring cell
+    background = 30 + 60 / 9
+    assert tllcm(two, 15)[15, 15] == pytest.approx(45 / background * (45 - background))
+
+
+@pytest.mark.parametrize("method", [ipi, nram, ript, pstnn])
+def test_low_rank_methods_split_rank_one_and_sparse(method):
+    """The patches of a background whose rows are all the same have a low rank: it must vanish, and the
+    target of height 150 must not."""
+    background = np.tile(50 + 40 * np.sin(np.arange(120) / 9), (120, 1)).astype(np.float32)
     image = background.copy()
-    image[30:32, 30:33] += 50
-    score = ipi(image, 20)
-    assert score[30:32, 30:33].min() > 40
-    score[30:32, 30:33] = 0
+    image[40:42, 40:43] += 150
+    score = method(image, 30)
+    assert score[40:42, 40:43].min() > 60
+    score[40:42, 40:43] = 0
     assert score.max() < 3
 
 
-def test_shrink_rank_is_singular_value_thresholding():
-    matrix = np.random.default_rng(0).normal(size=(30, 8))
+def test_nram_leaves_a_patch_full_of_residuals_out_of_the_targets():
+    """The third part of the split: a square as large as a patch is an edge, not a target; a few
+    pixels of the same height are one."""
+    x = np.arange(100)[None].repeat(100, axis=0)
+    image = (80 + 10 * np.sin(x / 15)).astype(np.float32)
+    image[20:23, 20:23] += 40
+    image[60:90, 60:90] += 40 * np.random.default_rng(0).random((30, 30), np.float32)
+    score = nram(image, 30)
+    assert score[20:23, 20:23].min() > 10
+    assert score[60:90, 60:90].mean() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (20, 64), (64, 20)])
+def test_patches_that_are_cut_and_joined_give_the_image(shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    for stride in (7, 10, 30):
+        patches = cut(image, 30, stride)
+        assert patches.values.shape[:2] == 2 * (min(30, *shape),)
+        assert np.array_equal(join(patches, patches.values), image)
+        assert np.array_equal(join(patches, patches.matrix), image)
+
+
+def test_joined_patches_are_their_median_and_not_negative():
+    patches = cut(np.zeros((4, 6), np.float32), 4, 1)  # three patches, at columns 0, 1 and 2
+    joined = join(patches, np.broadcast_to([1.0, 5.0, -9.0], (4, 4, 3)))
+    assert joined[0].tolist() == [1, 3, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
+def test_shrink_rank_is_singular_value_thresholding(shape):
+    matrix = np.random.default_rng(0).normal(size=shape)
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     expected = u @ np.diag(np.maximum(s - 4.5, 0)) @ v
     assert np.abs(shrink_rank(matrix, 4.5) - expected).max() < 1e-10
@@ -109,7 +167,8 @@ def test_threshold_is_the_best_of_the_training_list(data):
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_a_baseline_runs_like_a_network(data, method, capsys):
+def test_a_baseline_runs_like_a_network(tmp_path, method, capsys):
+    make_set(tmp_path / "data" / "tiny", shape=(90, 100))
     main([*TINY, "--baseline", method, "--results", "r"])
     assert f"{method}: window" in capsys.readouterr().out
     about = json.loads(Path("r/tiny/about.json").read_text())
@@ -159,19 +218,19 @@ def test_an_interrupted_baseline_goes_on(tmp_path, capsys):
     command = [*TINY, "--baseline", "tophat", "--results"]
     main([*command, "whole"])
     work = 4 * len(BASELINES["tophat"].windows)
-    assert interrupted(baselines, "histograms", 0, *command, "again") == work
-    assert interrupted(baselines, "histograms", 10, *command, "r") == 10
-    assert interrupted(baselines, "histograms", 3, *command, "r") == 3
-    assert interrupted(baselines, "histograms", 0, *command, "r") == work - 9 - 2
+    assert interrupted(search, "histograms", 0, *command, "again") == work
+    assert interrupted(search, "histograms", 10, *command, "r") == 10
+    assert interrupted(search, "histograms", 3, *command, "r") == 3
+    assert interrupted(search, "histograms", 0, *command, "r") == work - 9 - 2
     assert maps_of("r") == maps_of("again") == maps_of("whole")
     # among the maps: those that are there are not made again
-    assert interrupted(baselines, "probability", 4, *command, "r") == 4
+    assert interrupted(search, "probability", 4, *command, "r") == 4
     assert not Path("r/tiny/about.json").exists()
-    assert interrupted(baselines, "histograms", 0, *command, "r") == 0
+    assert interrupted(search, "histograms", 0, *command, "r") == 0
     assert maps_of("r") == maps_of("whole")
-    interrupted(baselines, "probability", 4, *command, "r")
+    interrupted(search, "probability", 4, *command, "r")
     capsys.readouterr()
-    assert interrupted(baselines, "probability", 0, *command, "r") == 6 - 3
+    assert interrupted(search, "probability", 0, *command, "r") == 6 - 3
     assert "3 of 6 maps are there already" in capsys.readouterr().out
     assert maps_of("r") == maps_of("whole")
 
@@ -181,19 +240,19 @@ def test_other_settings_or_other_maps_begin_anew(tmp_path):
     command = [*TINY, "--baseline", "tophat", "--results"]
     main([*command, "whole"])
     for other in (["--range", 0, 200], ["--mask-threshold", 9], ["--baseline", "maxmedian"]):
-        interrupted(baselines, "probability", 4, *command, "r", *other)
-        assert interrupted(baselines, "probability", 0, *command, "r") == 6
+        interrupted(search, "probability", 4, *command, "r", *other)
+        assert interrupted(search, "probability", 0, *command, "r") == 6
         assert maps_of("r") == maps_of("whole")
     # a network's maps have come in between
-    interrupted(baselines, "probability", 4, *command, "r")
+    interrupted(search, "probability", 4, *command, "r")
     save_weights(iSmallNet(2).state_dict(), {}, Path("w.safetensors"))
     main(["--dataset", "tiny", "--weights", "w.safetensors", "--results", "r"])
-    assert interrupted(baselines, "probability", 0, *command, "r") == 6
+    assert interrupted(search, "probability", 0, *command, "r") == 6
     assert maps_of("r") == maps_of("whole")
     # a map that was damaged
-    interrupted(baselines, "probability", 4, *command, "r")
+    interrupted(search, "probability", 4, *command, "r")
     next(Path("r/tiny").glob("*.png")).write_bytes(b"")
-    assert interrupted(baselines, "probability", 0, *command, "r") == 4
+    assert interrupted(search, "probability", 0, *command, "r") == 4
     assert maps_of("r") == maps_of("whole")
 
 

@@ -15,107 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from torch.utils.data import Subset
 
 from dataset import Frames, Item
+from ismallnet.baselines import contrast, filters, lowrank
 from ismallnet.cli import in_processes, progress
 from ismallnet.files import write_json
 from ismallnet.metrics import quantise
 
-THRESHOLDS = np.geomspace(0.5, 100, 500)  # standard deviations above an image's mean
-
-
-# --- the methods: HxW float32 grey values, window in px -> HxW float32 scores -----------------------
-
-
-def tophat(image: np.ndarray, window: int) -> np.ndarray:
-    """White top-hat: what is brighter than its surroundings and smaller than the window."""
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window))
-    return cv2.morphologyEx(image, cv2.MORPH_TOPHAT, element)
-
-
-def maxmedian(image: np.ndarray, window: int) -> np.ndarray:
-    """Max-median filter (Deshpande et al., SPIE 1999): the image above its background, which is the
-    largest of the medians along the four directions through a pixel, over an odd window."""
-    radius = window // 2
-    padded = cv2.copyMakeBorder(image, *[radius] * 4, cv2.BORDER_REFLECT)
-    height, width = image.shape
-    medians = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        steps = range(-radius, radius + 1)
-        starts = [(radius + dy * step, radius + dx * step) for step in steps]
-        line = np.stack([padded[y : y + height, x : x + width] for y, x in starts], axis=-1)
-        medians.append(np.partition(line, radius, axis=-1)[..., radius])
-    return np.maximum(image - np.max(medians, axis=0), 0)
-
-
-def lcm(image: np.ndarray, window: int) -> np.ndarray:
-    """Local contrast measure (Chen et al., TGRS 2014), the largest over cells of 3 px up to a third
-    of the window: brightest pixel of a cell, squared, over the brightest mean of the eight cells
-    around it."""
-    height, width = image.shape
-    score = np.zeros_like(image)
-    for cell in range(3, window // 3 + 1, 2):
-        peak = cv2.dilate(image, np.ones((cell, cell), np.uint8))
-        means = cv2.copyMakeBorder(cv2.blur(image, (cell, cell)), *[cell] * 4, cv2.BORDER_REFLECT)
-        offsets = [(y, x) for y in (0, cell, 2 * cell) for x in (0, cell, 2 * cell)]
-        around = [means[y : y + height, x : x + width] for y, x in offsets if (y, x) != (cell, cell)]
-        score = np.maximum(score, peak**2 / np.maximum(np.max(around, axis=0), 1))
-    return score
-
-
-def ipi(image: np.ndarray, window: int, stride: int = 10, steps: int = 100) -> np.ndarray:
-    """Infrared patch-image model (Gao et al., TIP 2013): the matrix whose columns are the image's
-    patches is split into a low-rank background and sparse targets, by robust principal component
-    analysis with weight 1/sqrt(its longer side); overlapping patches are joined by their median.
-
-    Solved by inexact augmented Lagrange multipliers (Lin et al., 2010), which reaches the same minimum
-    as the paper's accelerated proximal gradient in fewer steps.
-    """
-    height, width = image.shape
-    size = min(window, height, width)
-    corners = [
-        (y, x)
-        for y in [*range(0, height - size, stride), height - size]
-        for x in [*range(0, width - size, stride), width - size]
-    ]
-    columns = [image[y : y + size, x : x + size].ravel() for y, x in corners]
-    patches = np.stack(columns, axis=1).astype(np.float64)
-    norm = np.linalg.norm(patches)
-    weight = 1 / np.sqrt(max(patches.shape))
-    largest = np.sqrt(np.linalg.eigvalsh(patches.T @ patches)[-1])
-    multiplier = patches / max(largest, np.abs(patches).max() / weight, 1e-9)
-    penalty = 1.25 / max(largest, 1e-9)
-    sparse = np.zeros_like(patches)
-    for _ in range(steps):
-        low_rank = shrink_rank(patches - sparse + multiplier / penalty, 1 / penalty)
-        rest = patches - low_rank + multiplier / penalty
-        sparse = np.sign(rest) * np.maximum(np.abs(rest) - weight / penalty, 0)
-        gap = patches - low_rank - sparse
-        multiplier += penalty * gap
-        penalty *= 1.5
-        if np.linalg.norm(gap) <= 1e-6 * norm:
-            break
-    count = np.zeros((height, width), np.int64)
-    layers = np.full(((size // stride + 2) ** 2, height, width), np.inf)
-    for (y, x), patch in zip(corners, sparse.T):
-        at = tuple(np.mgrid[y : y + size, x : x + size])
-        layers[(count[at], *at)] = patch.reshape(size, size)
-        count[at] += 1
-    layers[: count.max()].sort(axis=0)  # what a pixel has not got sorts last
-    middle = [np.take_along_axis(layers, n[None], axis=0) for n in ((count - 1) // 2, count // 2)]
-    return np.maximum(np.mean(middle, axis=0)[0], 0).astype(np.float32)
-
-
-def shrink_rank(matrix: np.ndarray, threshold: float) -> np.ndarray:
-    """Singular values less `threshold`, by the eigenvectors of the smaller Gram matrix."""
-    values, vectors = np.linalg.eigh(matrix.T @ matrix)
-    singular = np.sqrt(np.maximum(values, 0))
-    kept = singular > threshold
-    vectors = vectors[:, kept]
-    return matrix @ (vectors * (1 - threshold / singular[kept])) @ vectors.T
+# Standard deviations above an image's mean. The lowest are for sparse scores, 0 nearly everywhere.
+THRESHOLDS = np.concatenate([np.geomspace(0.01, 0.5, 100, endpoint=False), np.geomspace(0.5, 100, 500)])
 
 
 @dataclass(frozen=True)
@@ -127,10 +37,15 @@ class Method:
 
 
 BASELINES = {
-    "tophat": Method(tophat, (5, 7, 9, 13, 17, 25)),
-    "maxmedian": Method(maxmedian, (5, 7, 9, 13, 17, 25, 33, 41, 49)),
-    "lcm": Method(lcm, (9, 15, 21, 27)),
-    "ipi": Method(ipi, (50,)),
+    "tophat": Method(filters.tophat, (5, 7, 9, 13, 17, 25)),
+    "maxmedian": Method(filters.maxmedian, (5, 7, 9, 13, 17, 25, 33, 41, 49)),
+    "lcm": Method(contrast.lcm, (9, 15, 21, 27)),
+    "mpcm": Method(contrast.mpcm, (9, 15, 21, 27)),
+    "tllcm": Method(contrast.tllcm, (9, 15, 21, 27)),
+    "ipi": Method(lowrank.ipi, (50,)),
+    "nram": Method(lowrank.nram, (50,)),
+    "ript": Method(lowrank.ript, (30,)),
+    "pstnn": Method(lowrank.pstnn, (40,)),
 }
 
 
@@ -156,11 +71,12 @@ class Unfinished:
 
     Args:
         path: of the file.
-        settings: all that the maps depend on, as JSON can say it; this file's code is added.
+        settings: all that the maps depend on, as JSON can say it; the code of the methods is added.
     """
 
     def __init__(self, path: Path, settings: dict):
-        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        files = sorted(Path(__file__).parent.glob("*.py"))
+        code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         self.path, self.settings = path, json.loads(json.dumps(settings | {"code": code}))
         self.tried = 0  # (window, training image) pairs, window by window
         self.counts: list | None = None  # over them: windows x (background, target) x THRESHOLDS
