@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ismallnet.checkpoints import WeightsError, read_checkpoint, unwrap
+from ismallnet.unet import UNet
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
 SCALES = 5
 # The paper's network, and what is left of it when one of its ideas is taken out (ablations): one
 # stream that learns the mask alone, or with the interior or boundary map beside it; U-Net decoders
 # in place of the nested interaction; the sum of the two streams' features in place of the fusion.
-VARIANTS = ("full", "single", "interior", "boundary", "unet", "sum")
+# "plain" has none of them: one U-Net of as many parameters, without attention.
+VARIANTS = ("full", "single", "interior", "boundary", "unet", "sum", "plain")
 
 
 class Outputs(NamedTuple):
@@ -193,13 +195,14 @@ class iSmallNet(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
         self.width, self.variant = width, variant
-        one = variant in ("single", *STREAMS.values())
+        one = variant in ("single", "plain", *STREAMS.values())
         self.streams = (variant,) if one else ("interior", "boundary")
         for name in self.streams:
-            self.add_module(name, Stream(width, unet=variant == "unet"))
+            plain = variant == "plain"
+            self.add_module(name, UNet(width) if plain else Stream(width, unet=variant == "unet"))
         self.fusion = None if one or variant == "sum" else Fusion(width)
         for name in self.streams:
-            if name != "single":
+            if name in STREAMS.values():
                 self.add_module(f"{name}_head", nn.Conv2d(width, 1, 3, padding=1))
         self.mask_head = nn.Sequential(
             nn.Conv2d(width if one else 3 * width, width, 3, padding=1),
@@ -233,7 +236,7 @@ class iSmallNet(nn.Module):
         logits = {
             name: getattr(self, f"{name}_head")(feature)
             for name, feature in zip(self.streams, features)
-            if name != "single"
+            if name in STREAMS.values()
         }
         if len(features) == 2:
             features += (self.fusion(*scales) if self.fusion else sum(features),)
@@ -360,7 +363,7 @@ def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def variant_of(state: dict[str, Tensor]) -> str:
     """Which of VARIANTS a state dict holds, told by its names."""
     parts = {key.split(".")[0] for key in state}
-    streams = parts & {"single", *STREAMS.values()}
+    streams = parts & {"single", "plain", *STREAMS.values()}
     if len(streams) == 1:
         return streams.pop()
     if not any(".nodes.0_1." in key for key in state):
@@ -387,7 +390,7 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
     state = unwrap(checkpoint)
     if any(key.startswith("bbkbone.") for key in state):
         state = from_authors(state)
-    first = next((v for k, v in state.items() if k.endswith(".nodes.0_0.0.conv1.weight")), None)
+    first = state.get("mask_head.0.weight")  # (width, …) in all variants
     if first is None or first.ndim != 4:
         some = ", ".join(list(state)[:3]) or "no tensors"
         raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")

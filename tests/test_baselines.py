@@ -96,15 +96,15 @@ def test_tllcm_by_hand():
     assert tllcm(two, 15)[15, 15] == pytest.approx(45 / background * (45 - background))
 
 
-@pytest.mark.parametrize("method", [ipi, nram, ript, pstnn])
-def test_low_rank_methods_split_rank_one_and_sparse(method):
+@pytest.mark.parametrize(("method", "height"), [(ipi, 50), (nram, 150), (ript, 50), (pstnn, 50)])
+def test_low_rank_methods_split_rank_one_and_sparse(method, height):
     """The patches of a background whose rows are all the same have a low rank: it must vanish, and the
-    target of height 150 must not."""
+    target must not."""
     background = np.tile(50 + 40 * np.sin(np.arange(120) / 9), (120, 1)).astype(np.float32)
     image = background.copy()
-    image[40:42, 40:43] += 150
+    image[40:42, 40:43] += height
     score = method(image, 30)
-    assert score[40:42, 40:43].min() > 60
+    assert score[40:42, 40:43].min() > 0.4 * height
     score[40:42, 40:43] = 0
     assert score.max() < 3
 

@@ -106,6 +106,7 @@ PARTS = {
     "interior": {"interior", "interior_head", "mask_head"},
     "boundary": {"boundary", "boundary_head", "mask_head"},
     "single": {"single", "mask_head"},
+    "plain": {"plain", "mask_head"},
 }
 
 
@@ -115,7 +116,7 @@ def test_variants_have_their_parts_outputs_and_gradients_and_are_told_by_their_n
     model = iSmallNet(4, variant)
     state = model.state_dict()
     assert {key.split(".")[0] for key in state} - {"mean", "std"} == PARTS[variant]
-    assert any(".nodes.1_1." in key for key in state) == (variant != "unet")
+    assert any(".nodes.1_1." in key for key in state) == (variant not in ("unet", "plain"))
     outputs = model(torch.randn(2, 3, 32, 32))
     there = [f"{name}_head" in PARTS[variant] for name in OUTPUTS]
     assert [out is not None for out in outputs] == there
@@ -134,6 +135,33 @@ def test_unet_decoders_see_their_encoder_and_the_deeper_neighbour_alone():
     assert set(model.nodes) == {*(f"{i}_0" for i in range(5)), "0_4", "1_3", "2_2", "3_1"}
     assert model.nodes["1_3"][0].conv1.in_channels == 8 + 16
     assert model.nodes["0_4"][0].conv1.in_channels == 4 + 8
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_plain_control_has_as_many_parameters_and_neither_attention_nor_nodes(width):
+    counts = [
+        sum(p.numel() for p in iSmallNet(width, variant).parameters()) for variant in ("full", "plain")
+    ]
+    assert counts[1] == pytest.approx(counts[0], rel=0.03)
+    layers = {type(layer).__name__ for layer in iSmallNet(width, "plain").plain.modules()}
+    assert layers == {"UNet", "ModuleList", "Sequential", "Conv2d", "BatchNorm2d", "ReLU"}
+
+
+def test_the_plain_control_by_hand():
+    """Of a U-Net whose convolutions only pass one channel on, the feature is the image at full
+    resolution plus nothing of the deeper scales."""
+    model = iSmallNet(4, "plain").plain.eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.zero_()
+                layer.weight[0, 0, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1
+        image = torch.rand(1, 3, 32, 48)
+        feature, scales = model(image)
+    assert scales == [] and feature.shape == (1, 4, 32, 48)
+    unit = (1 + 1e-5) ** -0.5  # each batch norm's, of running variance 1
+    assert torch.allclose(feature[0, 0], image[0, 0] * unit**4, atol=1e-6)
+    assert not feature[0, 1:].any()
 
 
 def test_the_fusion_by_sum_is_the_sum():
@@ -335,5 +363,5 @@ def test_outputs_have_names_and_stay_a_tuple(variant):
     assert isinstance(outputs, Outputs) and isinstance(outputs, tuple)
     interior, boundary, mask = outputs
     assert mask is outputs.mask and mask.shape == (1, 1, 16, 20)
-    assert (interior is None) == (variant in ("single", "boundary"))
-    assert (boundary is None) == (variant in ("single", "interior"))
+    assert (interior is None) == (variant in ("single", "plain", "boundary"))
+    assert (boundary is None) == (variant in ("single", "plain", "interior"))

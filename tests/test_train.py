@@ -287,7 +287,7 @@ def test_the_untrained_network_gives_the_prior():
     assert first_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
 
 
-@pytest.mark.parametrize("variant", ["single", "boundary", "unet"])
+@pytest.mark.parametrize("variant", ["single", "boundary", "unet", "plain"])
 def test_variants_train_and_resume(variant):
     run("--epochs", 1, "--variant", variant, "--max-minutes", 0)
     assert main(["--dataset", "tiny", "--resume", str(RUN)]) == 0

@@ -1,0 +1,48 @@
+"""A plain U-Net, the control of the experiments: what do attention, nesting, two streams and label
+decoupling bring over as many parameters without them?"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALES = 5
+
+
+def double_convolution(a: int, b: int) -> nn.Sequential:
+    """(N, a, H, W) -> (N, b, H, W)."""
+    layers = [(nn.Conv2d(x, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()) for x in (a, b)]
+    return nn.Sequential(*layers[0], *layers[1])
+
+
+class UNet(nn.Module):
+    """Encoder and decoder of five scales with skip connections (Ronneberger et al., MICCAI 2015), batch
+    norm, and bilinear up-sampling.
+
+    It has 9/4 of the width as channels at full resolution: within 3 % as many parameters as the whole
+    iSmallNet of that width (8 or 16).
+
+    Args:
+        width: of the iSmallNet that it is compared with, and of the feature that it gives.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        c = [9 * width // 4 * 2**i for i in range(SCALES)]
+        self.encoder = nn.ModuleList(double_convolution(a, b) for a, b in zip([3, *c], c))
+        self.decoder = nn.ModuleList(double_convolution(a + b, a) for a, b in pairwise(c))
+        self.feature = nn.Conv2d(c[0], width, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, 3, H, W), sides multiples of 16 -> (N, width, H, W); the list, which the streams of an
+        iSmallNet give beside it, is empty."""
+        x = self.encoder[0](image)
+        skips = [x]
+        for block in self.encoder[1:]:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))
+        x = skips.pop()
+        for block, skip in zip(reversed(self.decoder), reversed(skips)):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = block(torch.cat([skip, x], dim=1))
+        return self.feature(x), []
