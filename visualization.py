@@ -23,7 +23,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes
 from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.metrics import PROTOCOLS, table
+from ismallnet.protocols import PROTOCOLS
 from ismallnet.report.figures import draw_curves, panels, surfaces
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page
@@ -36,6 +36,7 @@ from ismallnet.results import (
     read_map,
     results_folder,
 )
+from ismallnet.tables import table
 
 FRAME_ARGUMENTS = (
     "name",

@@ -23,18 +23,17 @@ from ismallnet.detection.records import read_records
 from ismallnet.files import atomic_write, read_json, read_png, write_png
 from ismallnet.images import to_units
 from ismallnet.metrics import (
-    NAMES,
     PD_FA_THRESHOLDS,
-    PROTOCOLS,
     THRESHOLD,
     count_levels,
     count_pd_fa,
     pd_fa_curve,
     pixel_curves,
-    shown,
 )
+from ismallnet.protocols import PROTOCOLS
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
 from ismallnet.results import read_map
+from ismallnet.tables import NAMES, shown
 
 TEMPLATE = Path(__file__).parent / "report.html"
 LAYERS = (*Layers._fields, "difference")
