@@ -59,6 +59,13 @@ def canvas(*pixels, shape=(200, 200), onto=None) -> np.ndarray:
     return image
 
 
+def box(top: int, left: int, height: int, width: int, shape=(40, 40), onto=None) -> np.ndarray:
+    """An empty mask, or a copy of another, with a rectangle of 255."""
+    image = np.zeros(shape, np.uint8) if onto is None else onto.copy()
+    image[top : top + height, left : left + width] = 255
+    return image
+
+
 def write(path: Path, pixels) -> Path:
     """Writes an image (array) or a text file (str or bytes), with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import canvas
+from conftest import box, canvas
 from scipy import ndimage
 
 from ismallnet.protocols import count_hiou, count_image, evaluate
@@ -13,12 +13,6 @@ from ismallnet.tables import LOCALISATION, SEGMENTATION, table
 
 HALF = Fraction(1, 2)
 EMPTY = np.zeros((40, 40), np.uint8)
-
-
-def box(top: int, left: int, height: int, width: int, onto=EMPTY) -> np.ndarray:
-    scene = onto.copy()
-    scene[top : top + height, left : left + width] = 255
-    return scene
 
 
 def close(figures: dict, **expected: float) -> None:
