@@ -13,8 +13,8 @@ SEGMENTATION = {  # the two factors of hIoU, and where the rest of each is lost:
     **{"seg_pcp_err": "missed px"},
 }
 LOCALISATION = {
-    **{"loc_iou": "loc IoU", "loc_itf_err": "false comp.", "loc_pcp_err": "missed targets"},
-    **{"loc_m2s_err": "wrong: extra comp.", "loc_s2m_err": "wrong: shared comp."},
+    **{"loc_iou": "loc IoU", "loc_itf_err": "false components", "loc_pcp_err": "missed targets"},
+    **{"loc_m2s_err": "wrong: extra component", "loc_s2m_err": "wrong: shared component"},
 }
 MILLIONTHS = ("fa", "md")
 
