@@ -182,6 +182,12 @@ def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[st
     return {name: Evaluation(found, drawn[name]) for name, found in figures.items()}
 
 
+def own_name(maps: str, name: str) -> str:
+    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
+    folder = Path(maps).resolve()
+    return folder.parent.name if folder.name == name else folder.name
+
+
 def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
     """Where the maps of a data set are, and where their figures go: never among maps that --maps
     names, which may be another project's.
@@ -193,9 +199,10 @@ def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
     if args.maps is None:
         runs = [Run(f, Path(f) / name, Path(f) / name / "metrics.json") for f in folders]
     else:
-        into = Path(folders[0])
-        places = [(m, into / Path(m).resolve().name / name / "metrics.json") for m in args.maps]
-        runs = [Run(m, maps_in(Path(m), name), output) for m, output in places]
+        runs = [
+            Run(m, maps_in(Path(m), name), Path(folders[0]) / own_name(m, name) / name / "metrics.json")
+            for m in args.maps
+        ]
     if args.output:
         runs = [Run(run.label, run.maps, Path(args.output)) for run in runs]
     first: dict[Path, Run] = {}
@@ -258,8 +265,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--output",
         metavar="FILE",
-        help="default: RESULTS/NAME/metrics.json; with --maps RESULTS/MAPS/NAME/metrics.json, MAPS the "
-        "name of that folder",
+        help="default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
+        "RESULTS/OTHER/NAME/metrics.json",
     )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=int, default=cores(), metavar="N", help="processes")

@@ -240,7 +240,7 @@ def test_several_folders_of_maps(two_runs, capsys):
     out = capsys.readouterr().out
     assert "b/tiny - a, hiou" in out and "±" not in out  # no mean over other people's methods
     assert Path("results/a/tiny/metrics.json").exists()
-    assert Path("results/tiny/tiny/metrics.json").exists()
+    assert Path("results/b/tiny/metrics.json").exists()
     both = "a and a/: the figures of both would go to results/a/tiny/metrics.json"
     assert both in fails(main, "--dataset", "tiny", "--maps", "a", "a/", capsys=capsys)
     message = fails(main, "--dataset", "tiny", "--maps", "a", "b", "--output", "x.json", capsys=capsys)
