@@ -50,11 +50,12 @@ def same_images(folders: list[Path], names: list[str]) -> None:
     Raises:
         DataError: some of the folders have a map of an image, and others have none.
     """
-    missing = {folder: {n for n in names if not map_file(folder, n).exists()} for folder in folders}
-    everywhere = set.intersection(*missing.values())
+    there = [folder for folder in folders if folder.is_dir()]  # of others eval.py says more
+    missing = {folder: {n for n in names if not map_file(folder, n).exists()} for folder in there}
+    everywhere = set.intersection(*missing.values()) if missing else set()
     for folder, lacks in missing.items():
         if partly := [name for name in names if name in lacks - everywhere]:
-            other = next(one for one in folders if partly[0] not in missing[one])
+            other = next(one for one in there if partly[0] not in missing[one])
             shown = ", ".join(partly[:5]) + (", …" if len(partly) > 5 else "")
             raise DataError(
                 f"{folder}: found no maps of {len(partly)} images that {other} has ({shown}); runs are "

@@ -254,6 +254,8 @@ def test_runs_of_different_images_are_not_compared(two_runs, capsys):
     assert "b/tiny: found no maps of 2 images that a/tiny has (i03, i07)" in message
     assert "compared on the same images only" in message
     assert not Path("a/tiny/metrics.json").exists()
+    message = fails(main, "--dataset", "tiny", "--results", "a", "ghost", capsys=capsys)
+    assert "ghost/tiny: found no maps; make them: python test.py --dataset tiny" in message
 
 
 # --- speed and memory -------------------------------------------------------------------------------
