@@ -2,17 +2,20 @@
 
     python eval.py --dataset IRSTD-1k
     python eval.py --dataset NUAA-SIRST --protocol all
+    python eval.py --dataset NUAA-SIRST --interval              # 95 % intervals
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
     python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
 
-Writes the figures as JSON (unrounded fractions, null where undefined), and the points of the ROC,
-precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of (metrics_about.json).
-Nothing is written into a folder that --maps names.
+Writes the figures and their 95 % intervals as JSON (unrounded fractions, null where undefined), and
+the points of the ROC, precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of
+(metrics_about.json). Of several runs it also says which differences the choice of images does not
+explain. Nothing is written into a folder that --maps names.
 """
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,28 +26,30 @@ from dataset import add_data_arguments, complaint, is_resized, open_datasets, re
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import write_csv, write_json
 from ismallnet.images import image_shape
+from ismallnet.intervals import Bootstrap, Drawn, differences, intervals
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.masks import read_mask_values
 from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
-    PROTOCOLS,
     auc,
     count_levels,
     count_pd_fa,
     pd_fa_curve,
     pixel_curves,
-    spread,
-    table,
 )
+from ismallnet.protocols import PROTOCOLS, count_image
 from ismallnet.results import (
     TEST_LIST,
     check_finished,
     chosen_on_test,
+    holds_zero_one,
     map_file,
+    maps_in,
     read_about,
     read_map,
-    survey_maps,
+    same_images,
 )
+from ismallnet.tables import difference_table, spread, table
 
 
 @dataclass
@@ -84,16 +89,18 @@ def count(
         return error
     counts = Counts(levels=count_levels(pred, mask, threshold))
     counts.resized = [sample.name] if resized else []
-    for name in protocols:
-        options = {"threshold": threshold} if name == "standard" else {}
-        counts.protocols[name] = Counter(PROTOCOLS[name].count(pred, mask, **options))
+    for name, found in count_image(pred, mask, protocols, threshold).items():
+        counts.protocols[name] = Counter(found)
     if curve:
         counts.pd_fa = count_pd_fa(pred, mask, threshold)
     return counts
 
 
-def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Counts:
-    """The counts of a test list, by several processes.
+def count_all(
+    data: DatasetFolder, maps: Path, args: argparse.Namespace
+) -> tuple[Counts, dict[str, Drawn]]:
+    """The counts of a test list, by several processes; and by protocol the figures in each draw of
+    the bootstrap.
 
     Raises:
         DataError: names all maps and masks that are missing or cannot be used.
@@ -105,27 +112,25 @@ def count_all(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> Coun
             "folder: --maps DIR"
         )
     protocols = tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,)
-    zero_one = False
-    if not read_about(maps):  # of another program
-        zero_one = survey_maps(maps, [sample.name for sample in samples])
-        if zero_one:
-            print(f"{maps}: the maps' values are 0 and 1; 1 is taken for 255")
+    zero_one = holds_zero_one(maps, [sample.name for sample in samples])
     options = {"zero_one": zero_one, "protocols": protocols, "threshold": args.mask_threshold}
     one = partial(count, maps=maps, curve=not args.no_pd_fa, **options)
     total, problems = Counts(), list(data.problems["test"])
+    bootstrap = Bootstrap(len(samples))
     results = in_processes(one, samples, args.workers)
     for result in progress(results, f"{data.name} eval", len(samples)):
         if isinstance(result, DataError):
             problems.append(str(result))
         else:
             total.add(result)
+            bootstrap.add(result.protocols)
     if problems:
         raise DataError(complaint(data, "test", problems))
     if not data.targets.get("test"):
         print(f"note: {data.name}: no mask of the test list holds a target pixel; Pd is not defined")
     if total.resized:
         print(f"{data.name} test: {resized_note(total.resized)}")
-    return total
+    return total, bootstrap.figures()
 
 
 def write_curve(path: Path, points: list[dict]) -> None:
@@ -133,14 +138,34 @@ def write_curve(path: Path, points: list[dict]) -> None:
     write_csv(path, points[0], [point.values() for point in points])
 
 
-def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Namespace) -> dict:
-    """Figures by protocol; writes them to `output`, and the curves beside it."""
+@dataclass(frozen=True)
+class Run:
+    """One set of maps of a data set: what it is called, where it is, and where its figures go."""
+
+    label: str
+    maps: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run's figures under a protocol, and their values in each draw of the bootstrap."""
+
+    figures: dict
+    drawn: Drawn
+
+
+def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[str, Evaluation]:
+    """Evaluations by protocol; writes the figures to the run's output, and the curves beside it."""
+    maps, output = run.maps, run.output
     check_finished(maps)
-    counts = count_all(data, maps, args)
+    counts, drawn = count_all(data, maps, args)
     figures = {name: PROTOCOLS[name].figures(n) for name, n in counts.protocols.items()}
     points = pixel_curves(counts.levels)
     if "standard" in figures:
         figures["standard"]["auc"] = auc(points)
+    for name, values in drawn.items():
+        figures[name]["interval"] = intervals(values, len(data.samples("test")))
     content = dict(figures)
     if chosen_on_test(maps):
         content["selected_on"] = TEST_LIST
@@ -154,17 +179,59 @@ def evaluate(data: DatasetFolder, maps: Path, output: Path, args: argparse.Names
     else:
         write_curve(pd_fa, pd_fa_curve(counts.pd_fa))
     write_json(about, read_about(maps))
-    return figures
+    return {name: Evaluation(found, drawn[name]) for name, found in figures.items()}
 
 
-def places(name: str, results: str, maps: str | None) -> tuple[Path, Path]:
-    """Where the maps of a data set are, and where its figures go: never among maps that --maps names,
-    which may be another project's."""
-    if maps is None:
-        return Path(results) / name, Path(results) / name / "metrics.json"
-    inside = Path(maps) / name
-    output = Path(results) / Path(maps).resolve().name / name / "metrics.json"
-    return inside if inside.is_dir() else Path(maps), output
+def own_name(maps: str, name: str) -> str:
+    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
+    folder = Path(maps).resolve()
+    return folder.parent.name if folder.name == name else folder.name
+
+
+def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
+    """Where the maps of a data set are, and where their figures go: never among maps that --maps
+    names, which may be another project's.
+
+    Raises:
+        DataError: the figures of two runs would go to the same file.
+    """
+    folders = args.results or ["results"]
+    if args.maps is None:
+        runs = [Run(f, Path(f) / name, Path(f) / name / "metrics.json") for f in folders]
+    else:
+        runs = [
+            Run(m, maps_in(Path(m), name), Path(folders[0]) / own_name(m, name) / name / "metrics.json")
+            for m in args.maps
+        ]
+    if args.output:
+        runs = [Run(run.label, run.maps, Path(args.output)) for run in runs]
+    first: dict[Path, Run] = {}
+    for run in runs:
+        if (other := first.setdefault(run.output, run)) is not run:
+            raise DataError(
+                f"{other.label} and {run.label}: the figures of both would go to {run.output}; give "
+                "the folders different names"
+            )
+    return runs
+
+
+def compared(runs: list[Run], found: list[Evaluation], images: int) -> dict[str, dict]:
+    """Of each run but the first, how its figures differ from the first one's."""
+    base, *others = ((e.figures, e.drawn) for e in found)
+    return {run.label: differences(base, other, images) for run, other in zip(runs[1:], others)}
+
+
+def rows_of(
+    protocol: str, runs: list[Run], found: list[Evaluation], mean: bool
+) -> Iterator[tuple[str, dict]]:
+    """The rows of the table: the runs, and, if wanted, their mean."""
+    if len(runs) == 1:
+        yield protocol, found[0].figures
+        return
+    for run, evaluation in zip(runs, found):
+        yield f"{protocol}, {run.label}", evaluation.figures
+    if mean:
+        yield f"{protocol}, {len(runs)} runs", spread([e.figures for e in found])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -175,19 +242,31 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, images=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
-    add("--maps", metavar="DIR", help="folder of the maps X.png, or NAME/X.png; default: RESULTS/NAME")
+    add(
+        "--interval",
+        action="store_true",
+        help="also show the 95 %% intervals of IoU, nIoU, Pd, Fa and hIoU (bootstrap over images); the "
+        "JSON always has them",
+    )
+    add(
+        "--maps",
+        nargs="+",
+        metavar="DIR",
+        help="folder of the maps X.png, or NAME/X.png; with several folders, also how the others "
+        "differ from the first; default: RESULTS/NAME",
+    )
     add(
         "--results",
         nargs="+",
         metavar="DIR",
         help="where test.py wrote (default: results); with several folders, one for each seed for "
-        "example, also mean ± standard deviation",
+        "example, also mean ± standard deviation, and how the others differ from the first",
     )
     add(
         "--output",
         metavar="FILE",
-        help="default: RESULTS/NAME/metrics.json; with --maps RESULTS/MAPS/NAME/metrics.json, MAPS the "
-        "name of that folder",
+        help="default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
+        "RESULTS/OTHER/NAME/metrics.json",
     )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=int, default=cores(), metavar="N", help="processes")
@@ -200,28 +279,30 @@ def main(argv: list[str] | None = None) -> None:
     sets = open_datasets(args)
     if args.output and len(sets) > 1:
         raise DataError("--output: expected one data set; leave it out for a file in each one's folder")
-    folders = args.results or ["results"]
-    if len(folders) > 1 and (args.maps or args.output):
+    if len(args.results or []) > 1 and (args.maps or args.output):
         raise DataError("--results: expected one folder beside --maps or --output")
-    rows: dict[tuple[str, ...], list[dict]] = {}
+    if len(args.maps or []) > 1 and args.output:
+        raise DataError("--maps: expected one folder beside --output")
+    shown, differing = {}, {}
     for data in sets:
-        for results in folders:
-            maps, output = places(data.name, results, args.maps)
-            output = Path(args.output) if args.output else output
-            for protocol, figures in evaluate(data, maps, output, args).items():
-                rows.setdefault((data.name, protocol), []).append(figures)
-            if chosen_on_test(maps):
-                print(f"{maps}: the weights were CHOSEN ON THE TEST LIST")
-            print(f"figures: {output}")
-    shown = {}
-    for (name, protocol), runs in rows.items():
-        label = f"{name} {protocol}" if len(sets) > 1 else protocol
-        if len(runs) == 1:
-            shown[label] = runs[0]
-            continue
-        shown |= {f"{label}, {results}": run for results, run in zip(folders, runs)}
-        shown[f"{label}, {len(runs)} runs"] = spread(runs)
-    print(table(shown))
+        runs = runs_of(data.name, args)
+        if len(runs) > 1:
+            same_images([run.maps for run in runs], [s.name for s in data.samples("test")])
+        evaluations = []
+        for run in runs:
+            evaluations.append(evaluate(data, run, args))
+            if chosen_on_test(run.maps):
+                print(f"{run.maps}: the weights were CHOSEN ON THE TEST LIST")
+            print(f"figures: {run.output}")
+        for protocol in evaluations[0]:
+            label = f"{data.name} {protocol}" if len(sets) > 1 else protocol
+            found = [evaluation[protocol] for evaluation in evaluations]
+            shown |= dict(rows_of(label, runs, found, mean=args.maps is None))
+            rows = compared(runs, found, len(data.samples("test"))) if len(runs) > 1 else {}
+            differing |= {f"{name} - {runs[0].label}, {label}": row for name, row in rows.items()}
+    if differing:
+        print(f"{difference_table(differing)}\n")
+    print(table(shown, args.interval))
 
 
 if __name__ == "__main__":

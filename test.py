@@ -23,8 +23,9 @@ from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.inference import infer
 from ismallnet.layouts import DatasetFolder
-from ismallnet.metrics import UNIT, count_standard, figures_standard, table
+from ismallnet.metrics import UNIT, count_standard, figures_standard
 from ismallnet.results import UNFINISHED
+from ismallnet.tables import table
 from ismallnet.weights import describe, find_weights, on_device
 
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them

@@ -13,6 +13,7 @@ the maps come from a run of train.py, training.png and training_loss.png; and re
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes
 from ismallnet.files import read_json, write_png
 from ismallnet.images import read_image
 from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.metrics import PROTOCOLS, table
+from ismallnet.protocols import PROTOCOLS
 from ismallnet.report.figures import draw_curves, panels, surfaces
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page
@@ -31,11 +32,14 @@ from ismallnet.report.panels import montage, panel
 from ismallnet.results import (
     check_finished,
     chosen_on_test,
+    holds_zero_one,
     map_file,
+    maps_in,
     read_about,
     read_map,
     results_folder,
 )
+from ismallnet.tables import table
 
 FRAME_ARGUMENTS = (
     "name",
@@ -45,8 +49,35 @@ FRAME_ARGUMENTS = (
 )  # all that the report of frames without a data set uses
 
 
+@dataclass(frozen=True)
+class Other:
+    """The maps of a run that is compared, of any program."""
+
+    label: str
+    folder: Path
+    zero_one: bool  # they hold 0 and 1
+
+    def read(self, name: str, shape: tuple[int, int]) -> np.ndarray:
+        return read_map(map_file(self.folder, name), shape, self.zero_one)
+
+
+def open_others(folders: list[Path], data: DatasetFolder) -> list[Other]:
+    """The runs to compare, each DIR or DIR/NAME.
+
+    Raises:
+        DataError: unfinished, or inverted maps.
+    """
+    names = [sample.name for sample in data.samples("test")]
+    found = []
+    for folder in folders:
+        maps = maps_in(folder, data.name)
+        check_finished(maps)
+        found.append(Other(str(folder), maps, holds_zero_one(maps, names)))
+    return found
+
+
 def draw(
-    numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, args
+    numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, others: list[Other], args
 ) -> dict | DataError:
     """Writes a sample's panel, and its layers for the report; returns what the report knows of it."""
     order, sample = numbered
@@ -56,14 +87,14 @@ def draw(
         pred = read_map(maps / f"{sample.name}.png", shape)
         mask = read_mask(sample, shape, args.mask_threshold)
         parts = read_maps(labels, sample, shape)
-        others = [read_map(map_file(other, sample.name), shape) for other in args.compare]
+        compared = [other.read(sample.name, shape) for other in others]
     except DataError as error:
         return error
     layers = Layers(image, mask, *parts, pred)
     found = outcome(pred, mask)
     write_png(folder / f"{sample.name}.png", panel(sample.name, layers, found))
-    write_layers(maps / "report" / "images", order, layers, others)
-    return entry(order, sample.name, layers, found, others)
+    write_layers(maps / "report" / "images", order, layers, compared)
+    return entry(order, sample.name, layers, found, compared)
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -84,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="folders of other runs' maps (results/RUN/NAME): side by side in the report",
+        help="folders of other runs' maps, DIR or DIR/NAME, of any program: side by side in the report",
     )
     add("--figure", choices=("paper",), help="also panels and 3-D surfaces as PDF and SVG")
     add("--images", nargs="+", metavar="X", help="of the test list, in --figure; default: four")
@@ -132,7 +163,8 @@ def main(argv: list[str] | None = None) -> None:
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
         check_finished(maps)
-        entries = draw_dataset(data, maps, args)
+        others = open_others(args.compare, data)
+        entries = draw_dataset(data, maps, others, args)
         about = read_about(maps)
         figures = read_json(maps / "metrics.json")
         if figures and read_json(maps / "metrics_about.json") != about:
@@ -152,15 +184,20 @@ def main(argv: list[str] | None = None) -> None:
             origin,
             figures,
             entries,
-            [str(other) for other in args.compare],
+            [other.label for other in others],
+            str(maps),
         )
         if args.figure:
-            print(*draw_paper(data, maps, entries, args), sep="\n")
+            print(*draw_paper(data, maps, entries, others, args), sep="\n")
         print(f"open {maps / 'montage.png'} and {page}")
 
 
 def draw_paper(
-    data: DatasetFolder, maps: Path, entries: list[dict], args: argparse.Namespace
+    data: DatasetFolder,
+    maps: Path,
+    entries: list[dict],
+    others: list[Other],
+    args: argparse.Namespace,
 ) -> list[Path]:
     """The figures of figures.py: of --images, or of four from bad to good IoU.
 
@@ -178,16 +215,19 @@ def draw_paper(
         image = read_image(samples[name].image, args.range)
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
-        preds = [read_map(map_file(folder, name), shape) for folder in (maps, *args.compare)]
+        preds = [read_map(map_file(maps, name), shape), *(o.read(name, shape) for o in others)]
         rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
-    titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
+    folders = (maps, *(other.folder for other in others))
+    titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in folders)]
     if not rows:
         return []
     folder = maps / "paper"
     return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
 
 
-def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> list[dict]:
+def draw_dataset(
+    data: DatasetFolder, maps: Path, others: list[Other], args: argparse.Namespace
+) -> list[dict]:
     """The panels, the montage and the report's pictures of a test list; returns what the report
     knows of its images.
 
@@ -199,7 +239,7 @@ def draw_dataset(data: DatasetFolder, maps: Path, args: argparse.Namespace) -> l
         raise DataError(
             f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
         )
-    one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", args=args)
+    one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", others=others, args=args)
     entries, problems = [], list(data.problems["test"])
     samples = data.samples("test")
     results = in_processes(one, list(enumerate(samples)), args.workers)

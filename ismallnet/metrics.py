@@ -1,18 +1,18 @@
-"""IoU, nIoU, Pd, Fa and their relatives, under the protocols in use; pure functions on arrays.
+"""Components, matching, IoU, nIoU, Pd, Fa and their relatives (protocol `standard`), curves, local SNR;
+pure functions on arrays.
 
-A protocol counts each image once (`count`) and turns the sums of the counts into figures
-(`figures`). All counts are integers: sums need no memory that grows with the set, and come out the
-same whatever the order of the images or the number of processes.
+Each image is counted once (`count_standard`), and the sums of the counts become figures
+(`figures_standard`). All counts are integers: sums need no memory that grows with the set, and come
+out the same whatever the order of the images or the number of processes. Protocols of others:
+protocols.py. Confidence intervals: intervals.py.
 
 Throughout, `pred` is a probability map as HxW uint8, round(255·p), and `mask` a ground truth as HxW
 uint8 grey values. Components are 8-connected, labelled in row-major order of their first pixel.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean, stdev
 
 import cv2
 import numpy as np
@@ -23,8 +23,8 @@ from skimage.measure import label
 
 THRESHOLD = 128  # of maps and masks: p >= 0.5
 MATCH_DISTANCE = 3.0  # px between centroids, exclusive
+ROUNDING = 1e-11  # px; 3 px up to rounding are not less than 3 px
 PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
-EPSILON = 2.0**-52
 TIE = 1e-6  # px; distances are compared in steps of it
 UNIT = 1 << 60  # fixed point for means over images: integer sums do not depend on the order
 
@@ -35,9 +35,13 @@ def quantise(probability: np.ndarray) -> np.ndarray:
     return np.rint(exact).astype(np.uint8)
 
 
-def ratio(a: float, b: float) -> float | None:
-    """a / b, or None where there is nothing to divide by."""
-    return a / b if b else None
+def ratio(a, b, empty: float | None = None):
+    """a / b, or `empty` where there is nothing to divide by; numbers, or arrays in which an `empty` of
+    None becomes NaN."""
+    if isinstance(b, np.ndarray):
+        otherwise = np.full(b.shape, np.nan if empty is None else empty)
+        return np.divide(a, b, out=otherwise, where=b != 0)
+    return a / b if b else empty
 
 
 def fixed(value: float) -> int:
@@ -56,6 +60,12 @@ class Components:
 
     def __len__(self) -> int:
         return len(self.area)
+
+    def at(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Which component (0...n - 1) each of these pixels belongs to; all must lie in one."""
+        if not len(y):
+            return np.zeros(0, np.int64)
+        return self.labels[y - self.corner[0], x - self.corner[1]].astype(np.int64) - 1
 
     def pieces(self) -> list[tuple[tuple[slice, slice], np.ndarray]]:
         """Of each its bounding box in the array, and its pixels in there (bool)."""
@@ -99,7 +109,7 @@ def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
     pair may count as equal; what rounding does to distances (1e-15 px) decides nothing.
     """
     distance = distances(targets, predicted)
-    near = distance < MATCH_DISTANCE - 1e-11  # 3 px up to rounding are not less than 3 px
+    near = distance < MATCH_DISTANCE - ROUNDING
     if not near.any():
         return []
     if near.sum(0).max() == 1 and near.sum(1).max() == 1:  # nothing to choose
@@ -136,7 +146,7 @@ def assign(distance: np.ndarray, near: np.ndarray, area: np.ndarray) -> list[tup
     return [(t, p) for t, p in zip(*linear_sum_assignment(cost)) if near[t, p]]
 
 
-# --- the protocols --------------------------------------------------------------------------------
+# --- the standard protocol ------------------------------------------------------------------------
 
 
 def count_targets(binary: np.ndarray, targets: Components) -> dict[str, int]:
@@ -156,15 +166,15 @@ def count_targets(binary: np.ndarray, targets: Components) -> dict[str, int]:
 def count_standard(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, int]:
     p, g = pred >= THRESHOLD, mask >= threshold
     tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    image_iou = tp / (tp + fp + fn) if tp + fp + fn else 1.0
-    counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn, "image_iou": fixed(image_iou)}
+    image_iou = fixed(ratio(tp, tp + fp + fn, empty=1.0))
+    counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn, "image_iou": image_iou}
     return counts | count_targets(p, components(g))
 
 
-def figures_standard(n: dict[str, int]) -> dict[str, float | int | None]:
-    union = n["tp"] + n["fp"] + n["fn"]
+def figures_standard(n: Mapping[str, int]) -> dict[str, float | int | None]:
+    """Figures from sums of `count_standard`; arrays of sums give arrays (intervals.py)."""
     return {
-        "iou": n["tp"] / union if union else 1.0,
+        "iou": ratio(n["tp"], n["tp"] + n["fp"] + n["fn"], empty=1.0),
         "niou": ratio(n["image_iou"], n["images"] * UNIT),
         "pd": ratio(n["matched"], n["targets"]),
         "fa": ratio(n["false_pixels"], n["pixels"]),
@@ -175,157 +185,6 @@ def figures_standard(n: dict[str, int]) -> dict[str, float | int | None]:
         "target_f1": ratio(2 * n["matched"], n["targets"] + n["components"]),
         **{key: n[key] for key in ("images", "targets", "matched", "components")},
     }
-
-
-def first_come_matches(targets: Components, predicted: Components) -> list[int]:
-    """The public programs' matching: each target in turn takes the first component left that lies
-    less than 3 px away. Returns the components taken."""
-    taken: list[int] = []
-    for row in distances(targets, predicted):
-        near = (int(p) for p in np.flatnonzero(row < MATCH_DISTANCE) if p not in taken)
-        if (p := next(near, None)) is not None:
-            taken.append(p)
-    return taken
-
-
-def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
-    """BasicIRSTD's counts, and the false pixels with DNANet's slip: there a component is false
-    only if its area differs from that of every matched one in the image."""
-    p, g = pred >= THRESHOLD, mask == 255
-    targets, predicted = components(g), components(p)
-    taken = first_come_matches(targets, predicted)
-    false = np.delete(predicted.area, taken)
-    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    image_niou = tp / (tp + fp + fn + EPSILON)  # sctransnet's: 0 where both are empty
-    return {
-        "images": 1,
-        "intersection": tp,
-        "union": int(np.count_nonzero(p)) + int(np.count_nonzero(mask >= 128)) - tp,
-        "image_niou": fixed(image_niou),
-        "targets": len(targets),
-        "matched": len(taken),
-        "false_pixels": int(false.sum()),
-        "slip_pixels": int(false[~np.isin(false, predicted.area[taken])].sum()),
-        "pixels": p.size,
-    }
-
-
-def count_dnanet(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
-    """The same after bringing both to 256x256, where DNANet runs its network."""
-    if pred.shape != (256, 256):
-        pred = cv2.resize(pred, (256, 256), interpolation=cv2.INTER_LINEAR)
-    if mask.shape != (256, 256):
-        mask = cv2.resize(mask, (256, 256), interpolation=cv2.INTER_NEAREST)
-    return count_basicirstd(pred, mask)
-
-
-def figures_peer(n: dict[str, int], false: str) -> dict[str, float | None]:
-    return {
-        "iou": ratio(n["intersection"], n["union"]),
-        "pd": ratio(n["matched"], n["targets"]),
-        "fa": ratio(n[false], n["pixels"]),
-    }
-
-
-def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
-    """iSmallNet's eval.py: any probability from 1/255 up counts; an empty denominator counts 0."""
-    p, g = pred > 0, mask > 0
-    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    means = {
-        "iou": ratio(tp, tp + fp + fn),
-        "precision": ratio(tp, tp + fp),
-        "recall": ratio(tp, tp + fn),
-        "md": fn / p.size,
-        "fa": fp / p.size,
-    }
-    return {"images": 1} | {key: fixed(value or 0.0) for key, value in means.items()}
-
-
-def figures_authors(n: dict[str, int]) -> dict[str, float | None]:
-    keys = ("iou", "precision", "recall", "md", "fa")
-    mean = {key: ratio(n[key], n["images"] * UNIT) for key in keys}
-    f1 = None
-    if mean["precision"] is not None:
-        f1 = ratio(2 * mean["precision"] * mean["recall"], mean["precision"] + mean["recall"]) or 0.0
-    return {**{key: mean[key] for key in keys[:3]}, "f1": f1, "md": mean["md"], "fa": mean["fa"]}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    count: Callable[[np.ndarray, np.ndarray], dict[str, int]]
-    figures: Callable[[dict[str, int]], dict[str, float | int | None]]
-
-
-PROTOCOLS = {
-    "standard": Protocol(count_standard, figures_standard),
-    "basicirstd": Protocol(count_basicirstd, lambda n: figures_peer(n, "false_pixels")),
-    "dnanet": Protocol(count_dnanet, lambda n: figures_peer(n, "slip_pixels")),
-    "sctransnet": Protocol(
-        count_basicirstd,
-        lambda n: {
-            "niou": ratio(n["image_niou"], n["images"] * UNIT),
-            **figures_peer(n, "slip_pixels"),
-        },
-    ),
-    "authors": Protocol(count_authors, figures_authors),
-}
-
-
-def evaluate(pairs, protocol: str = "standard") -> dict[str, float | int | None]:
-    """A protocol's figures for (pred, mask) pairs, HxW uint8 each; fractions, None where undefined.
-
-    Raises:
-        ValueError: no such protocol, or a map and its mask differ in shape.
-    """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    total: Counter = Counter()
-    for pred, mask in pairs:
-        if pred.shape != mask.shape:
-            raise ValueError(f"map {pred.shape} and mask {mask.shape} differ in shape")
-        total.update(PROTOCOLS[protocol].count(pred, mask))
-    return PROTOCOLS[protocol].figures(total)
-
-
-NAMES = {  # for people
-    **{"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa·1e6", "precision": "precision"},
-    **{"recall": "recall", "f1": "F1", "target_precision": "target P", "target_f1": "target F1"},
-    **{"md": "MD·1e6", "auc": "AUC"},
-}
-
-
-def spread(runs: list[dict]) -> dict[str, tuple[float, float] | None]:
-    """Mean and standard deviation (of a sample, n - 1) of each figure over two or more runs; None
-    where a run has none."""
-    values = {key: [figures[key] for figures in runs] for key in runs[0]}
-    return {
-        key: None if None in found else (mean(found), stdev(found)) for key, found in values.items()
-    }
-
-
-def shown(key: str, value: float | tuple[float, float] | None) -> str:
-    """A figure as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a; a pair is
-    mean ± standard deviation."""
-    if value is None:
-        return "n/a"
-    if isinstance(value, tuple):
-        return " ± ".join(shown(key, part) for part in value)
-    return f"{1e6 * value:.2f}" if key in ("fa", "md") else f"{100 * value:.2f}"
-
-
-def summary(figures: dict) -> str:
-    """IoU 71.23 nIoU 70.10 Pd 95.06 Fa·1e6 12.10, as people read it."""
-    return " ".join(f"{NAMES[k]} {shown(k, figures[k])}" for k in ("iou", "niou", "pd", "fa"))
-
-
-def table(rows: dict[str, dict]) -> str:
-    """Figures of several protocols or sets side by side, as text; "-" where one does not define it."""
-    keys = [key for key in NAMES if any(key in figures for figures in rows.values())]
-    cells = [["", *(NAMES[key] for key in keys)]]
-    for name, figures in rows.items():
-        cells.append([name, *(shown(k, figures[k]) if k in figures else "-" for k in keys)])
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths)) for row in cells)
 
 
 # --- curves ---------------------------------------------------------------------------------------

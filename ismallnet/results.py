@@ -40,6 +40,29 @@ def map_file(folder: Path, name: str) -> Path:
     return next((path for path in candidates if path.exists()), folder / f"{name}.png")
 
 
+def maps_in(folder: Path, name: str) -> Path:
+    """Where in a folder of maps those of a data set are: in its sub-folder NAME, or right in it."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def same_images(folders: list[Path], names: list[str]) -> None:
+    """
+    Raises:
+        DataError: some of the folders have a map of an image, and others have none.
+    """
+    there = [folder for folder in folders if folder.is_dir()]  # of others eval.py says more
+    missing = {folder: {n for n in names if not map_file(folder, n).exists()} for folder in there}
+    everywhere = set.intersection(*missing.values()) if missing else set()
+    for folder, lacks in missing.items():
+        if partly := [name for name in names if name in lacks - everywhere]:
+            other = next(one for one in there if partly[0] not in missing[one])
+            shown = ", ".join(partly[:5]) + (", …" if len(partly) > 5 else "")
+            raise DataError(
+                f"{folder}: found no maps of {len(partly)} images that {other} has ({shown}); runs are "
+                "compared on the same images only. Make the missing maps, or evaluate each run alone"
+            )
+
+
 def decode_map(path: Path) -> np.ndarray:
     """A map as it lies in its file: HxW, uint8, or floats in [0, 1].
 
@@ -85,6 +108,18 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
     if pixels.dtype.kind == "f":
         return quantise(pixels)
     return pixels * np.uint8(255) if zero_one else pixels
+
+
+def holds_zero_one(folder: Path, names: list[str]) -> bool:
+    """Whether the maps of a folder are another program's that hold 0 and 1; says so.
+
+    Raises:
+        DataError: as `survey_maps`.
+    """
+    if read_about(folder) or not survey_maps(folder, names):
+        return False
+    print(f"{folder}: the maps' values are 0 and 1; 1 is taken for 255")
+    return True
 
 
 def survey_maps(folder: Path, names: list[str]) -> bool:

@@ -51,6 +51,21 @@ def target_mask(shape=(40, 48)) -> np.ndarray:
     return mask
 
 
+def canvas(*pixels, shape=(200, 200), onto=None) -> np.ndarray:
+    """An empty mask, or a copy of another, with single pixels (y, x) of 255."""
+    image = np.zeros(shape, np.uint8) if onto is None else onto.copy()
+    for y, x in pixels:
+        image[y, x] = 255
+    return image
+
+
+def box(top: int, left: int, height: int, width: int, shape=(40, 40), onto=None) -> np.ndarray:
+    """An empty mask, or a copy of another, with a rectangle of 255."""
+    image = np.zeros(shape, np.uint8) if onto is None else onto.copy()
+    image[top : top + height, left : left + width] = 255
+    return image
+
+
 def write(path: Path, pixels) -> Path:
     """Writes an image (array) or a text file (str or bytes), with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.metrics import PROTOCOLS
+from ismallnet.protocols import PROTOCOLS
 
 
 def golden_set(case: str, root: Path, maps: Path) -> None:
@@ -29,7 +29,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("case", ["grey", "mixed", "square"])
+@pytest.mark.parametrize("case", ["close", "grey", "mixed", "square"])
 def test_golden_figures_from_disk(tmp_path, case):
     golden_set(case, tmp_path / "data/g", tmp_path / "maps")
     main(["--dataset", "g", "--maps", "maps", "--protocol", "all", "--output", "out/f.json"])

@@ -26,7 +26,7 @@ from ismallnet.cli import DataError
 from ismallnet.images import decode, read_image
 from ismallnet.inference import tile_weights
 from ismallnet.layouts import find_dataset
-from ismallnet.metrics import evaluate
+from ismallnet.protocols import evaluate
 from net import pad_to_multiple
 from utils import decouple
 

@@ -11,7 +11,8 @@ import pytest
 from conftest import make_set, names_of, picture, target_mask, write
 
 from eval import main as evaluate_main
-from ismallnet.metrics import PD_FA_THRESHOLDS, count_levels, evaluate
+from ismallnet.metrics import PD_FA_THRESHOLDS, count_levels
+from ismallnet.protocols import evaluate
 from ismallnet.report import outcome as outcomes
 from ismallnet.report import page as pages
 from ismallnet.report.outcome import Layers, outcome, window_around

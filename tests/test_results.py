@@ -11,7 +11,7 @@ from dataset import Frames
 from detect import Detector
 from ismallnet.inference import infer
 from ismallnet.layouts import find_dataset
-from ismallnet.metrics import evaluate
+from ismallnet.protocols import evaluate
 from net import load_weights
 from test import main
 

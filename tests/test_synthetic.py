@@ -6,7 +6,8 @@ from skimage.measure import label
 
 import synthetic
 from ismallnet.layouts import find_dataset
-from ismallnet.metrics import evaluate, local_snr, ring
+from ismallnet.metrics import local_snr, ring
+from ismallnet.protocols import evaluate
 from synthetic import main, scene
 
 

@@ -15,7 +15,8 @@ from ismallnet.cli import DataError
 from ismallnet.distributed import pick_device
 from ismallnet.inference import batches_of_equal_size, predict, prepared
 from ismallnet.layouts import find_dataset
-from ismallnet.metrics import evaluate, quantise
+from ismallnet.metrics import quantise
+from ismallnet.protocols import evaluate
 from net import VARIANTS, iSmallNet, load_weights
 from test import main
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.files import atomic_write, read_json
-from ismallnet.metrics import NAMES, THRESHOLD
+from ismallnet.metrics import THRESHOLD
 from ismallnet.report.outcome import window_around
+from ismallnet.tables import NAMES
 
 COLUMN = 1.4  # inches
 FRAME = "#ff3030"

@@ -1,9 +1,9 @@
 """The report of a test list or of your own frames: RESULTS/NAME/report/index.html, one folder that
 opens from disk.
 
-Figures under all protocols, a threshold slider, curves, and a gallery of all images; of frames, which
-have no masks, the gallery alone. The page is report.html; what it shows comes from here as
-JSON, the pictures as PNG beside it.
+Figures under all protocols, what hIoU loses by cause, a threshold slider, curves, and a gallery of
+all images; of frames, which have no masks, the gallery alone. The page is report.html; what it shows
+comes from here as JSON, the pictures as PNG beside it.
 """
 
 import base64
@@ -11,6 +11,7 @@ import html
 import itertools
 import json
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -23,23 +24,37 @@ from ismallnet.detection.records import read_records
 from ismallnet.files import atomic_write, read_json, read_png, write_png
 from ismallnet.images import to_units
 from ismallnet.metrics import (
-    NAMES,
     PD_FA_THRESHOLDS,
-    PROTOCOLS,
     THRESHOLD,
     count_levels,
     count_pd_fa,
     pd_fa_curve,
     pixel_curves,
-    shown,
 )
+from ismallnet.protocols import PROTOCOLS, count_hiou, figures_hiou
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
 from ismallnet.results import read_map
+from ismallnet.tables import LOCALISATION, NAMES, SEGMENTATION, columns, shown
 
 TEMPLATE = Path(__file__).parent / "report.html"
 LAYERS = (*Layers._fields, "difference")
 FRAME_LAYERS = ("image", "prediction", "overlay")
 WINDOW = 40  # px of the surface plots
+BARS = {  # of the error split, and what their parts are
+    "Segmentation: pixels of the targets that are found": SEGMENTATION,
+    "Localisation: targets and components": LOCALISATION,
+}
+CAUSES = {
+    "seg_iou": "pixels that a target and its component share",
+    "seg_mrg_err": "pixels of the component that lie on other targets",
+    "seg_itf_err": "pixels of the component that lie on no target",
+    "seg_pcp_err": "pixels of the target that its component misses",
+    "loc_iou": "targets and components that are paired",
+    "loc_itf_err": "components that no target is near",
+    "loc_pcp_err": "targets that no component is near",
+    "loc_m2s_err": "components near a target that has another one",
+    "loc_s2m_err": "targets near a component that another one has",
+}
 
 
 def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -62,6 +77,7 @@ def entry(order: int, name: str, layers: Layers, found: Outcome, others: list[np
     grey = layers.image.mean(axis=2)
     levels = count_levels(layers.prediction, layers.mask)
     false, right = (levels[:, ::-1].cumsum(axis=1)[:, ::-1][row] for row in (0, 1))
+    splits = [count_hiou(pred, layers.mask) for pred in (layers.prediction, *others)]
     unions = [int(right[0] + false[t]) for t in PD_FA_THRESHOLDS]  # right[0]: all target pixels
     ious = [int(right[t]) / union if union else 1.0 for t, union in zip(PD_FA_THRESHOLDS, unions)]
     return {
@@ -76,11 +92,13 @@ def entry(order: int, name: str, layers: Layers, found: Outcome, others: list[np
             "false": found.count("false alarm"),
             "targets": [described(target, grey) for target in found.targets],
             "others": [compared(outcome(other, layers.mask)) for other in others],
+            "parts": [occurring(counts) for counts in splits],
             "window": window(grey, layers.prediction, found.centre),
         },
         "centre": found.centre,
         "empty": found.empty,
         "levels": levels,
+        "splits": splits,
         "pd_fa": count_pd_fa(layers.prediction, layers.mask),
         "ious": np.array(ious),
     }
@@ -97,6 +115,22 @@ def compared(other: Outcome) -> dict:
     """What the page knows of another run's map: IoU, and which targets it hits."""
     hits = [k for k, target in enumerate(other.targets) if target.kind == "hit"]
     return {"iou": other.iou, "hits": hits, "false": other.count("false alarm")}
+
+
+def occurring(counts: dict[str, int]) -> list[str]:
+    """The parts of the error split that an image adds something to."""
+    return [key for key in CAUSES if counts["pairs" if key == "loc_iou" else key]]
+
+
+def split_figures(entries: list[dict], runs: list[str]) -> list[dict]:
+    """hIoU and the error split of each run, for the bars."""
+    found = []
+    for k, name in enumerate(runs):
+        total: Counter = Counter()
+        for e in entries:
+            total.update(e["splits"][k])
+        found.append({"name": name, **figures_hiou(total)})
+    return found
 
 
 def window(grey: np.ndarray, pred: np.ndarray, centre: tuple[float, float]) -> dict:
@@ -166,16 +200,27 @@ def figures_table(figures: dict[str, dict]) -> str:
     rows = {name: figures[name] for name in PROTOCOLS if name in figures}
     if not rows:
         return "<p>None yet: type <code>python eval.py --protocol all</code>, then this again.</p>"
-    keys = [key for key in NAMES if any(key in row for row in rows.values())]
+    keys = columns(NAMES, rows.values())
     head = "".join(f"<th scope=col>{html.escape(NAMES[key])}</th>" for key in keys)
     body = "".join(
         f"<tr><th scope=row>{name}</th>"
-        + "".join(f"<td>{shown(key, row[key]) if key in row else '–'}</td>" for key in keys)
+        + "".join(f"<td>{table_cell(key, row)}</td>" for key in keys)
         + "</tr>"
         for name, row in rows.items()
     )
     head = f"<thead><tr><th scope=col>protocol</th>{head}</tr></thead>"
     return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
+def table_cell(key: str, figures: dict) -> str:
+    """A figure, and below it its 95 % interval where there is one."""
+    if key not in figures:
+        return "–"
+    ends = figures.get("interval", {}).get(key)
+    below = (
+        f'<br><small class="dim">{"–".join(shown(key, end) for end in ends)}</small>' if ends else ""
+    )
+    return shown(key, figures[key]) + below
 
 
 def write_page(
@@ -185,6 +230,7 @@ def write_page(
     figures: dict,
     entries: list[dict],
     others: list[str] = (),
+    run: str = "",
 ) -> Path:
     """index.html beside images/. File names reach the page as JSON alone, and get into it as text.
 
@@ -193,6 +239,7 @@ def write_page(
         figures: by protocol, as eval.py wrote them.
         entries: of `entry`, or of `frame_entry`.
         others: the names of the runs that are compared.
+        run: the name of the run that the report is of.
     """
     labelled = all("levels" in e for e in entries)
     layers = [[name, name] for name in (LAYERS if labelled else FRAME_LAYERS)]
@@ -201,6 +248,10 @@ def write_page(
     content = {
         "layers": layers,
         "others": list(others),
+        "splits": split_figures(entries, [run, *others]) if labelled else [],
+        "bars": [
+            [title, [[key, parts[key], CAUSES[key]] for key in parts]] for title, parts in BARS.items()
+        ],
         "thresholds": thresholds(entries) if labelled else [],
         "pixels": pixel_curves(sum(e["levels"] for e in entries)) if labelled else [],
         "images": [e["page"] for e in entries],

@@ -9,7 +9,7 @@ from dataset import Frames
 from ismallnet.cli import UserError
 from ismallnet.distributed import Processes
 from ismallnet.inference import evaluate, pictures
-from ismallnet.metrics import summary
+from ismallnet.tables import summary
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.monitor import Monitor, dead_outputs
 from ismallnet.training.run import Run, State

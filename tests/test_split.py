@@ -1,0 +1,146 @@
+"""The error split in the report: its figures, and what a click on a part does in a browser."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import box, fails, make_set, names_of, write
+
+import utils
+from eval import main as evaluate
+from visualization import main
+
+SHAPE = (40, 48)
+TWO = box(10, 13, 2, 2, SHAPE, onto=box(10, 10, 2, 2, SHAPE))  # two targets of 2x2, a column between
+ONE = box(20, 20, 2, 2, SHAPE)
+EMPTY = np.zeros(SHAPE, np.uint8)
+MASKS = {"merged": TWO, "right": ONE, "missed": ONE, "false": EMPTY}
+OURS = {
+    "merged": box(
+        10, 10, 2, 5, SHAPE
+    ),  # one component over both: IoU 4/10, 4 px on the other, 2 on none
+    "right": ONE,
+    "missed": EMPTY,
+    "false": box(30, 30, 1, 3, SHAPE),
+}
+# Of 2 pairs: seg IoU (0.4 + 1) / 2. Pairs, false components, missed, sharing targets: 2, 1, 1, 1.
+OURS_SPLIT = {
+    **{"seg_iou": 0.7, "seg_mrg_err": 0.2, "seg_itf_err": 0.1, "seg_pcp_err": 0.0},
+    **{"loc_iou": 0.4, "loc_itf_err": 0.2, "loc_pcp_err": 0.2, "loc_m2s_err": 0.0, "loc_s2m_err": 0.2},
+}
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    """The report of OURS, beside another program's maps that are right but for `right`."""
+    root = make_set(tmp_path / "data/tiny", names=["t", *MASKS], train=1, shape=SHAPE)
+    for name, mask in MASKS.items():
+        write(root / f"masks/{name}.png", mask)
+        write(Path(f"results/tiny/{name}.png"), OURS[name])
+        theirs = EMPTY if name == "right" else mask // 255
+        write(Path(f"peer/tiny/{name}_Pred.png"), theirs)
+    utils.main(["--dataset", "tiny", "--workers", "1"])
+    evaluate(["--dataset", "tiny", "--protocol", "all", "--workers", "1"])
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer"])
+    return Path("results/tiny/report/index.html")
+
+
+def known(page: Path) -> dict:
+    return json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+
+
+def test_the_report_has_the_figures_of_eval(page, capsys):
+    ours, theirs = known(page)["splits"]
+    assert (ours["name"], theirs["name"]) == ("results/tiny", "peer")
+    figures = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]
+    for key, value in OURS_SPLIT.items():
+        assert ours[key] == pytest.approx(value, abs=1e-12) and figures[key] == ours[key], key
+    assert ours["hiou"] == pytest.approx(0.28) == figures["hiou"]
+    assert theirs["seg_iou"] == 1 and theirs["loc_iou"] == 3 / 4 and theirs["loc_pcp_err"] == 1 / 4
+
+
+def test_the_images_in_which_a_part_occurs(page):
+    parts = {image["name"]: image["parts"] for image in known(page)["images"]}
+    assert parts["merged"][0] == ["seg_iou", "seg_mrg_err", "seg_itf_err", "loc_iou", "loc_s2m_err"]
+    assert parts["right"] == [["seg_iou", "loc_iou"], ["loc_pcp_err"]]
+    assert parts["missed"][0] == ["loc_pcp_err"] and parts["false"] == [["loc_itf_err"], []]
+
+
+def test_compared_maps_of_zero_and_one_are_said_and_the_subfolder_is_taken(page, capsys):
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer/tiny"])
+    assert "peer/tiny: the maps' values are 0 and 1; 1 is taken for 255" in capsys.readouterr().out
+    assert known(page)["splits"][1]["seg_iou"] == 1
+    write(Path("peer/tiny/unfinished.json"), "{}")
+    message = fails(main, "--dataset", "tiny", "--workers", "1", "--compare", "peer", capsys=capsys)
+    assert "peer/tiny: test.py was interrupted there" in message
+
+
+def test_intervals_stand_in_the_report_s_table(page):
+    low, high = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]["interval"]["hiou"]
+    text = page.read_text().split("<tbody>")[1].split("</tbody>")[0]
+    assert f'28.00<br><small class="dim">{100 * low:.2f}–{100 * high:.2f}</small>' in text
+
+
+def wide(browser, width: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+
+
+def segment(browser, label: str, run: str = "results/tiny"):
+    """The part of a bar."""
+    (node,) = browser.find_elements("css selector", f'.stack button[aria-label^="{label}, {run}:"]')
+    return node
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_click_on_a_part_filters_the_gallery(page, browser, width):
+    wide(browser, width)
+    browser.get(page.resolve().as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    part = segment(browser, "missed targets")
+    assert "20.00 %" in part.get_attribute("aria-label") and len(names_of(browser)) == 4
+    part.click()
+    assert names_of(browser) == ["missed"] and part.get_attribute("aria-pressed") == "true"
+    note = browser.find_element("id", "part-note").text
+    assert note.startswith("missed targets, results/tiny: 20.00 %") and "in 1 of 4 images" in note
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    segment(browser, "loc IoU").click()  # another one takes its place
+    assert set(names_of(browser)) == {"merged", "right"}
+    assert part.get_attribute("aria-pressed") == "false"
+    segment(browser, "missed targets", "peer").click()
+    assert names_of(browser) == ["right"]
+    browser.find_element("id", "has-miss").click()  # beside the other filters: not missed by ours
+    assert names_of(browser) == []
+    browser.find_element("id", "has-miss").click()
+    segment(browser, "missed targets", "peer").click()
+    assert len(names_of(browser)) == 4 and not browser.find_element("id", "part-note").text
+    assert [line["message"] for line in browser.get_log("browser")] == []
+
+
+def test_bars_lie_as_the_figures_say_and_can_be_typed(page, browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    wide(browser, 1400)
+    browser.get(page.resolve().as_uri())
+    stacks = browser.find_elements("css selector", ".stack")
+    assert len(stacks) == 4  # two bars a run
+    widths = [b.rect["width"] for b in stacks[0].find_elements("css selector", "button")]
+    assert [w / sum(widths) for w in widths] == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+    part = segment(browser, "merged")
+    browser.execute_script("arguments[0].focus()", part)
+    for key in (Keys.ENTER, Keys.SPACE):
+        ActionChains(browser).send_keys(key).perform()
+        assert names_of(browser) == ["merged"]
+        ActionChains(browser).send_keys(key).perform()
+        assert len(names_of(browser)) == 4
+    ActionChains(browser).send_keys(Keys.TAB, Keys.ENTER).perform()  # the next part of the bar
+    assert segment(browser, "interference").get_attribute("aria-pressed") == "true"
+    clear = browser.find_element("id", "part-clear")
+    assert clear.text == "✕ only with: interference, results/tiny"
+    clear.click()
+    assert len(names_of(browser)) == 4 and not clear.is_displayed()
+    browser.find_element("css selector", ".split td button").click()  # the figure below the bar
+    assert segment(browser, "seg IoU").get_attribute("aria-pressed") == "true"
