@@ -37,6 +37,7 @@ from ismallnet.inference import autocast, precision
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import DatasetFolder
 from ismallnet.training.augmentation import TrainingSet, batches
+from ismallnet.training.distillation import Teacher
 from ismallnet.training.monitor import Monitor
 from ismallnet.training.options import find_run, parse, resume
 from ismallnet.training.recipes import (
@@ -48,7 +49,7 @@ from ismallnet.training.recipes import (
 )
 from ismallnet.training.run import Run, State, claim, lock
 from ismallnet.training.watch import Watch
-from net import Outputs, iSmallNet, losses
+from net import Outputs, iSmallNet, losses, map_loss
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop")  # arguments of TrainingSet
@@ -80,10 +81,13 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         image, mask, interior, boundary = (x.to(processes.device, non_blocking=True) for x in batch)
+        taught = options.teacher(image) if options.teacher else None
         image = model.normalise(image).contiguous(memory_format=torch.channels_last)
         with processes.collective(), autocast(processes.device, options.amp):
             outputs = network(image)
         parts = losses(outputs, Outputs(interior, boundary, mask), options.loss)
+        if taught is not None:
+            parts["teacher"] = map_loss(outputs.mask.float(), taught, options.loss)
         values = dict(zip(parts, torch.stack(list(parts.values())).detach().tolist()))
         watch.check_finite("loss", sum(values.values()), state, run)
 
@@ -201,7 +205,12 @@ def session(
     figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
     about |= {"images": len(samples), "figures_on": figures_on, "args": vars(args)}
     about["environment"] = environment(processes.device)
-    run = Run(folder, about, digests(lists, tested), args.save_every, processes.rank == 0)
+    teacher = Teacher(args.distill, processes.device, args.amp) if args.distill else None
+    data_of_run = digests(lists, tested)
+    if teacher:
+        about["teacher"] = teacher.info
+        data_of_run["teacher"] = teacher.info["sha256"]
+    run = Run(folder, about, data_of_run, args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
@@ -226,7 +235,7 @@ def session(
         train(
             state,
             batches(samples, range(state.step, steps), processes, args.workers),
-            StepOptions(rate, args.loss, args.clip, args.amp, args.compile),
+            StepOptions(rate, args.loss, args.clip, args.amp, args.compile, teacher),
             watch,
             run,
             processes,

@@ -55,6 +55,8 @@ def describe(path: Path, model: iSmallNet | Exported) -> str:
         parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
     if info.get("init"):
         parts.append("initialised from other weights")
+    if info.get("teacher"):
+        parts.append(f"distilled from {info['teacher'].get('file', 'another network')}")
     if info.get("step") != info.get("steps"):
         parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
     if info.get("selected_on", "nothing") != "nothing":

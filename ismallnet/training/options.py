@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="ablations, see net.py",
     )
     add("--init", metavar="FILE", help="weights to begin with; default: new ones")
+    add("--distill", metavar="FILE", help="weights whose probabilities are learned beside the masks")
     add("--hold-out", type=int, default=0, metavar="N", help="test on every Nth training image instead")
     add("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
     add("--config", metavar="FILE", help="a run's config.json: its arguments, before those typed here")

@@ -24,6 +24,7 @@ class StepOptions(NamedTuple):
         clip: largest gradient norm; 0 for any.
         amp: mixed precision, as in `inference.precision`.
         compile: whether by torch.compile.
+        teacher: image -> probabilities that the mask output learns too; None for none.
     """
 
     rate: Callable[[int], float]
@@ -31,6 +32,7 @@ class StepOptions(NamedTuple):
     clip: float = 0.0
     amp: str = "auto"
     compile: bool = False
+    teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 RECIPES = {

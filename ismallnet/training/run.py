@@ -160,9 +160,10 @@ class Run:
 
     def info(self, state: State, selected_on: str = NOTHING) -> dict:
         """What a weights file says of itself; plain values only."""
-        before = state.init.get("selected_on", NOTHING)
-        if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
-            selected_on = before
+        for source in (state.init, self.about.get("teacher", {})):
+            before = source.get("selected_on", NOTHING)
+            if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
+                selected_on = before
         return self.about | {
             "step": state.step,
             "steps": state.steps,
@@ -212,6 +213,11 @@ class Run:
             raise DataError(
                 f"{self.folder}: an image or a mask of its lists is not the one that this run began "
                 "with; put the files back, or start another run: leave --resume out"
+            )
+        if training.get("teacher") != self.data.get("teacher"):
+            raise DataError(
+                f"{self.folder}: --distill {self.about['args']['distill']} is not the file that this "
+                "run began with; put it back, or start another run: leave --resume out"
             )
 
 
