@@ -56,6 +56,16 @@ MASK_FOLDERS = (
     *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
     *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
 )
+# The flags that all stages have, and those that several have: what one hint of a command repeats.
+SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
+SHARED += ("mask_suffix", "missing_masks", "follow_links")
+STAGES = {
+    "utils": ("maps_root",),
+    "train": ("range", "percentiles", "maps_root", "runs"),
+    "test": ("range", "percentiles", "results", "runs"),
+    "eval": ("results",),
+    "visualization": ("range", "percentiles", "maps_root", "results"),
+}
 PARTS = ("train", "trainval", "test", "val")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
@@ -72,6 +82,18 @@ class DatasetFolder:
     notes: list[str] = field(default_factory=list)
     targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
     reading: Reading = AS_IT_LIES
+    typed: dict[str, str] = field(default_factory=dict)  # flags that several stages have, by name
+
+    def command(self, stage: str, **flags: str) -> str:
+        """The command of a stage for this data set, with what was typed of the flags that it has too.
+
+        Args:
+            flags: as typed, in place of those: results="--results DIR".
+        """
+        typed = self.typed | flags
+        keys = (*SHARED, *STAGES[stage])
+        words = [typed[key] for key in keys if typed.get(key)]
+        return " ".join([f"python {stage}.py --dataset {self.name}", *words])
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".

@@ -8,12 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, read_ahead
+from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.images import READ_ERRORS, decode, open_picture
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
-MOST_NAMED = 5  # masks in a note
 
 
 @dataclass(frozen=True)
@@ -173,12 +172,11 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             kind = "class or instance numbers: target above 0"
         notes.append(f"mask values {rule.values or 'none'}; {kind}")
     if faint:
-        more = f" and {len(faint) - MOST_NAMED} more" if len(faint) > MOST_NAMED else ""
         notes.append(
             f"note: {len(faint)} masks hold values above 0, but no target: "
-            f"{', '.join(faint[:MOST_NAMED])}{more}; --mask-threshold changes what is target"
+            f"{some(faint)}; --mask-threshold changes what is target"
         )
     if inverted:
-        names = ", ".join(sorted(path.name for path in inverted)[:MOST_NAMED])
+        names = some(sorted(path.name for path in inverted))
         notes.append(f"note: more than half of the pixels are target in {len(inverted)} masks: {names}")
     return MaskReport(rule, notes, targets, inverted)
