@@ -330,6 +330,12 @@ def grey_range(args: argparse.Namespace) -> GreyRange:
     return GreyRange(limits=tuple(args.range))
 
 
+def given_reading(args: argparse.Namespace) -> Reading:
+    """What a command line says of how a data set lies on disk."""
+    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
+    return Reading(**{name: getattr(args, name) for name in fields})
+
+
 def typed_flags(args: argparse.Namespace) -> dict[str, str]:
     """Of the flags that several stages have those that were typed, by name, as they are typed; for the
     commands that hints name."""
@@ -355,9 +361,7 @@ def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
         raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
     if hasattr(args, "range"):
         grey_range(args)
-    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
-    reading = Reading(**{name: getattr(args, name) for name in fields})
-    found = []
+    found, reading = [], given_reading(args)
     for name in dict.fromkeys(args.dataset):
         data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading)
         data.typed = typed_flags(args)

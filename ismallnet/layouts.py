@@ -146,6 +146,25 @@ def find_dataset(
             bad entries are not raised here: they are in `problems`, so that one error can name them
             all.
     """
+    data, images, lists = find_images(name, data_root, split, reading)
+    if not any(image.mask for image in images):
+        refuse_without_masks(data.root, reading)
+    apply_lists(data, images, lists)
+    if lists and split is None and lists.get("test", data.root).stem.startswith("val"):
+        text = shown(lists["test"], data.root)
+        data.notes.append(f"no test list found: {text} serves as the test list")
+    read_masks(data, mask_threshold)
+    return data
+
+
+def find_images(
+    name: str,
+    data_root: str | os.PathLike = "data",
+    split: list[str] | None = None,
+    reading: Reading = AS_IT_LIES,
+) -> tuple[DatasetFolder, list[ImageFile], dict[str, Path] | None]:
+    """A data set's folder, its images with their names and the masks that there are, and the lists that
+    say which are used; arguments and errors as `find_dataset`."""
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
     outer, root = root, root if reading.image_folder else innermost(root)
@@ -155,14 +174,8 @@ def find_dataset(
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     assign_masks(images, reading.mask_suffix)
-    if not any(image.mask for image in images):
-        refuse_without_masks(root, reading)
     name_images(images)
-    apply_lists(data, images, lists)
-    if lists and split is None and lists.get("test", root).stem.startswith("val"):
-        data.notes.append(f"no test list found: {shown(lists['test'], root)} serves as the test list")
-    read_masks(data, mask_threshold)
-    return data
+    return data, images, lists
 
 
 def dataset_root(name: str, data_root: Path) -> Path:

@@ -10,6 +10,10 @@ from ismallnet.folders import image_files, label_files, leads_inside
 from ismallnet.lists import MASK_ENDINGS
 from ismallnet.masks import MaskRule
 
+BOXES = (
+    "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
+    "CVAT and export COCO), or let a program that segments turn the boxes into masks"
+)
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 
 
@@ -131,8 +135,9 @@ def refuse_without_masks(root: Path, reading: Reading) -> None:
     """
     if labels := label_files(root):
         raise DataError(
-            f"{root}: found no masks, but {labels}. Boxes and polygons are not read. "
-            "Masks are needed: in masks/ a picture for each image, 255 on target pixels and 0 elsewhere"
+            f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
+            "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
+            f"become masks: python utils.py --dataset {root.name} --from-annotations FILE. {BOXES}"
         )
     if reading.missing_masks == "empty":
         raise DataError(
