@@ -22,7 +22,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.images import PERCENTILES
-from ismallnet.inference import infer
+from ismallnet.inference import OVERLAP, TILE, Tiling, infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard, table
 from ismallnet.results import UNFINISHED
@@ -46,7 +46,13 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         "selected_on": model.info.get("selected_on", "unknown"),
         **{key: getattr(args, key) for key in NETWORK_SETTINGS},
     }
-    return infer(model, frames, args.batch_size, args.amp, args.resize, args.flips), about
+    tiling = Tiling(0 if args.resize else args.tile, args.overlap)
+    if text := tiling.note(frames.shapes):
+        print(f"{data.name} test: {text}")
+        about |= {"tile": tiling.side, "overlap": tiling.overlap}
+        about["tiled_images"] = sum(map(tiling.applies, frames.shapes))
+    options = (args.batch_size, args.amp, args.resize, args.flips)
+    return infer(model, frames, *options, tiling=tiling), about
 
 
 def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
@@ -140,6 +146,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--resize", type=int, metavar="PX", help="run at PX x PX, as the authors do at 352")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
+    add(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="images larger than this run in tiles; 0: none; default: those of 1024 px or more, in "
+        "tiles of 512",
+    )
+    add(
+        "--overlap",
+        type=int,
+        default=OVERLAP,
+        metavar="PX",
+        help="overlap of neighbouring tiles, in pixels, at least",
+    )
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
@@ -162,6 +182,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.baseline:
         unused = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
+        unused += ("tile", "overlap")
     else:
         unused = ("workers",)
     if wrong := [key for key in unused if getattr(args, key) != parser.get_default(key)]:
@@ -170,6 +191,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise DataError(f"{flags}: has no effect {beside} --baseline; leave it out")
     if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
         raise DataError("expected --batch-size and --resize of 1 or more")
+    tile = TILE if args.tile is None else args.tile
+    if tile and (tile < 32 or not 0 <= 2 * args.overlap <= tile):
+        raise DataError("expected --tile of 0, or 32 or more, and --overlap of 0 to half a --tile")
+    if args.resize and args.tile:
+        raise DataError("--resize and --tile: expected one of them; --resize makes images small")
+    if args.overlap != OVERLAP and (args.tile == 0 or args.resize):
+        raise DataError("--overlap: has no effect without tiles; leave it out")
     return args
 
 
