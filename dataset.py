@@ -230,10 +230,14 @@ def file_digests(sample: Sample) -> str:
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
-    head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
+    parts = split.split(" and ")
+    total = sum(len(data.lists[part]) + len(data.problems[part]) for part in parts)
+    head = f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"
     named = problems[:MOST_NAMED]
     if more := len(problems) - len(named):
-        named.append(f"… and {more} more")
+        named.append(f"… and {more} more, not named here")
+        if 2 * len(problems) > total:
+            named.append("More than half: is the download or the copy complete, and unpacked?")
     return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
 
 

@@ -29,6 +29,7 @@ from dataset import (
 )
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import read_json, write_png
+from ismallnet.folders import printable
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.metrics import PROTOCOLS, table
 from ismallnet.report.figures import draw_curves, panels, surfaces
@@ -188,7 +189,9 @@ def draw_paper(
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
         preds = [read_map(map_file(folder, name), shape) for folder in (maps, *args.compare)]
-        rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
+        rows.append(
+            (printable(name), centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds])
+        )
     titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in (maps, *args.compare))]
     if not rows:
         return []

@@ -4,6 +4,7 @@ import os
 import struct
 import tokenize
 import warnings
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable image ({disguise(path) or error})")
+    what = disguise(path)
+    if not what and zipfile.is_zipfile(path):
+        what = "a zip archive; unpack it first"
+    return DataError(f"{path}: not a readable image ({what or error})")
 
 
 def full_pages(picture: Image.Image) -> list[int]:

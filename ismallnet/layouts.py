@@ -14,11 +14,14 @@ from ismallnet.cli import DataError
 from ismallnet.files import atomic_write
 from ismallnet.folders import (
     EXTENSIONS,
+    archives,
     folders_of,
     image_files,
     inside,
     leads_inside,
+    readable,
     shown,
+    unpack_hint,
     walk,
 )
 from ismallnet.lists import (
@@ -148,7 +151,7 @@ def find_dataset(
     """
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
-        refuse_without_masks(data.root, reading)
+        refuse_without_masks(data.root, reading, data_root)
     apply_lists(data, images, lists)
     if lists and split is None and lists.get("test", data.root).stem.startswith("val"):
         text = shown(lists["test"], data.root)
@@ -182,6 +185,12 @@ def dataset_root(name: str, data_root: Path) -> Path:
     root = data_root / name
     if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
         have = sorted(p.name for p in data_root.glob("*") if p.is_dir())
+        packed = archives(data_root)
+        if packed := [p.name for p in packed if p.name.lower().split(".")[0] == name.lower()]:
+            raise DataError(
+                f"{root}: no such data set, but its archive {packed[0]} is there; unpack it first, in "
+                f"{data_root}"
+            )
         guess = f"Did you mean --dataset {Path(name).name}? " if Path(name).name in have else ""
         raise DataError(
             f"{root}: no such data set; in {data_root}/ there is: {', '.join(have) or 'nothing'}. "
@@ -219,9 +228,9 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         if not (parts := parts_of(data.root)):
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
             raise DataError(
-                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}. "
-                "Name other folders: --image-folder DIR --mask-folder DIR, and the ends of the files' "
-                "names, if they have any: --image-suffix _1 --mask-suffix _2"
+                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}"
+                f"{unpack_hint(data.root)}. Name other folders: --image-folder DIR --mask-folder DIR, "
+                "and the ends of the files' names, if they have any: --image-suffix _1 --mask-suffix _2"
             )
         groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
         images = [image for group, _ in groups.values() for image in group]
@@ -362,7 +371,7 @@ def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
             f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name them: --split "
             "TRAIN.txt TEST.txt"
         )
-    names = sorted({image.name for image in images})
+    names = sorted({readable(image.name) for image in images})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
     half = len(names) // 2
     if not leads_inside(data.root / "50_50", data.root):

@@ -1,12 +1,13 @@
 """Which mask belongs to which image of a data set, and what an image is called."""
 
 import functools
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, label_files, leads_inside
+from ismallnet.folders import image_files, label_files, leads_inside, unpack_hint
 from ismallnet.lists import MASK_ENDINGS
 from ismallnet.masks import MaskRule
 
@@ -128,17 +129,21 @@ def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str])
     return Sample(image.name, image.path, image.mask)
 
 
-def refuse_without_masks(root: Path, reading: Reading) -> None:
+def refuse_without_masks(root: Path, reading: Reading, data_root: str | os.PathLike) -> None:
     """
     Raises:
-        DataError: no image has a mask, and other labels are there, or masks may be missing.
+        DataError: no image has a mask, and other labels or archives are there, or masks may be missing.
     """
     if labels := label_files(root):
+        place = "" if str(data_root) == "data" else f" --data-root {data_root}"
         raise DataError(
             f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
             "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
-            f"become masks: python utils.py --dataset {root.name} --from-annotations FILE. {BOXES}"
+            f"become masks: python utils.py --dataset {root.name}{place} --from-annotations FILE. "
+            f"{BOXES}"
         )
+    if hint := unpack_hint(root):
+        raise DataError(f"{root}: found no mask for any image{hint}")
     if reading.missing_masks == "empty":
         raise DataError(
             f"{root}: found no mask for any image, so --missing-masks empty would leave no target "
