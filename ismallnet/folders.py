@@ -6,10 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from ismallnet.cli import some
-
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|gz|bz2|xz|zst)(\.\d+)?$", re.IGNORECASE)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -21,23 +18,6 @@ def image_files(folder: Path) -> list[Path]:
         plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
     files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
     return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
-
-
-def archives(*folders: Path) -> list[Path]:
-    """The archives right in folders, by name."""
-    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    return [path for path in files if ARCHIVE.search(path.name) and path.is_file()]
-
-
-def unpack_hint(root: Path) -> str:
-    """For errors about files that a data set has not: its archives, in the folder and in the folders in
-    it; or nothing."""
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir()] if root.is_dir() else []
-    found = [shown(path, root) for path in archives(root, *folders)]
-    if not found:
-        return ""
-    some_are = "is an archive" if len(found) == 1 else "are archives"
-    return f". {some(found)} {some_are} that may hold them: unpack first, into {root}"
 
 
 def printable(name: str) -> str:

@@ -10,18 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, some
 from ismallnet.files import atomic_write
 from ismallnet.folders import (
     EXTENSIONS,
-    archives,
     folders_of,
     image_files,
     inside,
     leads_inside,
     readable,
     shown,
-    unpack_hint,
     walk,
 )
 from ismallnet.lists import (
@@ -31,8 +29,10 @@ from ismallnet.lists import (
     listed,
 )
 from ismallnet.masks import TARGET, survey
+from ismallnet.oddities import archives, left_out_hint, left_out_notes, same_files, unused_masks
 from ismallnet.pairing import (
     AS_IT_LIES,
+    MASK_FOLDERS,
     ImageFile,
     Reading,
     Sample,
@@ -55,10 +55,6 @@ IMAGE_FOLDERS = (
     "JPEGImages",
     "img_dir",
 )
-MASK_FOLDERS = (
-    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
-    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
-)
 # The flags that all stages have, and those that several have: what one hint of a command repeats.
 SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
 SHARED += ("mask_suffix", "missing_masks", "follow_links")
@@ -70,6 +66,7 @@ STAGES = {
     "visualization": ("range", "percentiles", "maps_root", "results"),
 }
 PARTS = ("train", "trainval", "test", "val")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
@@ -177,6 +174,7 @@ def find_images(
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     assign_masks(images, reading.mask_suffix)
+    data.notes += unused_masks(images, root)
     name_images(images)
     return data, images, lists
 
@@ -229,8 +227,9 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
             raise DataError(
                 f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}"
-                f"{unpack_hint(data.root)}. Name other folders: --image-folder DIR --mask-folder DIR, "
-                "and the ends of the files' names, if they have any: --image-suffix _1 --mask-suffix _2"
+                f"{left_out_hint(data.root, IMAGE_FOLDERS)}. Name other folders: --image-folder DIR "
+                "--mask-folder DIR, and the ends of the files' names, if they have any: "
+                "--image-suffix _1 --mask-suffix _2"
             )
         groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
         images = [image for group, _ in groups.values() for image in group]
@@ -276,6 +275,7 @@ def images_in(
         beside = masks_beside([path for _, path in files], reading)
         files = [(f, path) for f, path in files if path not in beside]
         masks = [folder] if beside else masks
+    data.notes += left_out_notes(folder, data.root, [path for _, path in files])
     images = [
         ImageFile(
             path,
@@ -328,6 +328,17 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
         data.notes.append(f"warning: {len(both)} images are in the training and the test list")
+    if len(names) == 2 and (pairs := same_files(data.lists["train"], data.lists["test"])):
+        data.notes.append(
+            f"warning: {len(pairs)} test images are copies of training images: {some(pairs)}"
+        )
+    used = {image.name for entries in chosen.values() for image in entries}
+    if (
+        lists
+        and not any(data.problems.values())
+        and (alone := sorted({image.name for image in images} - used))
+    ):
+        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
 
 
 def read_masks(data: DatasetFolder, threshold: int) -> None:
@@ -347,7 +358,14 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         if masks and report.inverted.issuperset(masks):
             raise DataError(
                 f"{data.root}: in all masks of the {part} list more than half of the pixels are "
-                f"target: they are inverted. Invert {masks[0].parent}; targets must be white"
+                f"target: they are inverted, or their background has a colour. Change those in "
+                f"{masks[0].parent}: targets must be white, all else black"
+            )
+        if masks and report.pictures.issuperset(masks):
+            raise DataError(
+                f"{data.root}: all masks of the {part} list look like pictures, not like masks: many "
+                f"pixels are neither black nor white. Is {masks[0].parent} the mask folder? Name "
+                "another: --mask-folder DIR"
             )
         data.targets[part] = sum(report.targets[mask] for mask in masks)
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
@@ -365,11 +383,11 @@ def mask_folders(root: Path) -> list[Path]:
 def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
     """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
     which it would outrank from then on."""
-    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*.txt")]
+    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*") if p.suffix in LIST_SUFFIXES]
     if strays := sorted(shown(p, data.root) for p in found if p.stem.startswith(PARTS)):
         raise DataError(
-            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name them: --split "
-            "TRAIN.txt TEST.txt"
+            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name two text files "
+            "with a name a line: --split TRAIN.txt TEST.txt"
         )
     names = sorted({readable(image.name) for image in images})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))

@@ -138,12 +138,14 @@ class MaskReport:
         notes: for people.
         targets: target pixels, by mask file.
         inverted: mask files of which more than half is target.
+        pictures: mask files that look like pictures.
     """
 
     rule: MaskRule
     notes: list[str]
     targets: dict[Path, int]
     inverted: set[Path]
+    pictures: set[Path] = field(default_factory=set)
 
 
 def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
@@ -165,7 +167,7 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             inverted.add(path)
         elif not targets[path] and (values > 0).any():
             faint.append(f"{path.name} (at most {values.max():g})")
-    notes = []
+    notes, pictures = [], {path for path, values, counts in found if is_picture(rule(values), counts)}
     if found:
         kind = f"target from {threshold} up"
         if rule.numbers:
@@ -176,7 +178,42 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             f"note: {len(faint)} masks hold values above 0, but no target: "
             f"{some(faint)}; --mask-threshold changes what is target"
         )
+    if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
+        notes.append(text)
+    if pictures:
+        names = some(sorted(path.name for path in pictures))
+        notes.append(f"note: {len(pictures)} masks look like pictures, not like masks: {names}")
     if inverted:
         names = some(sorted(path.name for path in inverted))
         notes.append(f"note: more than half of the pixels are target in {len(inverted)} masks: {names}")
-    return MaskReport(rule, notes, targets, inverted)
+    return MaskReport(rule, notes, targets, inverted, pictures)
+
+
+def is_picture(grey: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether more than a fifth of a mask's pixels are neither nearly black nor nearly white.
+
+    Args:
+        grey, counts: its grey values, and how many pixels have each.
+    """
+    between = (grey > 16) & (grey < 239)
+    return bool(5 * counts[between].sum() > counts.sum())
+
+
+def lost_numbers(rule: MaskRule, found: list, threshold: int) -> str:
+    """A note where small numbers stand beside large values: classes, and 255 for pixels that do not
+    count."""
+    values = np.unique(np.concatenate([np.unique(rule(v)) for _, v, _ in found] or [np.zeros(0)]))
+    small = values[(values > 0) & (values < min(threshold, 32))]
+    if not len(small) or len(values) > 8:
+        return ""
+    totals = [
+        sum(int(counts[test(rule(v))].sum()) for _, v, counts in found)
+        for test in (lambda v: (v > 0) & (v < 32), lambda v: v >= threshold)
+    ]
+    if 10 * totals[0] < totals[1]:
+        return ""
+    return (
+        f"note: values {some([f'{v:g}' for v in small])} are not target, though {totals[0]} pixels "
+        "have them. If they are classes, and 255 means that a pixel does not count, make masks of 0 "
+        f"and 255; if they are targets too, type --mask-threshold {small[0]:g}"
+    )

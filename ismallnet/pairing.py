@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, label_files, leads_inside, unpack_hint
+from ismallnet.folders import image_files, label_files, leads_inside
 from ismallnet.lists import MASK_ENDINGS
 from ismallnet.masks import MaskRule
+from ismallnet.oddities import left_out_hint
 
 BOXES = (
     "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
     "CVAT and export COCO), or let a program that segments turn the boxes into masks"
+)
+MASK_FOLDERS = (  # compared without case; the first one that holds images wins
+    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
+    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
 )
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 
@@ -142,7 +147,7 @@ def refuse_without_masks(root: Path, reading: Reading, data_root: str | os.PathL
             f"become masks: python utils.py --dataset {root.name}{place} --from-annotations FILE. "
             f"{BOXES}"
         )
-    if hint := unpack_hint(root):
+    if hint := left_out_hint(root, MASK_FOLDERS):
         raise DataError(f"{root}: found no mask for any image{hint}")
     if reading.missing_masks == "empty":
         raise DataError(

@@ -7,13 +7,15 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, picture, target_mask, write
 
 from eval import main as evaluate
-from ismallnet.folders import archives, printable, readable
+from ismallnet.folders import printable, readable
 from ismallnet.layouts import find_dataset
+from ismallnet.oddities import archives
 from ismallnet.report.panels import caption
 from net import iSmallNet
 from test import main as infer
@@ -171,3 +173,95 @@ def test_a_new_split_can_be_read_again(gbk_set, capsys):
         part: [s.name for s in find_dataset("tiny").samples(part)] for part in ("train", "test")
     }
     assert sorted([*first["train"], *first["test"]]) == sorted(["a", "b", GBK])
+
+
+# --- what would be wrong without a word ------------------------------------------------------------
+
+
+def notes() -> str:
+    return "\n".join(find_dataset("tiny").notes)
+
+
+def test_pictures_that_are_not_read_are_counted(data):
+    (data / "images/c.png").rename(data / "images/c.webp")
+    (data / "images/.d.webp").touch()
+    (data / "images/e.png").symlink_to("nowhere.png")
+    assert "note: 1 files in images/ are not read: c.webp" in notes()
+    assert "note: 1 links in images/ lead to no file: e.png" in notes()
+
+
+def test_links_to_nothing_and_dvc_instead_of_images(data, capsys):
+    for path in (data / "images").iterdir():
+        path.unlink()
+        path.symlink_to("/nowhere/x.png")
+    (data / "images.dvc").touch()
+    error = fails(main, *TINY, capsys=capsys)
+    assert "images/ holds 4 links to files that are not there: a.png, b.png, c.png, d.png" in error
+    assert "images.dvc of DVC stands for files that are not there; type: dvc pull" in error
+
+
+def test_masks_in_other_formats_are_not_missing_masks(data, capsys):
+    for path in (data / "masks").iterdir():
+        path.rename(path.with_suffix(".npy"))
+    error = fails(main, *TINY, capsys=capsys)
+    assert "masks/ holds 4 files that are not read: a.npy, b.npy, c.npy, d.npy; save them" in error
+    assert "--missing-masks" not in error
+
+
+def test_masks_by_instance_are_not_lost_in_silence(data):
+    assert "belong to no image" not in notes()
+    write(data / "masks/a_pixels0.png", target_mask())
+    write(data / "masks/z.png", target_mask())
+    assert "note: 2 mask files belong to no image, or to one that has another mask: " in notes()
+    assert "masks/a_pixels0.png, masks/z.png" in notes()
+
+
+def test_images_of_one_name_and_images_in_no_list(data):
+    write(data / "images/c.jpg", picture())
+    write(data / "images/e.png", picture(5))
+    write(data / "masks/e.png", target_mask())
+    assert "several types, the first is used: images/c.png, images/c.jpg" in notes()
+    assert "note: 1 images are in none of these lists: e" in notes()
+
+
+def test_copies_in_both_lists(data):
+    assert "copies" not in notes()
+    write(data / "images/d.png", (data / "images/a.png").read_bytes())
+    assert "warning: 1 test images are copies of training images: d = a" in notes()
+    raw = (data / "images/a.png").read_bytes()
+    write(data / "images/d.png", raw[:-1] + bytes([raw[-1] ^ 1]))  # the same but for the last byte
+    assert "copies" not in notes()
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.json", "test.xlsx"])
+def test_a_list_of_another_kind_is_not_replaced_by_a_new_split(data, name, capsys):
+    for path in (data / "50_50").iterdir():
+        path.unlink()
+    write(data / name, "a\nb\n")
+    error = fails(main, *TINY, capsys=capsys)
+    assert f"cannot tell which of {name} are its lists" in error and "--split TRAIN.txt" in error
+    assert not list((data / "50_50").iterdir())
+
+
+def test_classes_beside_a_void_value_are_named(data):
+    """0 background, 1 target, 255 what does not count: from 128 up only the last would be target."""
+    for name in "abcd":
+        pixels = target_mask() // 255
+        pixels[9, 11:17] = 255
+        write(data / f"masks/{name}.png", pixels)
+    assert "note: values 1 are not target, though 48 pixels have them" in notes()
+    assert "--mask-threshold 1" in notes()
+    assert "values 1 are" not in "\n".join(find_dataset("tiny", mask_threshold=1).notes)
+    soft = np.where(target_mask() > 0, 255, 0).astype(np.uint8)
+    soft[0, 0] = 20
+    for name in "abcd":
+        write(data / f"masks/{name}.png", soft)
+    assert "are not target" not in notes()  # a few soft pixels
+
+
+def test_images_in_the_place_of_masks(data, capsys):
+    write(data / "masks/a.png", picture())
+    assert "note: 1 masks look like pictures, not like masks: a.png" in notes()
+    write(data / "masks/b.png", picture(1))
+    error = fails(main, *TINY, capsys=capsys)
+    assert "all masks of the train list look like pictures" in error and "--mask-folder" in error
