@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, memory_limit, progress, read_ahead
+from ismallnet.cli import DataError, memory_limit, progress, read_ahead, some
 from ismallnet.greys import GreyFacts, GreyRange
 from ismallnet.images import PERCENTILES, decode, image_shape
 from ismallnet.layouts import (
@@ -153,8 +153,20 @@ class Frames:
         pairs = zip(self.samples, self.shapes)
         if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
             print(f"{data.name} {split}: {resized_note(resized)}")
+            if lost := self.lost_targets():
+                print(f"note: {data.name} {split}: targets were lost in that: {some(lost)}")
         for line in grey.report(f"{data.name} {split}", self.greys, len(self.samples)):
             print(line)
+
+    def lost_targets(self) -> list[str]:
+        """The images whose masks hold fewer targets at the image's size than in their files."""
+        lost = []
+        for sample, shape, centres in zip(self.samples, self.shapes, self.centres):
+            if is_resized(sample, shape):
+                mask = read_mask(sample, image_shape(sample.mask), self.threshold)
+                if (count := cv2.connectedComponents(mask)[0] - 1) > len(centres):
+                    lost.append(f"{sample.name} ({count} targets, {len(centres)} left)")
+        return lost
 
     def _try(self, sample: Sample) -> tuple[Item | DataError, GreyFacts | None]:
         try:

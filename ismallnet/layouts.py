@@ -148,7 +148,7 @@ def find_dataset(
     """
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
-        refuse_without_masks(data.root, reading, data_root)
+        refuse_without_masks(images, data.root, reading, data_root)
     apply_lists(data, images, lists)
     if lists and split is None and lists.get("test", data.root).stem.startswith("val"):
         text = shown(lists["test"], data.root)

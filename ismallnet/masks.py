@@ -66,6 +66,19 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
 
 
+def palette_colours(path: Path) -> int:
+    """How many colours other than black a mask with a palette that is not grey holds; 0 for others."""
+    try:
+        with open_picture(path) as picture:
+            if picture.mode not in ("P", "PA"):
+                return 0
+            colours = np.unique(np.array(picture.convert("RGB")).reshape(-1, 3), axis=0)
+    except READ_ERRORS:
+        return 0
+    grey = (colours == colours[:, :1]).all()
+    return 0 if grey else int(colours.any(axis=1).sum())
+
+
 def read_mask_values(
     path: str | os.PathLike, shape: tuple[int, int] | None = None, rule: MaskRule | None = None
 ) -> np.ndarray:
@@ -180,6 +193,11 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         )
     if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
         notes.append(text)
+    if several := [path.name for path in read_ahead(several_colours, paths) if path]:
+        notes.append(
+            f"note: {len(several)} masks have several colours of a palette: {some(several)}. All but "
+            "black are target, VOC's border of pixels that do not count too"
+        )
     if pictures:
         names = some(sorted(path.name for path in pictures))
         notes.append(f"note: {len(pictures)} masks look like pictures, not like masks: {names}")
@@ -187,6 +205,10 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         names = some(sorted(path.name for path in inverted))
         notes.append(f"note: more than half of the pixels are target in {len(inverted)} masks: {names}")
     return MaskReport(rule, notes, targets, inverted, pictures)
+
+
+def several_colours(path: Path) -> Path | None:
+    return path if palette_colours(path) > 1 else None
 
 
 def is_picture(grey: np.ndarray, counts: np.ndarray) -> bool:

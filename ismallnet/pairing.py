@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, label_files, leads_inside
+from ismallnet.folders import image_files, label_files, leads_inside, walk
 from ismallnet.lists import MASK_ENDINGS
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint
@@ -134,10 +134,13 @@ def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str])
     return Sample(image.name, image.path, image.mask)
 
 
-def refuse_without_masks(root: Path, reading: Reading, data_root: str | os.PathLike) -> None:
+def refuse_without_masks(
+    images: list[ImageFile], root: Path, reading: Reading, data_root: str | os.PathLike
+) -> None:
     """
     Raises:
-        DataError: no image has a mask, and other labels or archives are there, or masks may be missing.
+        DataError: no image has a mask, and other labels, archives or masks of other names are there, or
+            masks may be missing.
     """
     if labels := label_files(root):
         place = "" if str(data_root) == "data" else f" --data-root {data_root}"
@@ -149,6 +152,15 @@ def refuse_without_masks(root: Path, reading: Reading, data_root: str | os.PathL
         )
     if hint := left_out_hint(root, MASK_FOLDERS):
         raise DataError(f"{root}: found no mask for any image{hint}")
+    folders = dict.fromkeys(image.masks for image in images if image.masks)
+    files = [path for top in folders for f in walk(top) for path in image_files(f)]
+    if files := sorted(set(files) - {image.path for image in images}):
+        ending = f"{reading.mask_suffix}.png"
+        raise DataError(
+            f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
+            f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or name "
+            "what comes after the image's name: --mask-suffix TEXT"
+        )
     if reading.missing_masks == "empty":
         raise DataError(
             f"{root}: found no mask for any image, so --missing-masks empty would leave no target "

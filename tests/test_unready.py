@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, picture, target_mask, write
+from PIL import Image
 
+from dataset import Frames
 from eval import main as evaluate
 from ismallnet.folders import printable, readable
 from ismallnet.layouts import find_dataset
@@ -265,3 +267,37 @@ def test_images_in_the_place_of_masks(data, capsys):
     write(data / "masks/b.png", picture(1))
     error = fails(main, *TINY, capsys=capsys)
     assert "all masks of the train list look like pictures" in error and "--mask-folder" in error
+
+
+def test_masks_of_other_names_are_not_missing_masks(data, capsys):
+    for k, path in enumerate(sorted((data / "masks").iterdir())):
+        path.rename(path.with_name(f"{k:04}.png"))
+    error = fails(main, *TINY, capsys=capsys)
+    assert "masks/0000.png: this mask and 3 others there have other names" in error
+    assert "expected a.png for a.png" in error and "--mask-suffix" in error
+
+
+def test_targets_that_resizing_loses_are_named(data, capsys):
+    pixels = np.zeros((80, 96), np.uint8)
+    pixels[21, 25] = pixels[40:44, 40:44] = 255  # nearest neighbour takes even rows and columns
+    write(data / "masks/c.png", pixels)
+    Frames(find_dataset("tiny"), "test")
+    out = capsys.readouterr().out
+    assert "1 masks resized to their images (c)" in out
+    assert "note: tiny test: targets were lost in that: c (2 targets, 1 left)" in out
+    pixels[21, 25] = 0
+    write(data / "masks/c.png", pixels)
+    Frames(find_dataset("tiny"), "test")
+    assert "lost" not in capsys.readouterr().out
+
+
+def test_several_colours_of_a_palette_are_said(data):
+    palette = [0] * 768
+    palette[3:6], palette[765:768] = [128, 0, 0], [224, 224, 192]  # VOC's first class, and its border
+    pixels = target_mask() // 255
+    for name, border in (("a", 255), ("b", 1)):
+        pixels[9, 11:17] = border
+        image = Image.fromarray(pixels, "P")
+        image.putpalette(palette)
+        image.save(data / f"masks/{name}.png")
+    assert "note: 1 masks have several colours of a palette: a.png. All but black" in notes()
