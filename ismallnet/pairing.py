@@ -158,8 +158,8 @@ def refuse_without_masks(
         ending = f"{reading.mask_suffix}.png"
         raise DataError(
             f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
-            f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or name "
-            "what comes after the image's name: --mask-suffix TEXT"
+            f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or "
+            "name what comes after the image's name: --mask-suffix TEXT"
         )
     if reading.missing_masks == "empty":
         raise DataError(
