@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import hashlib
 import os
+import shlex
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +16,24 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, memory_limit, progress, read_ahead
-from ismallnet.images import decode, image_shape, read_image
-from ismallnet.layouts import DatasetFolder, Reading, Sample, find_dataset, leads_inside
+from ismallnet.cli import DataError, memory_limit, progress, read_ahead, some
+from ismallnet.greys import GreyFacts, GreyRange
+from ismallnet.images import PERCENTILES, decode, image_shape
+from ismallnet.layouts import (
+    SHARED,
+    STAGES,
+    DatasetFolder,
+    Reading,
+    Sample,
+    find_dataset,
+    leads_inside,
+)
 from ismallnet.lists import MOST_NAMED
 from ismallnet.masks import TARGET, read_mask_values
 
 MASK_THRESHOLD = TARGET
 MAPS = ("interior", "boundary")
+GREY = GreyRange()
 
 
 class Item(NamedTuple):
@@ -63,18 +74,24 @@ def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Pat
     return Path(maps_root) / data.name if maps_root else data.root
 
 
-def read_maps(folder: Path, sample: Sample, shape: tuple[int, int]) -> list[np.ndarray]:
-    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8."""
+def read_maps(
+    folder: Path, sample: Sample, shape: tuple[int, int], again: str = "python utils.py"
+) -> list[np.ndarray]:
+    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8.
+
+    Args:
+        again: the command that makes them, for errors.
+    """
     maps = []
     for kind in MAPS:
         path = folder / kind / f"{sample.name}.png"
         if not leads_inside(path, folder):
-            raise DataError(f"{path}: a link that leads out of {folder}; type python utils.py")
+            raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
+        if not path.is_file():
+            raise DataError(f"{path}: missing; type {again}")
         pixels = decode(path)
         if pixels.shape != shape or pixels.dtype != np.uint8:
-            raise DataError(
-                f"{path}: found {pixels.shape}, expected {shape}; type python utils.py --force"
-            )
+            raise DataError(f"{path}: found {pixels.shape}, expected {shape}; type {again} --force")
         maps.append(pixels)
     return maps
 
@@ -91,7 +108,7 @@ class Frames:
     Args:
         data, split: the data set and "train" or "test".
         threshold: mask values from here up are target.
-        value_range: as in `read_image`.
+        grey: which values become 0 and 255 in images of more than 8 bits; what they are is printed.
         memory: bytes that may be kept; an eighth of the machine's by default.
 
     Raises:
@@ -103,11 +120,12 @@ class Frames:
         data: DatasetFolder,
         split: str,
         threshold: int = MASK_THRESHOLD,
-        value_range: tuple[float, float] | None = None,
+        grey: GreyRange = GREY,
         memory: float | None = None,
     ):
         self.samples = data.samples(split)
-        self.threshold, self.value_range = threshold, value_range
+        self.threshold, self.grey = threshold, grey
+        self.remake = data.command("utils")  # the label maps
         self.maps: Path | None = None
         self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
         memory = memory_budget() if memory is None else memory
@@ -115,11 +133,13 @@ class Frames:
         self.cache: list[Item] | None = []
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
         self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
+        self.greys: list[GreyFacts] = []  # of the frames of more than 8 bits
         read = read_ahead(self._try, self.samples)
-        for result in progress(read, f"{data.name} {split}", len(self.samples)):
+        for result, facts in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
+            self.greys += [facts] if facts else []
             _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
             self.shapes.append(result.mask.shape)
@@ -133,24 +153,39 @@ class Frames:
         pairs = zip(self.samples, self.shapes)
         if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
             print(f"{data.name} {split}: {resized_note(resized)}")
+            if lost := self.lost_targets():
+                print(f"note: {data.name} {split}: targets were lost in that: {some(lost)}")
+        for line in grey.report(f"{data.name} {split}", self.greys, len(self.samples)):
+            print(line)
 
-    def _try(self, sample: Sample) -> Item | DataError:
+    def lost_targets(self) -> list[str]:
+        """The images whose masks hold fewer targets at the image's size than in their files."""
+        lost = []
+        for sample, shape, centres in zip(self.samples, self.shapes, self.centres):
+            if is_resized(sample, shape):
+                mask = read_mask(sample, image_shape(sample.mask), self.threshold)
+                if (count := cv2.connectedComponents(mask)[0] - 1) > len(centres):
+                    lost.append(f"{sample.name} ({count} targets, {len(centres)} left)")
+        return lost
+
+    def _try(self, sample: Sample) -> tuple[Item | DataError, GreyFacts | None]:
         try:
             return self.read(sample)
         except DataError as error:
-            return error
+            return error, None
 
-    def read(self, sample: Sample) -> Item:
-        image = read_image(sample.image, self.value_range)
+    def read(self, sample: Sample) -> tuple[Item, GreyFacts | None]:
+        """A frame as it is on disk, and its grey values if it has more than 8 bits."""
+        image, facts = self.grey.read(sample.image, sample.name)
         shape = image.shape[:2]
-        maps = read_maps(self.maps, sample, shape) if self.maps else []
+        maps = read_maps(self.maps, sample, shape, self.remake) if self.maps else []
         if maps and checksum(maps) != self.map_checksums[sample.name]:
             raise DataError(
                 f"{self.maps}: the label maps of {sample.name} are not those that this run began with; "
-                "make them again as they were (python utils.py), then continue with --resume. Another "
+                f"make them again as they were ({self.remake}), then continue with --resume. Another "
                 "method's maps go elsewhere: --maps-root DIR"
             )
-        return Item(image, read_mask(sample, shape, self.threshold), *maps)
+        return Item(image, read_mask(sample, shape, self.threshold), *maps), facts
 
     def add_maps(self, folder: Path) -> None:
         """Adds the label maps that `utils.py` wrote to a folder, for training. Those that do not fit in
@@ -161,7 +196,7 @@ class Frames:
         """
         self.maps = folder
         for i, (sample, shape) in enumerate(zip(self.samples, self.shapes)):
-            maps = read_maps(folder, sample, shape)
+            maps = read_maps(folder, sample, shape, self.remake)
             if self.cache is None:
                 self.map_checksums[sample.name] = checksum(maps)
             else:
@@ -171,20 +206,20 @@ class Frames:
         return len(self.samples)
 
     def __getitem__(self, i: int) -> Item:
-        return self.read(self.samples[i]) if self.cache is None else self.cache[i]
+        return self.read(self.samples[i])[0] if self.cache is None else self.cache[i]
 
 
 def read_lists(
     data: list[DatasetFolder],
     threshold: int = MASK_THRESHOLD,
-    value_range: tuple[float, float] | None = None,
+    grey: GreyRange = GREY,
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
     lists, problems = [], []
     for split in ("train", "test"):
         for one in data:
             try:
-                lists.append(Frames(one, split, threshold, value_range))
+                lists.append(Frames(one, split, threshold, grey))
             except DataError as error:
                 problems.append(str(error))
     if problems:
@@ -207,10 +242,14 @@ def file_digests(sample: Sample) -> str:
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
-    head = f"{data.root}: {len(problems)} of the {split} list's entries or files cannot be used:"
+    parts = split.split(" and ")
+    total = sum(len(data.lists[part]) + len(data.problems[part]) for part in parts)
+    head = f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"
     named = problems[:MOST_NAMED]
     if more := len(problems) - len(named):
-        named.append(f"… and {more} more")
+        named.append(f"… and {more} more, not named here")
+        if 2 * len(problems) > total:
+            named.append("More than half: is the download or the copy complete, and unpacked?")
     return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
 
 
@@ -275,10 +314,59 @@ def add_data_arguments(
             nargs=2,
             type=float,
             metavar=("MIN", "MAX"),
-            help="values that become 0 and 255 in images of more than 8 bits; default: each one's own",
+            help="values that become 0 and 255 in images of more than 8 bits; default: --percentiles",
+        )
+        add(
+            "--percentiles",
+            nargs=2,
+            type=float,
+            default=list(PERCENTILES),
+            metavar=("LOW", "HIGH"),
+            help="percentiles of such an image's own values that become 0 and 255",
         )
     if maps:
         add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
+
+
+def grey_range(args: argparse.Namespace) -> GreyRange:
+    """What a command line says of images of more than 8 bits.
+
+    Raises:
+        DataError: values that cannot be used, or both flags.
+    """
+    low, high = args.percentiles
+    if not 0 <= low < high <= 100:
+        raise DataError(f"--percentiles: found {low:g} {high:g}, expected 0 <= LOW < HIGH <= 100")
+    if not args.range:
+        return GreyRange(percentiles=(low, high))
+    if (low, high) != PERCENTILES:
+        raise DataError("--range and --percentiles: expected one of them")
+    if not args.range[0] < args.range[1]:
+        raise DataError(f"--range: found {args.range[0]:g} {args.range[1]:g}, expected MIN < MAX")
+    return GreyRange(limits=tuple(args.range))
+
+
+def given_reading(args: argparse.Namespace) -> Reading:
+    """What a command line says of how a data set lies on disk."""
+    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
+    return Reading(**{name: getattr(args, name) for name in fields})
+
+
+def typed_flags(args: argparse.Namespace) -> dict[str, str]:
+    """Of the flags that several stages have those that were typed, by name, as they are typed; for the
+    commands that hints name."""
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser, maps=True)
+    defaults = {"results": "results", "runs": "runs"}
+    typed = {}
+    for key in (*SHARED, *{key for keys in STAGES.values() for key in keys}):
+        value = getattr(args, key, None)
+        if value in (None, defaults.get(key, parser.get_default(key))):
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        texts = [f"{v:g}" if isinstance(v, float) else shlex.quote(str(v)) for v in values]
+        typed[key] = " ".join([f"--{key.replace('_', '-')}", *texts])
+    return typed
 
 
 def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
@@ -287,14 +375,12 @@ def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
         raise DataError("--split: expected a folder, or a training and a test list")
     if not 1 <= args.mask_threshold <= 255:
         raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
-    low, high = getattr(args, "range", None) or (0, 1)
-    if not low < high:
-        raise DataError(f"--range: found {low:g} {high:g}, expected MIN < MAX")
-    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
-    reading = Reading(**{name: getattr(args, name) for name in fields})
-    found = []
+    if hasattr(args, "range"):
+        grey_range(args)
+    found, reading = [], given_reading(args)
     for name in dict.fromkeys(args.dataset):
         data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading)
+        data.typed = typed_flags(args)
         lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
         print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
         found.append(data)

@@ -107,10 +107,8 @@ def count_all(
     """
     samples = data.samples("test")
     if not maps.is_dir():
-        raise DataError(
-            f"{maps}: found no maps; make them: python test.py --dataset {data.name}, or name their "
-            "folder: --maps DIR"
-        )
+        again = data.command("test", results=f"--results {maps.parent}" if args.results else "")
+        raise DataError(f"{maps}: found no maps; make them: {again}, or name their folder: --maps DIR")
     protocols = tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,)
     zero_one = holds_zero_one(maps, [sample.name for sample in samples])
     options = {"zero_one": zero_one, "protocols": protocols, "threshold": args.mask_threshold}

@@ -15,35 +15,60 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import Frames, add_data_arguments, open_datasets
+from dataset import Frames, add_data_arguments, grey_range, open_datasets
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
-from ismallnet.inference import infer
+from ismallnet.images import PERCENTILES
+from ismallnet.inference import OVERLAP, TILE, Tiling, infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard
 from ismallnet.results import UNFINISHED
 from ismallnet.tables import table
 from ismallnet.weights import describe, find_weights, on_device
 
+GREY_SETTINGS = ("range", "percentiles")
+NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
 
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
     """The network's maps of a list, and what about.json says of them."""
-    path = find_weights(args, data.name)
+    path = find_weights(args, data.name, data.command("train"))
     model = open_network(path, args.backend, args.width)
     print(describe(path, model))
+    print(describe_training(model.info, data, frames, args), end="")
     model = on_device(model, pick_device(args.device))
     about = {
         "weights": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "selected_on": model.info.get("selected_on", "unknown"),
-        **{key: getattr(args, key) for key in ("range", "resize", "flips", "amp", "backend")},
+        **{key: getattr(args, key) for key in NETWORK_SETTINGS},
     }
-    return infer(model, frames, args.batch_size, args.amp, args.resize, args.flips), about
+    tiling = Tiling(0 if args.resize else args.tile, args.overlap)
+    if text := tiling.note(frames.shapes):
+        print(f"{data.name} test: {text}")
+        about |= {"tile": tiling.side, "overlap": tiling.overlap}
+        about["tiled_images"] = sum(map(tiling.applies, frames.shapes))
+    options = (args.batch_size, args.amp, args.resize, args.flips)
+    return infer(model, frames, *options, tiling=tiling), about
+
+
+def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
+    """A note where images of more than 8 bits are read otherwise than in the training; else nothing."""
+    trained = info.get("args")
+    if not frames.greys or not isinstance(trained, dict):
+        return ""
+    default = ([], list(PERCENTILES))
+    then = (list(trained.get("range") or ()), list(trained.get("percentiles") or PERCENTILES))
+    now = (list(args.range or ()), list(args.percentiles))
+    if then == now or (then == default and data.name not in info.get("dataset", ())):
+        return ""
+    flag = "--range" if then[0] else "--percentiles"
+    values = " ".join(f"{value:g}" for value in then[0] or then[1])
+    return f"note: the weights were trained with {flag} {values}; type it here too\n"
 
 
 def baseline(
@@ -51,8 +76,8 @@ def baseline(
 ) -> tuple[Found, dict]:
     """A classical method's maps of a list, and what about.json says of them. A call that was
     interrupted continues."""
-    train = Frames(data, "train", args.mask_threshold, args.range)
-    settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", "range")}
+    train = Frames(data, "train", args.mask_threshold, grey_range(args))
+    settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", *GREY_SETTINGS)}
     settings["images"] = [str(sample.image) for sample in (*train.samples, *frames.samples)]
     unfinished = Unfinished(folder / UNFINISHED, settings)
     window, threshold, iou = choose(train, args.baseline, args.workers, unfinished)
@@ -71,7 +96,8 @@ def baseline(
     done = {i: pred for i, pred in read.items() if pred is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
-    about = {"baseline": args.baseline, "window": window, "threshold": threshold, "range": args.range}
+    about = {"baseline": args.baseline, "window": window, "threshold": threshold}
+    about |= {key: getattr(args, key) for key in GREY_SETTINGS}
     about["selected_on"] = "the training list"
     return run(frames, args.baseline, window, threshold, args.workers, done), about
 
@@ -121,6 +147,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--resize", type=int, metavar="PX", help="run at PX x PX, as the authors do at 352")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
+    add(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="images larger than this run in tiles; 0: none; default: those of 1024 px or more, in "
+        "tiles of 512",
+    )
+    add(
+        "--overlap",
+        type=int,
+        default=OVERLAP,
+        metavar="PX",
+        help="overlap of neighbouring tiles, in pixels, at least",
+    )
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
@@ -143,6 +183,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.baseline:
         unused = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
+        unused += ("tile", "overlap")
     else:
         unused = ("workers",)
     if wrong := [key for key in unused if getattr(args, key) != parser.get_default(key)]:
@@ -151,6 +192,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise DataError(f"{flags}: has no effect {beside} --baseline; leave it out")
     if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
         raise DataError("expected --batch-size and --resize of 1 or more")
+    tile = TILE if args.tile is None else args.tile
+    if tile and (tile < 32 or not 0 <= 2 * args.overlap <= tile):
+        raise DataError("expected --tile of 0, or 32 or more, and --overlap of 0 to half a --tile")
+    if args.resize and args.tile:
+        raise DataError("--resize and --tile: expected one of them; --resize makes images small")
+    if args.overlap != OVERLAP and (args.tile == 0 or args.resize):
+        raise DataError("--overlap: has no effect without tiles; leave it out")
     return args
 
 
@@ -160,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     figures = {}
     for data in open_datasets(args):
         folder = Path(args.results) / data.name
-        frames = Frames(data, "test", args.mask_threshold, args.range)
+        frames = Frames(data, "test", args.mask_threshold, grey_range(args))
         if args.baseline:
             found, about = baseline(data, frames, args, folder)
         else:

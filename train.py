@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dataset import Frames, Item, fingerprint, maps_folder, open_datasets, read_lists
+from dataset import Frames, Item, fingerprint, grey_range, maps_folder, open_datasets, read_lists
 from ismallnet.checkpoints import HELD_OUT, TEST_LIST
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import (
@@ -33,6 +33,7 @@ from ismallnet.distributed import (
     environment,
     run_script,
 )
+from ismallnet.greys import GreyRange
 from ismallnet.inference import autocast, precision
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import DatasetFolder
@@ -127,13 +128,13 @@ def train(
 def read_data(
     data: list[DatasetFolder],
     threshold: int,
-    value_range: tuple[float, float] | None,
+    grey: GreyRange,
     maps_root: str | None,
     method: str,
     processes: Processes,
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training lists, with label maps, and of all test lists."""
-    train, test = read_lists(data, threshold, value_range)
+    train, test = read_lists(data, threshold, grey)
     if processes.rank == 0:
         for one in data:
             print(decouple_dataset(one, maps_root, method, threshold))
@@ -185,7 +186,7 @@ def session(
     data = processes.first(lambda: open_datasets(args))
     for one in data:
         one.hold_out(args.hold_out)
-    options = (args.mask_threshold, args.range, args.maps_root, args.labels)
+    options = (args.mask_threshold, grey_range(args), args.maps_root, args.labels)
     lists, tested = read_data(data, *options, processes)
     if not any(len(centres) for frames in lists for centres in frames.centres):
         raise DataError(

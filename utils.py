@@ -1,6 +1,7 @@
 """Label decoupling: a data set's masks -> interior and boundary maps.
 
     python utils.py --dataset NUAA-SIRST
+    python utils.py --dataset mine --from-annotations instances.json    # masks first, of outlines
 
 The maps go to data/NAME/{interior,boundary}/X.png, with maps.json beside them, which records what
 they were made from: maps that are still good are kept.
@@ -9,11 +10,9 @@ they were made from: maps that are still good are kept.
 import argparse
 import sys
 
-from dataset import (
-    add_data_arguments,
-    open_datasets,
-)
-from ismallnet.cli import HelpFormatter, command, cores
+from dataset import add_data_arguments, given_reading, open_datasets
+from ismallnet.cli import DataError, HelpFormatter, command, cores
+from ismallnet.drawing import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset
 
 __all__ = ["decouple", "main"]
@@ -29,12 +28,47 @@ def build_parser() -> argparse.ArgumentParser:
     add("--method", "--labels", choices=METHODS, default="authors", help="published code or formula")
     add("--workers", type=int, default=cores(), metavar="N", help="processes")
     add("--force", action="store_true", help="make all maps again")
+    add = parser.add_argument_group("masks from annotations").add_argument
+    add(
+        "--from-annotations",
+        metavar="FILE",
+        help="COCO or labelme .json, or a folder of them: write NAME/masks first",
+    )
+    add(
+        "--outline-pixels",
+        action="store_true",
+        help="points of polygons are pixels' numbers, and the outline is target (findContours)",
+    )
+    add("--overwrite", action="store_true", help="replace masks that are there")
     return parser
+
+
+def make_masks(args: argparse.Namespace) -> None:
+    """Masks from annotations, where they are asked for.
+
+    Raises:
+        DataError: a flag without what it belongs to; annotations that cannot be used.
+    """
+    flags = [f for f in ("outline_pixels", "overwrite") if getattr(args, f)]
+    if not args.from_annotations:
+        if flags:
+            named = ", ".join(f"--{flag.replace('_', '-')}" for flag in flags)
+            raise DataError(f"{named}: has no effect without --from-annotations; leave it out")
+        return
+    if len(args.dataset) != 1:
+        raise DataError(f"--from-annotations: found {len(args.dataset)} data sets, expected one")
+    options = {flag: getattr(args, flag) for flag in ("split", "outline_pixels", "overwrite")}
+    (name,) = args.dataset
+    lines = draw_masks(
+        name, args.data_root, args.from_annotations, reading=given_reading(args), **options
+    )
+    print(*lines, sep="\n")
 
 
 @command("maps that are done are kept; type the same command to continue")
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    make_masks(args)
     for data in open_datasets(args):
         print(
             decouple_dataset(

@@ -19,10 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import add_data_arguments, complaint, maps_folder, open_datasets, read_maps, read_mask
+from dataset import (
+    add_data_arguments,
+    complaint,
+    grey_range,
+    maps_folder,
+    open_datasets,
+    read_maps,
+    read_mask,
+)
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import read_json, write_png
-from ismallnet.images import read_image
+from ismallnet.folders import printable
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.protocols import PROTOCOLS
 from ismallnet.report.figures import draw_curves, panels, surfaces
@@ -77,16 +85,23 @@ def open_others(folders: list[Path], data: DatasetFolder) -> list[Other]:
 
 
 def draw(
-    numbered: tuple[int, Sample], maps: Path, labels: Path, folder: Path, others: list[Other], args
+    numbered: tuple[int, Sample],
+    maps: Path,
+    labels: Path,
+    folder: Path,
+    others: list[Other],
+    again: str,
+    args: argparse.Namespace,
 ) -> dict | DataError:
     """Writes a sample's panel, and its layers for the report; returns what the report knows of it."""
     order, sample = numbered
     try:
-        image = read_image(sample.image, args.range).astype(np.uint8)
+        image, facts = grey_range(args).read(sample.image, sample.name)
+        image = image.astype(np.uint8)
         shape = image.shape[:2]
         pred = read_map(maps / f"{sample.name}.png", shape)
         mask = read_mask(sample, shape, args.mask_threshold)
-        parts = read_maps(labels, sample, shape)
+        parts = read_maps(labels, sample, shape, again)
         compared = [other.read(sample.name, shape) for other in others]
     except DataError as error:
         return error
@@ -94,7 +109,7 @@ def draw(
     found = outcome(pred, mask)
     write_png(folder / f"{sample.name}.png", panel(sample.name, layers, found))
     write_layers(maps / "report" / "images", order, layers, compared)
-    return entry(order, sample.name, layers, found, compared)
+    return entry(order, sample.name, layers, found, compared) | {"grey": facts}
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -161,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     for data in open_datasets(args):
         maps = Path(args.results) / data.name
         if not maps.is_dir():
-            raise DataError(f"{maps}: found no maps; make them: python test.py --dataset {data.name}")
+            raise DataError(f"{maps}: found no maps; make them: {data.command('test')}")
         check_finished(maps)
         others = open_others(args.compare, data)
         entries = draw_dataset(data, maps, others, args)
@@ -171,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{maps}/metrics.json: of other maps than these, left out")
             figures = {}
         figures = {name: figures[name] for name in PROTOCOLS if isinstance(figures.get(name), dict)}
-        notes = draw_curves(data.name, maps, figures)
+        notes = draw_curves(data.name, maps, figures, data.command("eval"))
         print(*notes, f"panels and curves: {maps}/figures/, {maps}/", sep="\n")
         if figures:
             print(table(figures))
@@ -186,6 +201,7 @@ def main(argv: list[str] | None = None) -> None:
             entries,
             [other.label for other in others],
             str(maps),
+            data.command("eval"),
         )
         if args.figure:
             print(*draw_paper(data, maps, entries, others, args), sep="\n")
@@ -212,11 +228,13 @@ def draw_paper(
     centres = {e["page"]["name"]: e["centre"] for e in entries}
     rows = []
     for name in dict.fromkeys(chosen):
-        image = read_image(samples[name].image, args.range)
+        image, _ = grey_range(args).read(samples[name].image)
         shape = image.shape[:2]
         mask = read_mask(samples[name], shape, args.mask_threshold)
         preds = [read_map(map_file(maps, name), shape), *(o.read(name, shape) for o in others)]
-        rows.append((name, centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds]))
+        rows.append(
+            (printable(name), centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds])
+        )
     folders = (maps, *(other.folder for other in others))
     titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in folders)]
     if not rows:
@@ -236,10 +254,9 @@ def draw_dataset(
     """
     labels = maps_folder(data, args.maps_root)
     if not (labels / "maps.json").exists():
-        raise DataError(
-            f"{labels}: found no label maps; make them: python utils.py --dataset {data.name}"
-        )
-    one = partial(draw, maps=maps, labels=labels, folder=maps / "figures", others=others, args=args)
+        raise DataError(f"{labels}: found no label maps; make them: {data.command('utils')}")
+    paths = {"maps": maps, "labels": labels, "folder": maps / "figures", "others": others}
+    one = partial(draw, **paths, again=data.command("utils"), args=args)
     entries, problems = [], list(data.problems["test"])
     samples = data.samples("test")
     results = in_processes(one, list(enumerate(samples)), args.workers)
@@ -250,6 +267,9 @@ def draw_dataset(
             entries.append(result)
     if problems:
         raise DataError(complaint(data, "test", problems))
+    facts = [e["grey"] for e in entries if e["grey"]]
+    for line in grey_range(args).report(f"{data.name} test", facts, len(samples)):
+        print(line)
     ious = {e["page"]["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
     montage(maps / "figures", ious, args.each)
     return entries

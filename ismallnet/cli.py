@@ -102,6 +102,12 @@ def note(kind: str, text: str) -> None:
         tqdm.write(f"note: {text}", sys.stderr)
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
     """map(function, items) in threads, in order, never more than `ahead` results in memory."""
     with ThreadPoolExecutor(workers) as pool:

@@ -1,5 +1,6 @@
 """What lies in the folders of a data set: image files, sub-folders, links."""
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -17,6 +18,23 @@ def image_files(folder: Path) -> list[Path]:
         plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
     files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
     return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+
+
+def printable(name: str) -> str:
+    """A file name to be drawn: `readable`, with ? for bytes that are no text."""
+    return readable(name).encode("utf-8", "replace").decode()
+
+
+def readable(name: str) -> str:
+    """A file name for people and for comparisons: one whose bytes are not UTF-8 is read as GBK, which
+    Chinese Windows writes; where it is not that either, as it is."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeDecodeError):
+            return os.fsencode(name).decode("gbk")
+    return name
 
 
 def walk(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:

@@ -4,6 +4,7 @@ import os
 import struct
 import tokenize
 import warnings
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable image ({disguise(path) or error})")
+    what = disguise(path)
+    if not what and zipfile.is_zipfile(path):
+        what = "a zip archive; unpack it first"
+    return DataError(f"{path}: not a readable image ({what or error})")
 
 
 def full_pages(picture: Image.Image) -> list[int]:
@@ -211,7 +215,8 @@ def value_limits(
     pixels: np.ndarray, percentiles: tuple[float, float] = PERCENTILES
 ) -> tuple[float, float] | None:
     """The values that become 0 and 255: percentiles of the image's own finite ones; None for 8 bits,
-    which stay as they are."""
+    which stay as they are. A darkest value that `stands_alone` counts as no pixels, unless percentile
+    0 is asked for."""
     if pixels.dtype == np.uint8:
         return None
     if pixels.dtype.kind == "f":
@@ -221,7 +226,22 @@ def value_limits(
     if tuple(percentiles) == (0, 100):
         return float(pixels.min()), float(pixels.max())
     low = np.percentile(pixels, percentiles[0], method="lower")  # of few pixels the darkest itself
+    if percentiles[0] > 0 and low == pixels.min() and stands_alone(pixels):
+        pixels = pixels[pixels > low]
+        low = np.percentile(pixels, percentiles[0], method="lower")
     return float(low), float(np.percentile(pixels, percentiles[1], method="higher"))
+
+
+def stands_alone(pixels: np.ndarray, end: str = "dark") -> bool:
+    """Whether the darkest (or "bright"est) value lies farther from all others than 99 % of these from
+    each other, and at most half of the pixels have it: a border without a picture, or dead pixels."""
+    sign = 1.0 if end == "dark" else -1.0
+    edge = pixels.min() if end == "dark" else pixels.max()
+    rest = pixels[pixels != edge]
+    if 2 * rest.size < pixels.size or rest.min() == rest.max():
+        return False
+    near, far = np.percentile(rest, (0, 99) if end == "dark" else (100, 1))
+    return bool(sign * (near - float(edge)) > sign * (far - near))
 
 
 def few_bright_pixels(pixels: np.ndarray, limits: tuple[float, float] | None) -> bool:

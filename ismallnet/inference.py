@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ismallnet.backends import Exported
-from ismallnet.cli import UserError, progress
+from ismallnet.cli import UserError, note, progress
 from ismallnet.distributed import Processes, has_bf16
 from ismallnet.images import to_units, value_limits
 from ismallnet.metrics import count_standard, figures_standard, quantise
@@ -22,6 +23,8 @@ from net import iSmallNet, pad_to_multiple
 if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path
     from dataset import Frames
 
+TILE, OVERLAP = 512, 64  # px
+LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
 VIEW = 256  # px, longest side of a frame in TensorBoard
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
@@ -150,8 +153,8 @@ def predict_frame(
     model: iSmallNet,
     pixels: np.ndarray,
     limits: tuple[float, float] | None = None,
-    tile: int = 512,
-    overlap: int = 64,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
     amp: str = "auto",
     flips: bool = False,
 ) -> np.ndarray:
@@ -179,16 +182,69 @@ def predict_frame(
     return probability
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """Which images of data sets run in tiles, to bound the memory.
+
+    Args:
+        tile: px; images with a side larger than this run in tiles of it, 0: none do. None: images
+            with a side of 1024 px or more, in tiles of 512.
+        overlap: of neighbouring tiles, px, at least.
+    """
+
+    tile: int | None = None
+    overlap: int = OVERLAP
+
+    @property
+    def side(self) -> int:
+        """Of a tile, px."""
+        return TILE if self.tile is None else self.tile
+
+    def applies(self, shape: tuple[int, int]) -> bool:
+        """Whether an image of (H, W) runs in tiles."""
+        if self.tile is None:
+            return max(shape) >= LARGE
+        return 0 < self.tile < max(shape)
+
+    def note(self, shapes: list[tuple[int, int]]) -> str:
+        """What a run says of a list's images; nothing where none runs in tiles."""
+        count = sum(map(self.applies, shapes))
+        if not count:
+            return ""
+        text = (
+            f"{count} of {len(shapes)} images run in tiles of {self.side} px, {self.overlap} px overlap"
+        )
+        if self.tile is None:
+            text += f" (those with a side of {LARGE} px or more; --tile 0 of test.py: in one piece)"
+        return text
+
+
+TILING = Tiling()
+IN_ONE_PIECE = Tiling(tile=0)
+
+
+def predict_item(
+    model: iSmallNet, image: np.ndarray, tiling: Tiling, amp: str = "auto", flips: bool = False
+) -> np.ndarray:
+    """Target probabilities, HxW float32 in [0, 1], of a data set's image, HxWx3 in 0-255 units; in
+    tiles where `tiling` says so."""
+    if not tiling.applies(image.shape[:2]):
+        return predict(model, [image], amp, flips=flips)[0]
+    limits = None if image.dtype == np.uint8 else (0.0, 255.0)  # float images are in these units, too
+    return predict_frame(model, image, limits, tiling.side, tiling.overlap, amp, flips)
+
+
 def batches_of_equal_size(
-    frames: "Frames", batch_size: int, part: slice = slice(None)
+    frames: "Frames", batch_size: int, part: slice = slice(None), tiling: Tiling = IN_ONE_PIECE
 ) -> Iterator[list[int]]:
-    """Batches of indices of frames that pad to the same size, so that they fit in one tensor."""
+    """Batches of indices of frames that pad to the same size, so that they fit in one tensor; those
+    that run in tiles are alone."""
     waiting: dict[tuple[int, int], list[int]] = {}
     for i in range(len(frames))[part]:
         height, width = frames.shapes[i]
         group = waiting.setdefault((-(-height // 16), -(-width // 16)), [])
         group.append(i)
-        if len(group) == batch_size:
+        if len(group) == (1 if tiling.applies((height, width)) else batch_size):
             yield group.copy()
             group.clear()
     yield from (group for group in waiting.values() if group)
@@ -202,8 +258,10 @@ def infer(
     resize: int | None = None,
     flips: bool = False,
     part: slice = slice(None),
+    tiling: Tiling = TILING,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Runs a list of frames, or a part of it, batch by batch.
+    """Runs a list of frames, or a part of it, batch by batch; large ones in tiles, unless `resize`
+    makes them small.
 
     Yields:
         (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
@@ -214,10 +272,14 @@ def infer(
     """
     if not isinstance(model, Exported):
         model.eval()
-    for batch in batches_of_equal_size(frames, batch_size, part):
+    tiling = IN_ONE_PIECE if resize else tiling
+    for batch in batches_of_equal_size(frames, batch_size, part, tiling):
         items = [frames[i] for i in batch]
         try:
-            maps = predict(model, [item.image for item in items], amp, resize, flips)
+            if tiling.applies(frames.shapes[batch[0]]):
+                maps = [predict_item(model, items[0].image, tiling, amp, flips)]
+            else:
+                maps = predict(model, [item.image for item in items], amp, resize, flips)
         except NotFiniteError as error:
             sample = frames.samples[batch[error.index]]
             raise NotFiniteError(str(sample.image), error.index) from None
@@ -234,6 +296,8 @@ def evaluate(
     processes.share(model)
     for name, frames in lists.items():
         counts = Counter()
+        if text := TILING.note(frames.shapes):
+            note(f"tiles {name}", f"{name} test: {text}")
         part = slice(processes.rank, None, processes.world)
         shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
         for _, pred, mask in infer(model, frames, batch_size, amp, part=part):
@@ -251,7 +315,7 @@ def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np
     rows = []
     for i in range(min(count, len(frames))):
         item = frames[i]
-        prediction = quantise(predict(model, [item.image], amp)[0])
+        prediction = quantise(predict_item(model, item.image, TILING, amp))
         rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
         factor = min(1.0, VIEW / max(item.image.shape[:2]))
         size = [max(1, round(n * factor)) for n in item.image.shape[1::-1]]

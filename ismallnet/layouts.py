@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, some
 from ismallnet.files import atomic_write
 from ismallnet.folders import (
     EXTENSIONS,
@@ -18,6 +18,7 @@ from ismallnet.folders import (
     image_files,
     inside,
     leads_inside,
+    readable,
     shown,
     walk,
 )
@@ -28,8 +29,10 @@ from ismallnet.lists import (
     listed,
 )
 from ismallnet.masks import TARGET, survey
+from ismallnet.oddities import archives, left_out_hint, left_out_notes, same_files, unused_masks
 from ismallnet.pairing import (
     AS_IT_LIES,
+    MASK_FOLDERS,
     ImageFile,
     Reading,
     Sample,
@@ -52,11 +55,18 @@ IMAGE_FOLDERS = (
     "JPEGImages",
     "img_dir",
 )
-MASK_FOLDERS = (
-    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
-    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
-)
+# The flags that all stages have, and those that several have: what one hint of a command repeats.
+SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
+SHARED += ("mask_suffix", "missing_masks", "follow_links")
+STAGES = {
+    "utils": ("maps_root",),
+    "train": ("range", "percentiles", "maps_root", "runs"),
+    "test": ("range", "percentiles", "results", "runs"),
+    "eval": ("results",),
+    "visualization": ("range", "percentiles", "maps_root", "results"),
+}
 PARTS = ("train", "trainval", "test", "val")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
@@ -72,6 +82,18 @@ class DatasetFolder:
     notes: list[str] = field(default_factory=list)
     targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
     reading: Reading = AS_IT_LIES
+    typed: dict[str, str] = field(default_factory=dict)  # flags that several stages have, by name
+
+    def command(self, stage: str, **flags: str) -> str:
+        """The command of a stage for this data set, with what was typed of the flags that it has too.
+
+        Args:
+            flags: as typed, in place of those: results="--results DIR".
+        """
+        typed = self.typed | flags
+        keys = (*SHARED, *STAGES[stage])
+        words = [typed[key] for key in keys if typed.get(key)]
+        return " ".join([f"python {stage}.py --dataset {self.name}", *words])
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
@@ -124,6 +146,25 @@ def find_dataset(
             bad entries are not raised here: they are in `problems`, so that one error can name them
             all.
     """
+    data, images, lists = find_images(name, data_root, split, reading)
+    if not any(image.mask for image in images):
+        refuse_without_masks(images, data.root, reading, data_root)
+    apply_lists(data, images, lists)
+    if lists and split is None and lists.get("test", data.root).stem.startswith("val"):
+        text = shown(lists["test"], data.root)
+        data.notes.append(f"no test list found: {text} serves as the test list")
+    read_masks(data, mask_threshold)
+    return data
+
+
+def find_images(
+    name: str,
+    data_root: str | os.PathLike = "data",
+    split: list[str] | None = None,
+    reading: Reading = AS_IT_LIES,
+) -> tuple[DatasetFolder, list[ImageFile], dict[str, Path] | None]:
+    """A data set's folder, its images with their names and the masks that there are, and the lists that
+    say which are used; arguments and errors as `find_dataset`."""
     name = name.rstrip("/")
     root = dataset_root(name, Path(data_root))
     outer, root = root, root if reading.image_folder else innermost(root)
@@ -133,20 +174,21 @@ def find_dataset(
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     assign_masks(images, reading.mask_suffix)
-    if not any(image.mask for image in images):
-        refuse_without_masks(root, reading)
+    data.notes += unused_masks(images, root)
     name_images(images)
-    apply_lists(data, images, lists)
-    if lists and split is None and lists.get("test", root).stem.startswith("val"):
-        data.notes.append(f"no test list found: {shown(lists['test'], root)} serves as the test list")
-    read_masks(data, mask_threshold)
-    return data
+    return data, images, lists
 
 
 def dataset_root(name: str, data_root: Path) -> Path:
     root = data_root / name
     if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
         have = sorted(p.name for p in data_root.glob("*") if p.is_dir())
+        packed = archives(data_root)
+        if packed := [p.name for p in packed if p.name.lower().split(".")[0] == name.lower()]:
+            raise DataError(
+                f"{root}: no such data set, but its archive {packed[0]} is there; unpack it first, in "
+                f"{data_root}"
+            )
         guess = f"Did you mean --dataset {Path(name).name}? " if Path(name).name in have else ""
         raise DataError(
             f"{root}: no such data set; in {data_root}/ there is: {', '.join(have) or 'nothing'}. "
@@ -184,9 +226,10 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         if not (parts := parts_of(data.root)):
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
             raise DataError(
-                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}. "
-                "Name other folders: --image-folder DIR --mask-folder DIR, and the ends of the files' "
-                "names, if they have any: --image-suffix _1 --mask-suffix _2"
+                f"{data.root}: found no images; expected {', '.join(EXTENSIONS)} in {expected}"
+                f"{left_out_hint(data.root, IMAGE_FOLDERS)}. Name other folders: --image-folder DIR "
+                "--mask-folder DIR, and the ends of the files' names, if they have any: "
+                "--image-suffix _1 --mask-suffix _2"
             )
         groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
         images = [image for group, _ in groups.values() for image in group]
@@ -232,6 +275,7 @@ def images_in(
         beside = masks_beside([path for _, path in files], reading)
         files = [(f, path) for f, path in files if path not in beside]
         masks = [folder] if beside else masks
+    data.notes += left_out_notes(folder, data.root, [path for _, path in files])
     images = [
         ImageFile(
             path,
@@ -284,6 +328,17 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
     names = [{s.name for s in samples} for samples in data.lists.values()]
     if len(names) == 2 and (both := names[0] & names[1]):
         data.notes.append(f"warning: {len(both)} images are in the training and the test list")
+    if len(names) == 2 and (pairs := same_files(data.lists["train"], data.lists["test"])):
+        data.notes.append(
+            f"warning: {len(pairs)} test images are copies of training images: {some(pairs)}"
+        )
+    used = {image.name for entries in chosen.values() for image in entries}
+    if (
+        lists
+        and not any(data.problems.values())
+        and (alone := sorted({image.name for image in images} - used))
+    ):
+        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
 
 
 def read_masks(data: DatasetFolder, threshold: int) -> None:
@@ -303,7 +358,14 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         if masks and report.inverted.issuperset(masks):
             raise DataError(
                 f"{data.root}: in all masks of the {part} list more than half of the pixels are "
-                f"target: they are inverted. Invert {masks[0].parent}; targets must be white"
+                f"target: they are inverted, or their background has a colour. Change those in "
+                f"{masks[0].parent}: targets must be white, all else black"
+            )
+        if masks and report.pictures.issuperset(masks):
+            raise DataError(
+                f"{data.root}: all masks of the {part} list look like pictures, not like masks: many "
+                f"pixels are neither black nor white. Is {masks[0].parent} the mask folder? Name "
+                "another: --mask-folder DIR"
             )
         data.targets[part] = sum(report.targets[mask] for mask in masks)
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
@@ -321,13 +383,13 @@ def mask_folders(root: Path) -> list[Path]:
 def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
     """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
     which it would outrank from then on."""
-    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*.txt")]
+    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*") if p.suffix in LIST_SUFFIXES]
     if strays := sorted(shown(p, data.root) for p in found if p.stem.startswith(PARTS)):
         raise DataError(
-            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name them: --split "
-            "TRAIN.txt TEST.txt"
+            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name two text files "
+            "with a name a line: --split TRAIN.txt TEST.txt"
         )
-    names = sorted({image.name for image in images})
+    names = sorted({readable(image.name) for image in images})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
     half = len(names) // 2
     if not leads_inside(data.root / "50_50", data.root):

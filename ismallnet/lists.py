@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ismallnet.cli import DataError
-from ismallnet.folders import EXTENSIONS, leads_inside, shown
+from ismallnet.folders import EXTENSIONS, leads_inside, readable, shown
+from ismallnet.formats import disguise
 
 if TYPE_CHECKING:
     from ismallnet.pairing import ImageFile
@@ -75,6 +76,8 @@ def read_list(path: Path) -> tuple[list[str], str]:
         DataError: neither UTF-8, UTF-16 with its mark, nor GBK.
     """
     raw = path.read_bytes()
+    if raw and (what := disguise(path)):
+        raise DataError(f"{path}: not a list of names ({what})")
     utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     reason = "a zero byte"
     for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gbk"):
@@ -114,11 +117,11 @@ class Index(dict):
         self.folded: dict[str, list[ImageFile]] = {}  # without case
         self.masks: dict[str, list[ImageFile]] = {}  # by the path of the mask
         self.root = root
-        self.names = sorted({image.name for image in images})
+        self.names = sorted({readable(image.name) for image in images})
         for image in images:
             parts = image.path.relative_to(root).parts
             keys = {"/".join(parts[i:]) for i in range(len(parts))} | {image.name}
-            keys = {unicodedata.normalize("NFC", key) for key in keys}
+            keys = {unicodedata.normalize("NFC", readable(key)) for key in keys}
             keys |= {without_extension(key) for key in keys}
             keys |= {key.removesuffix(image.suffix) for key in keys}
             for key in keys:
@@ -126,7 +129,7 @@ class Index(dict):
             for key in {key.casefold() for key in keys}:
                 self.folded.setdefault(key, []).append(image)
             if image.mask:
-                key = unicodedata.normalize("NFC", image.mask.relative_to(root).as_posix())
+                key = unicodedata.normalize("NFC", readable(image.mask.relative_to(root).as_posix()))
                 self.masks.setdefault(without_extension(key), []).append(image)
 
     def find(self, line: str) -> list[ImageFile]:

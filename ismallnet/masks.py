@@ -8,12 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, read_ahead
+from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.images import READ_ERRORS, decode, open_picture
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
-MOST_NAMED = 5  # masks in a note
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,19 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
             return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
+
+
+def palette_colours(path: Path) -> int:
+    """How many colours other than black a mask with a palette that is not grey holds; 0 for others."""
+    try:
+        with open_picture(path) as picture:
+            if picture.mode not in ("P", "PA"):
+                return 0
+            colours = np.unique(np.array(picture.convert("RGB")).reshape(-1, 3), axis=0)
+    except READ_ERRORS:
+        return 0
+    grey = (colours == colours[:, :1]).all()
+    return 0 if grey else int(colours.any(axis=1).sum())
 
 
 def read_mask_values(
@@ -139,12 +151,14 @@ class MaskReport:
         notes: for people.
         targets: target pixels, by mask file.
         inverted: mask files of which more than half is target.
+        pictures: mask files that look like pictures.
     """
 
     rule: MaskRule
     notes: list[str]
     targets: dict[Path, int]
     inverted: set[Path]
+    pictures: set[Path] = field(default_factory=set)
 
 
 def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
@@ -166,19 +180,62 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             inverted.add(path)
         elif not targets[path] and (values > 0).any():
             faint.append(f"{path.name} (at most {values.max():g})")
-    notes = []
+    notes, pictures = [], {path for path, values, counts in found if is_picture(rule(values), counts)}
     if found:
         kind = f"target from {threshold} up"
         if rule.numbers:
             kind = "class or instance numbers: target above 0"
         notes.append(f"mask values {rule.values or 'none'}; {kind}")
     if faint:
-        more = f" and {len(faint) - MOST_NAMED} more" if len(faint) > MOST_NAMED else ""
         notes.append(
             f"note: {len(faint)} masks hold values above 0, but no target: "
-            f"{', '.join(faint[:MOST_NAMED])}{more}; --mask-threshold changes what is target"
+            f"{some(faint)}; --mask-threshold changes what is target"
         )
+    if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
+        notes.append(text)
+    if several := [path.name for path in read_ahead(several_colours, paths) if path]:
+        notes.append(
+            f"note: {len(several)} masks have several colours of a palette: {some(several)}. All but "
+            "black are target, VOC's border of pixels that do not count too"
+        )
+    if pictures:
+        names = some(sorted(path.name for path in pictures))
+        notes.append(f"note: {len(pictures)} masks look like pictures, not like masks: {names}")
     if inverted:
-        names = ", ".join(sorted(path.name for path in inverted)[:MOST_NAMED])
+        names = some(sorted(path.name for path in inverted))
         notes.append(f"note: more than half of the pixels are target in {len(inverted)} masks: {names}")
-    return MaskReport(rule, notes, targets, inverted)
+    return MaskReport(rule, notes, targets, inverted, pictures)
+
+
+def several_colours(path: Path) -> Path | None:
+    return path if palette_colours(path) > 1 else None
+
+
+def is_picture(grey: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether more than a fifth of a mask's pixels are neither nearly black nor nearly white.
+
+    Args:
+        grey, counts: its grey values, and how many pixels have each.
+    """
+    between = (grey > 16) & (grey < 239)
+    return bool(5 * counts[between].sum() > counts.sum())
+
+
+def lost_numbers(rule: MaskRule, found: list, threshold: int) -> str:
+    """A note where small numbers stand beside large values: classes, and 255 for pixels that do not
+    count."""
+    values = np.unique(np.concatenate([np.unique(rule(v)) for _, v, _ in found] or [np.zeros(0)]))
+    small = values[(values > 0) & (values < min(threshold, 32))]
+    if not len(small) or len(values) > 8:
+        return ""
+    totals = [
+        sum(int(counts[test(rule(v))].sum()) for _, v, counts in found)
+        for test in (lambda v: (v > 0) & (v < 32), lambda v: v >= threshold)
+    ]
+    if 10 * totals[0] < totals[1]:
+        return ""
+    return (
+        f"note: values {some([f'{v:g}' for v in small])} are not target, though {totals[0]} pixels "
+        "have them. If they are classes, and 255 means that a pixel does not count, make masks of 0 "
+        f"and 255; if they are targets too, type --mask-threshold {small[0]:g}"
+    )

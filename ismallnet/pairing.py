@@ -1,15 +1,25 @@
 """Which mask belongs to which image of a data set, and what an image is called."""
 
 import functools
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, label_files, leads_inside
+from ismallnet.folders import image_files, label_files, leads_inside, walk
 from ismallnet.lists import MASK_ENDINGS
 from ismallnet.masks import MaskRule
+from ismallnet.oddities import left_out_hint
 
+BOXES = (
+    "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
+    "CVAT and export COCO), or let a program that segments turn the boxes into masks"
+)
+MASK_FOLDERS = (  # compared without case; the first one that holds images wins
+    *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
+    *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
+)
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 
 
@@ -124,15 +134,32 @@ def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str])
     return Sample(image.name, image.path, image.mask)
 
 
-def refuse_without_masks(root: Path, reading: Reading) -> None:
+def refuse_without_masks(
+    images: list[ImageFile], root: Path, reading: Reading, data_root: str | os.PathLike
+) -> None:
     """
     Raises:
-        DataError: no image has a mask, and other labels are there, or masks may be missing.
+        DataError: no image has a mask, and other labels, archives or masks of other names are there, or
+            masks may be missing.
     """
     if labels := label_files(root):
+        place = "" if str(data_root) == "data" else f" --data-root {data_root}"
         raise DataError(
-            f"{root}: found no masks, but {labels}. Boxes and polygons are not read. "
-            "Masks are needed: in masks/ a picture for each image, 255 on target pixels and 0 elsewhere"
+            f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
+            "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
+            f"become masks: python utils.py --dataset {root.name}{place} --from-annotations FILE. "
+            f"{BOXES}"
+        )
+    if hint := left_out_hint(root, MASK_FOLDERS):
+        raise DataError(f"{root}: found no mask for any image{hint}")
+    folders = dict.fromkeys(image.masks for image in images if image.masks)
+    files = [path for top in folders for f in walk(top) for path in image_files(f)]
+    if files := sorted(set(files) - {image.path for image in images}):
+        ending = f"{reading.mask_suffix}.png"
+        raise DataError(
+            f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
+            f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or "
+            "name what comes after the image's name: --mask-suffix TEXT"
         )
     if reading.missing_masks == "empty":
         raise DataError(

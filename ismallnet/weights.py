@@ -19,9 +19,12 @@ def named_weights(text: str) -> Path:
     return path / "last.pt" if (path / "last.pt").is_file() else path
 
 
-def find_weights(args: argparse.Namespace, name: str) -> Path:
+def find_weights(args: argparse.Namespace, name: str, training: str) -> Path:
     """--weights; else the newest run on this data set (or on all that were named); else the
     weights that come with the repository.
+
+    Args:
+        training: the command that trains some, for the error.
 
     Raises:
         DataError: there are none of these.
@@ -38,7 +41,7 @@ def find_weights(args: argparse.Namespace, name: str) -> Path:
         if path.exists():
             return path
     raise DataError(
-        f"{folders[0]}: found no trained weights; train first: python train.py --dataset {name}, or "
+        f"{folders[0]}: found no trained weights; train first: {training}, or "
         "name a file: --weights FILE"
     )
 

@@ -6,8 +6,20 @@ import torch
 
 from dataset import Frames, Item
 from ismallnet.distributed import has_bf16, pick_device
-from ismallnet.inference import NotFiniteError, autocast, infer, pictures, precision, predict
+from ismallnet.inference import (
+    NotFiniteError,
+    Tiling,
+    autocast,
+    batches_of_equal_size,
+    infer,
+    pictures,
+    precision,
+    predict,
+    predict_frame,
+    predict_item,
+)
 from ismallnet.layouts import find_dataset
+from ismallnet.metrics import quantise
 from net import iSmallNet
 
 CUDA = torch.device("cuda", 0)
@@ -86,3 +98,45 @@ def test_of_a_wide_frame_the_prediction_is_seen_too():
     view = pictures(iSmallNet(2).eval(), Wide(), "off")
     assert view.shape == (43 + 4, 3 * 256, 3)
     assert (view[:43, :256] == 50).all() and (view[:43, 256:512] == 255).all()
+
+
+# --- tiles -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tile, shape, expected",
+    [
+        (None, (1023, 1023), False),
+        (None, (100, 1024), True),
+        (0, (5000, 5000), False),
+        (64, (64, 64), False),
+        (64, (65, 20), True),
+    ],
+)
+def test_which_images_run_in_tiles(tile, shape, expected):
+    assert Tiling(tile).applies(shape) == expected
+    assert bool(Tiling(tile).note([shape, (9, 9)])) == expected
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
+    """Of 8 bits, and of more bits, which are floats in 0-255 units by then."""
+    torch.manual_seed(0)
+    model = iSmallNet(2).eval()
+    image = np.random.default_rng(0).uniform(0, 255, (70, 90, 1)).astype(kind).repeat(3, 2)
+    found = predict_item(model, image, Tiling(48, 16))
+    limits = None if kind == np.uint8 else (0.0, 255.0)
+    assert (found == predict_frame(model, image, limits, 48, 16)).all()
+    whole = predict(model, [image])[0]
+    assert found.shape == whole.shape and (found != whole).any()
+    assert (predict_item(model, image, Tiling()) == whole).all()
+
+
+def test_images_in_tiles_are_in_no_batch(data):
+    frames = Frames(find_dataset("tiny"), "test")
+    assert list(batches_of_equal_size(frames, 2)) == [[0, 1]]
+    assert list(batches_of_equal_size(frames, 2, tiling=Tiling(32, 8))) == [[0], [1]]
+    torch.manual_seed(0)
+    model = iSmallNet(2).eval()
+    for i, pred, _ in infer(model, frames, 2, tiling=Tiling(32, 8)):
+        assert (pred == quantise(predict_item(model, frames[i].image, Tiling(32, 8)))).all()

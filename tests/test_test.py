@@ -237,3 +237,33 @@ def test_without_batch_norm_the_logits_are_the_same(variant):
 )
 def test_what_belongs_to_another_mode_is_an_error(data, argv, message, capsys):
     assert message in fails(main, *argv, capsys=capsys)
+
+
+def test_large_images_run_in_tiles_which_is_said_and_kept(tmp_path, weights, capsys):
+    root = make_set(tmp_path / "data" / "tiny")
+    write(root / "images/c.png", picture(2, (40, 1030)))
+    write(root / "masks/c.png", np.zeros((40, 1030), np.uint8))
+    command = [*TINY, "--weights", str(weights), "--results"]
+    main([*command, "auto"])
+    assert "tiny test: 1 of 2 images run in tiles of 512 px, 64 px overlap" in capsys.readouterr().out
+    main([*command, "tiles", "--tile", "512", "--overlap", "64"])
+    main([*command, "whole", "--tile", "0"])
+    assert "in tiles" not in capsys.readouterr().out.split("whole")[-1]
+    auto, tiles, whole = (grey(f"{name}/tiny/c.png") for name in ("auto", "tiles", "whole"))
+    assert (auto == tiles).all() and (auto != whole).any() and auto.shape == (40, 1030)
+    assert (grey("auto/tiny/d.png") == grey("whole/tiny/d.png")).all()
+    about = {
+        name: json.loads(Path(f"{name}/tiny/about.json").read_text()) for name in ("auto", "whole")
+    }
+    assert [about["auto"][key] for key in ("tile", "overlap", "tiled_images")] == [512, 64, 1]
+    assert "tile" not in about["whole"]
+
+
+def test_flags_of_tiles_that_cannot_be(data, weights, capsys):
+    command = [*TINY, "--weights", str(weights)]
+    for flags in (["--tile", 16], ["--overlap", 300], ["--tile", 64, "--overlap", -1]):
+        assert "expected --tile of 0, or 32 or more" in fails(main, *command, *flags, capsys=capsys)
+    assert "one of them" in fails(main, *command, "--tile", 128, "--resize", 352, capsys=capsys)
+    assert "without tiles" in fails(main, *command, "--tile", 0, "--overlap", 9, capsys=capsys)
+    beside = fails(main, *TINY, "--baseline", "tophat", "--tile", 64, capsys=capsys)
+    assert "--tile: has no effect beside --baseline" in beside

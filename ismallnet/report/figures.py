@@ -142,12 +142,13 @@ def plot(path: Path, title: str, x: str, y: str, lines: list[tuple], log: bool =
     pyplot.close(figure)
 
 
-def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
+def draw_curves(name: str, maps: Path, figures: dict, evaluation: str) -> list[str]:
     """ROC, precision-recall and Pd-Fa from what eval.py wrote, training from the run's metrics;
     returns a note for each that there is nothing to draw from.
 
     Args:
         figures: of eval.py, of these maps; nothing where there are none.
+        evaluation: the command that makes them, for the notes.
     """
     notes = []
     for curve in ("roc", "precision_recall", "pd_fa"):
@@ -168,7 +169,7 @@ def draw_curves(name: str, maps: Path, figures: dict) -> list[str]:
         fa, pd = [1e6 * p["fa"] for p in points], [p["pd"] for p in points]
         plot(maps / "pd_fa.png", f"{name}: Pd-Fa (targets)", "Fa, 1e-6", "Pd", [(fa, pd, "", at)])
     except (OSError, KeyError, ValueError, IndexError):
-        notes.append(f"no curves of {name} yet: type python eval.py --dataset {name}, then this again")
+        notes.append(f"no curves of {name} yet: type {evaluation}, then this again")
     try:
         run = Path(read_json(maps / "about.json")["weights"]).parent
         history = read_json(run / "metrics.json")["history"]

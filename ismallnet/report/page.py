@@ -195,11 +195,12 @@ def thresholds(entries: list[dict]) -> list[dict]:
     return curve
 
 
-def figures_table(figures: dict[str, dict]) -> str:
+def figures_table(figures: dict[str, dict], evaluation: str) -> str:
     """The figures of eval.py as an HTML table; nothing where it has not run."""
     rows = {name: figures[name] for name in PROTOCOLS if name in figures}
     if not rows:
-        return "<p>None yet: type <code>python eval.py --protocol all</code>, then this again.</p>"
+        text = html.escape(f"{evaluation} --protocol all")
+        return f"<p>None yet: type <code>{text}</code>, then this again.</p>"
     keys = columns(NAMES, rows.values())
     head = "".join(f"<th scope=col>{html.escape(NAMES[key])}</th>" for key in keys)
     body = "".join(
@@ -231,6 +232,7 @@ def write_page(
     entries: list[dict],
     others: list[str] = (),
     run: str = "",
+    evaluation: str = "python eval.py",
 ) -> Path:
     """index.html beside images/. File names reach the page as JSON alone, and get into it as text.
 
@@ -240,6 +242,7 @@ def write_page(
         entries: of `entry`, or of `frame_entry`.
         others: the names of the runs that are compared.
         run: the name of the run that the report is of.
+        evaluation: the command that makes the figures.
     """
     labelled = all("levels" in e for e in entries)
     layers = [[name, name] for name in (LAYERS if labelled else FRAME_LAYERS)]
@@ -259,7 +262,7 @@ def write_page(
     parts = {
         "TITLE": html.escape(title),
         "ABOUT": html.escape(about),
-        "TABLE": figures_table(figures),
+        "TABLE": figures_table(figures, evaluation),
         "DATA": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
     }
     page = re.sub(r"%%(\w+)%%", lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ismallnet.files import read_png, write_png
+from ismallnet.folders import printable
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
 
 SIDE = 320  # px of a panel's cell
@@ -22,6 +23,7 @@ def cell(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def caption(text: str, width: int, scale: float = 0.5, colour=(255, 255, 255)) -> np.ndarray:
     strip = np.zeros((CAPTION, width, 3), np.uint8)
+    text = printable(text)  # OpenCV crashes on bytes that are not UTF-8
     cv2.putText(strip, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
     return strip
 
