@@ -6,7 +6,6 @@ import glob
 import itertools
 import re
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,36 +295,3 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
                 yield Frame(source, index, pixels, seconds=seconds)
     finally:
         video.release()
-
-
-def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
-    """The files of a folder as they appear or change, each once it has stopped growing; None after
-    each look, so that the one who waits can leave. Files that leave are forgotten.
-
-    Args:
-        seconds: between two looks.
-
-    Raises:
-        DataError: the folder itself is gone.
-    """
-    before: dict[Path, tuple[int, int]] = {}
-    given: dict[Path, tuple[int, int]] = {}
-    while True:
-        now = {}
-        try:
-            paths = sorted(folder.iterdir(), key=in_number)
-        except FileNotFoundError:
-            raise DataError(f"{folder}: the folder is not there any more") from None
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # moved away in between
-                if is_frame_file(path):
-                    stat = path.stat()
-                    now[path] = (stat.st_size, stat.st_mtime_ns)
-        for path, state in now.items():
-            if before.get(path) == state and given.get(path) != state and state[0]:
-                given[path] = state
-                yield describe(path)
-        before = now
-        given = {path: state for path, state in given.items() if path in now}
-        yield None
-        time.sleep(seconds)
