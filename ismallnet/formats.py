@@ -2,7 +2,6 @@
 that are not what their name says, recognised by their first bytes."""
 
 import contextlib
-import importlib
 import logging
 import struct
 import tokenize
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, optional
 
 FITS = (".fits", ".fit", ".fts")
 DICOM = (".dcm", ".dicom")
@@ -33,6 +32,7 @@ DISGUISES = (
     (b"rar!", "an archive; unpack it first"),
     (b"\x1f\x8b", "a compressed file; unpack it first"),
     (b"7z\xbc\xaf", "an archive; unpack it first"),
+    (b"\x89hdf", "an HDF5 file, which is not read"),
     (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
 )
 
@@ -51,28 +51,13 @@ def disguise(path: Path) -> str:
     return next((text for first, text in DISGUISES if start.startswith(first)), "")
 
 
-def optional(name: str, path: Path, package: str | None = None):
-    """An optional package.
-
-    Raises:
-        DataError: it is not installed; the message says what to type.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = package or name.split(".")[0]
-        raise DataError(
-            f"{path}: needs another package to be read; type: pip install {package}"
-        ) from None
-
-
 def read_fits(path: Path) -> np.ndarray:
     """The first picture of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied.
 
     FITS counts rows from the bottom; they are kept in the file's order, as most cameras write them
     from the top.
     """
-    fits = optional("astropy.io.fits", path)
+    fits = optional("astropy.io.fits", f"{path}: reading it")
     with fits.open(path) as units:
         for unit in units:
             if unit.data is not None and getattr(unit.data, "ndim", 0) >= 2:
@@ -83,7 +68,7 @@ def read_fits(path: Path) -> np.ndarray:
 
 def read_dicom(path: Path) -> np.ndarray:
     """The pixels of a DICOM file, with its slope and intercept."""
-    dataset = optional("pydicom", path).dcmread(path)
+    dataset = optional("pydicom", f"{path}: reading it").dcmread(path)
     pixels = np.asarray(dataset.pixel_array)
     slope, intercept = (float(dataset.get(key, value)) for key, value in
                         (("RescaleSlope", 1), ("RescaleIntercept", 0)))  # fmt: skip
@@ -96,7 +81,7 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
     Raises:
         DataError: unreadable, or of 2, or more than 4 bands.
     """
-    tifffile = optional("tifffile", path)
+    tifffile = optional("tifffile", f"{path}: reading it")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
     with tifffile.TiffFile(path) as file:
         found = file.pages[page]
