@@ -332,8 +332,7 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
     """The network of a checkpoint, ours or the authors', in evaluation mode on the CPU.
 
     Args:
-        path: a file written by train.py, the authors' file, or one in which another program wrapped
-            either (`checkpoints.network_tensors`).
+        path: a file of train.py or of the authors, also as other programs wrap it (`network_tensors`).
         width: the width that the network must have; any by default.
 
     Returns:

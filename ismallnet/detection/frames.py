@@ -14,8 +14,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ismallnet.cli import DataError, note, read_ahead
-from ismallnet.formats import ARRAYS, DICOM, FITS, RawLayout, as_frames, disguise, read_array, read_raw
+from ismallnet.cli import DataError, note, optional, read_ahead
+from ismallnet.formats import (
+    ARRAYS,
+    DICOM,
+    ERRORS,
+    FITS,
+    RawLayout,
+    as_frames,
+    disguise,
+    read_array,
+    read_raw,
+)
 from ismallnet.images import (
     READ_ERRORS,
     decode,
@@ -23,10 +33,13 @@ from ismallnet.images import (
     decode_scientific,
     full_pages,
     open_picture,
+    orientation,
+    oriented,
     unreadable,
 )
 from ismallnet.layouts import EXTENSIONS
 
+JPEG = (".jpg", ".jpeg")
 PAGED = (".tif", ".tiff", ".gif")
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
@@ -97,9 +110,15 @@ def find_sources(
 
 
 def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
-    """The frame files of a folder."""
-    below = [path for path in folder.rglob("*") if is_frame_file(path, raw)]
+    """The frame files of a folder; those that are left out are named, hidden ones are not."""
+    files = [path for path in folder.rglob("*") if path.name[0] != "." and path.is_file()]
+    below = [path for path in files if is_frame_file(path, raw)]
     here = [path for path in below if path.parent == folder]
+    looked_at = files if recursive else [path for path in files if path.parent == folder]
+    left = sorted({path.name for path in looked_at} - {path.name for path in below})
+    if below and left:
+        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+        note(f"in {folder}", f"{folder}: {len(left)} files are left out, which are no frames: {some}")
     if recursive and below:
         return below
     others = sorted({path.relative_to(folder).parts[0] for path in below if path.parent != folder})
@@ -242,9 +261,34 @@ def read_image_frame(source: Source) -> Frame:
     if source.problem:
         return Frame(source, 0, None, source.problem)
     try:
-        return Frame(source, 0, decode(source.path))
+        temperatures = read_thermal(source.path) if source.path.suffix.lower() in JPEG else None
+        return Frame(source, 0, decode(source.path) if temperatures is None else temperatures)
     except DataError as error:
         return Frame(source, 0, None, str(error))
+
+
+def read_thermal(path: Path) -> np.ndarray | None:
+    """The temperatures in a thermal camera's JPEG, °C, HxW float32, turned as its picture; None where
+    there are none, or where they cannot be read, which is said. Needs the optional package flyr."""
+    with contextlib.suppress(*READ_ERRORS), open_picture(path) as picture:
+        if not any(data[:5] == b"FLIR\0" for _, data in getattr(picture, "applist", ())):
+            return None
+        try:
+            flyr = optional(
+                "flyr", f"{path}: its 8-bit picture is used; for the temperatures in it detect.py"
+            )
+            celsius = np.asarray(flyr.unpack(str(path)).celsius, np.float32)
+        except DataError as error:
+            note("FLIR", str(error))
+        except ERRORS as error:
+            note(
+                "FLIR",
+                f"{path}: its 8-bit picture is used; flyr cannot read the rest of it ({error!r})",
+            )
+        else:
+            note("temperatures", f"{path}: the temperatures in it are used, °C, not its 8-bit picture")
+            return oriented(celsius, orientation(picture, path))
+    return None
 
 
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
