@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from conftest import picture, write
 from PIL import Image
+from scipy.io import savemat
 
+from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.formats import read_csv, read_dicom
+from ismallnet.images import value_limits
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +37,11 @@ def frame(path: str):
 def test_files_that_are_no_frames_are_counted_and_named(capsys):
     for name in ("a.png", "sub/b.png"):
         write(Path("f") / name, picture())
-    for name in ("notes.txt", "Thumbs.db", "clip.h264", "z.json", ".DS_Store", "._a.png", "sub/c.doc"):
+    for name in ("notes.txt", "Thumbs.db", "clip.xyz", "z.json", ".DS_Store", "._a.png", "sub/c.doc"):
         write(Path("f") / name, "x")
     assert [source.path.name for source in find_sources(["f"])] == ["a.png"]
     said = capsys.readouterr().err
-    assert "f: 4 files are left out, which are no frames: Thumbs.db, clip.h264, notes.txt …" in said
+    assert "f: 4 files are left out, which are no frames: Thumbs.db, clip.xyz, notes.txt …" in said
     find_sources(["f"])
     assert capsys.readouterr().err == ""  # once a run
     write(Path("g/a.png"), picture())
@@ -48,6 +54,15 @@ def test_with_sub_folders_their_files_count_too(capsys):
     write(Path("f/sub/c.doc"), "x")
     find_sources(["f"], recursive=True)
     assert "f: 1 files are left out, which are no frames: c.doc" in capsys.readouterr().err
+
+
+def test_linked_folders_are_named(capsys):
+    write(Path("real/a.png"), picture())
+    write(Path("f/sub/b.png"), picture())
+    Path("f/link").symlink_to(Path("real").resolve())
+    assert [source.path.name for source in find_sources(["f"], recursive=True)] == ["b.png"]
+    assert "f: linked folders are left out: link/; name them" in capsys.readouterr().err
+    assert len(find_sources(["f", "f/link"], recursive=True)) == 2
 
 
 # --- temperatures ----------------------------------------------------------------------------------
@@ -134,3 +149,130 @@ def test_without_flyr_the_temperatures_are_named(capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "t.jpg: its 8-bit picture is used" in said and "pip install flyr" in said
     assert said.count("note:") == 1
+
+
+def test_temperatures_of_dji_are_named(capsys):
+    image = Image.fromarray(picture())
+    exif = image.getexif()
+    exif[271] = "DJI"
+    image.save("d.jpg", exif=exif)
+    assert frame("d.jpg").pixels.dtype == np.uint8
+    assert capsys.readouterr().err == ""
+    raw = Path("d.jpg").read_bytes()
+    Path("d.jpg").write_bytes(raw[:2] + b"\xff\xe3" + struct.pack(">H", 2 + 8) + bytes(8) + raw[2:])
+    assert frame("d.jpg").pixels.dtype == np.uint8
+    assert "d.jpg: its 8-bit picture is used" in capsys.readouterr().err
+
+
+# --- several frames in a file ----------------------------------------------------------------------
+
+
+def stack(count: int, shape=(40, 48)) -> np.ndarray:
+    """(N, H, W), 16 bits."""
+    return np.stack([picture(k, shape).astype(np.uint16) * 30 for k in range(count)])
+
+
+def everything(path: str) -> list[np.ndarray]:
+    (source,) = find_sources([path])
+    return [found.pixels for found in read_frames([(source, list(range(source.count)))])]
+
+
+def test_the_frames_of_matlab_are_along_the_last_axis(capsys):
+    savemat("m.mat", {"frames": np.moveaxis(stack(9), 0, -1)})
+    assert np.array_equal(everything("m.mat"), stack(9))
+    said = capsys.readouterr().err
+    assert "m.mat: (40, 48, 9) is read as 9 frames of 48x40 (width x height)" in said
+    savemat("n.mat", {"frames": stack(9)})
+    assert np.array_equal(everything("n.mat"), stack(9))
+    np.save("s.npy", np.moveaxis(stack(9), 0, -1))  # as it is documented, and said
+    assert len(everything("s.npy")) == 40
+    assert "s.npy: (40, 48, 9) is read as 40 frames of 9x48" in capsys.readouterr().err
+
+
+def test_pictures_behind_the_only_page_of_a_tiff():
+    """ImageJ writes stacks of more than 4 GB so, and tifffile truncated ones."""
+    frames, text = stack(5), "ImageJ=1.53\nimages=5\nslices=5\n"
+    tifffile.imwrite("i.tif", frames[0], description=text, metadata=None)
+    assert len(everything("i.tif")) == 1  # the others are not there
+    Path("i.tif").write_bytes(Path("i.tif").read_bytes() + frames[1:].tobytes())
+    assert np.array_equal(everything("i.tif"), frames)
+    tifffile.imwrite("t.tif", frames, photometric="minisblack", truncate=True)
+    assert np.array_equal(everything("t.tif"), frames)
+    tifffile.imwrite("p.tif", frames, photometric="minisblack")
+    assert np.array_equal(everything("p.tif"), frames)
+
+
+def test_one_frame_in_a_stack_of_arrays():
+    np.savez("a.npz", frames=stack(1), times=np.zeros((1, 1)))
+    assert np.array_equal(everything("a.npz"), stack(1))
+
+
+@pytest.mark.parametrize("suffix, code", [(".ts", "MPG2"), (".flv", "FLV1"), (".y4m", "I420")])
+def test_videos_of_recorders(suffix, code):
+    writer = cv2.VideoWriter(f"v{suffix}", cv2.VideoWriter_fourcc(*code), 25, (64, 48))
+    if not writer.isOpened():
+        pytest.skip(f"this OpenCV cannot write {suffix}")
+    for k in range(5):
+        writer.write(np.dstack([picture(k, (48, 64))] * 3))
+    writer.release()
+    assert len(everything(f"v{suffix}")) == 5
+
+
+# --- values ----------------------------------------------------------------------------------------
+
+
+def test_the_values_of_a_12_bit_pgm_are_not_scaled():
+    pixels = stack(1)[0] // 4
+    write(Path("p.pgm"), b"P5\n48 40\n4095\n" + pixels.astype(">u2").tobytes())
+    found = frame("p.pgm").pixels
+    assert found.dtype == np.uint16 and np.array_equal(found, pixels)
+
+
+def test_row_and_column_numbers_are_no_pixels(capsys):
+    table = np.arange(90.0).reshape(9, 10) * 7 + 300
+    lines = [",".join(map(str, range(10))), *(",".join(map(str, row)) for row in table.tolist())]
+    write(Path("c.csv"), "\n".join(lines))
+    assert np.array_equal(read_csv(Path("c.csv")), table)
+    assert "c.csv: the first row counts from 0; left out" in capsys.readouterr().err
+    lines = [f",{lines[0]}", *(f"{k},{line}" for k, line in enumerate(lines[1:], start=1))]
+    write(Path("d.csv"), "\n".join(lines))  # as pandas writes it
+    assert np.array_equal(read_csv(Path("d.csv")), table)
+    assert "d.csv: the first column counts from 1; left out" in capsys.readouterr().err
+
+
+def test_dicom_whose_low_values_are_white(monkeypatch):
+    class Dataset(dict):
+        pixel_array = np.array([[100, 300], [250, 101]], np.uint16)
+
+    module = SimpleNamespace(dcmread=lambda path: Dataset(PhotometricInterpretation="MONOCHROME1"))
+    monkeypatch.setitem(sys.modules, "pydicom", module)
+    assert read_dicom(Path("x.dcm")).tolist() == [[300, 100], [150, 299]]
+    Dataset.get = lambda self, key, value=None: value
+    assert read_dicom(Path("x.dcm")).tolist() == [[100, 300], [250, 101]]
+
+
+def test_a_border_that_takes_the_grey_values_is_named():
+    deep = picture().astype(np.uint16) + 7000
+    border = deep.copy()
+    border[:, :3] = 0
+    for pixels, expected in ((deep, []), (border, ["border"])):
+        assert doubts(pixels, {"bright": value_limits(pixels)}, own=True) == expected
+    celsius = np.where(border == 0, -9999, deep / 100.0).astype(np.float32)
+    assert doubts(celsius, {"bright": value_limits(celsius)}, own=True) == ["border"]
+
+
+def test_frames_in_the_colours_of_a_palette_are_named():
+    palette = cv2.applyColorMap(picture(), cv2.COLORMAP_INFERNO)
+    assert doubts(palette, {"bright": None}, own=True) == ["colours"]
+    grey = np.dstack([picture()] * 3)
+    assert doubts(grey, {"bright": None}, own=True) == []
+    grey[..., 0] += 8  # what is left of colours in a JPEG
+    assert doubts(grey, {"bright": None}, own=True) == []
+
+
+def test_a_link_that_leads_nowhere_is_an_error_that_names_it():
+    write(Path("f/a.png"), picture())
+    Path("f/b.png").symlink_to("gone.png")
+    sources = find_sources(["f"])
+    problems = [found.problem for found in read_frames([(source, [0]) for source in sources])]
+    assert problems[0] == "" and "f/b.png: not a readable image ([Errno 2]" in problems[1]

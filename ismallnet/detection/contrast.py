@@ -18,6 +18,10 @@ DOUBTS = {
     "targets, or hot pixels, which hide dim targets. For hot pixels type --percentiles 0.1 99.9",
     "dark": "in {} the darkest 0.1 % of the pixels take more than half of the grey values: targets, or "
     "dead pixels, which hide faint targets. For dead pixels type --percentiles 0.1 99.9",
+    "border": "in {} the lowest value, of more than 0.1 % of the pixels, takes more than half of the "
+    "grey values: a border, or no data. Type --range",
+    "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
+    "hottest white",
     "flat": "nothing can be detected in {}: their pixels are all alike, or no numbers",
     "outside": "in {} more than half of the pixels are outside of the grey limits, so that they became "
     "black or white, and targets there are lost. Type another --range, or --limits each",
@@ -34,11 +38,13 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
     if is_flat(pixels):
         return ["flat"]
     if pixels.dtype == np.uint8:
-        return []
+        return ["colours"] if is_coloured(pixels) else []
     if not own:
         low, high = next(iter(limits.values()))
         outside = np.count_nonzero((pixels < low) | (pixels > high))
         return ["outside"] if 2 * outside > pixels.size else []
+    if has_border(pixels, limits):
+        return ["border"]
     found = ["bright"] if few_bright_pixels(pixels, limits.get("bright")) else []
     if "dark" in limits:
         low, high = limits["dark"]
@@ -52,6 +58,21 @@ def is_flat(pixels: np.ndarray) -> bool:
     if pixels.dtype.kind == "f":
         pixels = pixels[np.isfinite(pixels)]
     return not pixels.size or bool(pixels.min() == pixels.max())
+
+
+def is_coloured(pixels: np.ndarray) -> bool:
+    """Whether the channels of an 8-bit frame differ by more than 30 on average: a palette of a thermal
+    camera, not the traces of JPEG."""
+    return pixels.ndim == 3 and float(np.ptp(pixels, axis=2).mean()) > 30
+
+
+def has_border(pixels: np.ndarray, limits: Limits) -> bool:
+    """Whether the lowest value is that of more than 0.1 % of the pixels, and the next one is further
+    away than half of the grey range."""
+    low, high = next(iter(limits.values()))
+    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+    rest = finite[finite > finite.min()]
+    return rest.size < 0.999 * finite.size and rest.min() - float(finite.min()) > (high - low) / 2
 
 
 def doubtful(found: list[tuple[str, str]]) -> list[str]:

@@ -14,36 +14,38 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ismallnet.cli import DataError, note, optional, read_ahead
+from ismallnet.cli import DataError, note, read_ahead
 from ismallnet.formats import (
     ARRAYS,
     DICOM,
-    ERRORS,
     FITS,
     RawLayout,
     as_frames,
     disguise,
+    pictures_behind,
     read_array,
+    read_behind,
     read_raw,
 )
 from ismallnet.images import (
+    BANDS,
     READ_ERRORS,
     decode,
     decode_page,
     decode_scientific,
     full_pages,
     open_picture,
-    orientation,
-    oriented,
     unreadable,
 )
 from ismallnet.layouts import EXTENSIONS
+from ismallnet.thermal import JPEG, read_thermal
 
-JPEG = (".jpg", ".jpeg")
 PAGED = (".tif", ".tiff", ".gif")
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
-VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
+VIDEO += (".ts", ".mts", ".m2ts", ".h264")
+DESCRIPTION = 270  # a tag of TIFF
 READERS = 4  # threads that read image files, at most
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
@@ -111,9 +113,17 @@ def find_sources(
 
 def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
     """The frame files of a folder; those that are left out are named, hidden ones are not."""
-    files = [path for path in folder.rglob("*") if path.name[0] != "." and path.is_file()]
+    paths = [path for path in folder.rglob("*") if path.name[0] != "."]
+    files = [path for path in paths if is_file(path)]
     below = [path for path in files if is_frame_file(path, raw)]
     here = [path for path in below if path.parent == folder]
+    if recursive and (
+        links := [f"{path.name}/" for path in paths if path.is_symlink() and path.is_dir()]
+    ):
+        note(
+            f"links in {folder}",
+            f"{folder}: linked folders are left out: {', '.join(links)}; name them",
+        )
     looked_at = files if recursive else [path for path in files if path.parent == folder]
     left = sorted({path.name for path in looked_at} - {path.name for path in below})
     if below and left:
@@ -169,7 +179,12 @@ def is_frame_file(path: Path, raw: RawLayout | None = None) -> bool:
     """Whether a file in a folder is one to read; hidden ones are not."""
     suffix = path.suffix.lower()
     kind = suffix in KINDS if raw is None else suffix not in (*KINDS, ".txt", ".json", ".md")
-    return kind and path.name[0] != "." and path.is_file()
+    return kind and path.name[0] != "." and is_file(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a file; also a link that leads nowhere, which is reported when its turn comes."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def in_number(path: str | Path) -> list:
@@ -193,8 +208,13 @@ def describe(path: Path, raw: RawLayout | None = None) -> Source:
         if suffix in PAGED:
             with open_picture(path) as picture:
                 pages = full_pages(picture)
+                tags = getattr(picture, "tag_v2", {})
+                text = str(tags.get(DESCRIPTION, "")) if tags.get(BANDS, 1) == 1 else ""
+                behind = pictures_behind(text, (picture.height, picture.width)) > 1
             if len(pages) > 1:
                 return Source(path, "pages", len(pages), pages=tuple(pages))
+            if behind and (count := len(read_behind(path))) > 1:
+                return Source(path, "stack", count)
         elif suffix not in KINDS:
             kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
             raise DataError(f"{path}: not a readable image ({disguise(path) or kinds})")
@@ -267,30 +287,6 @@ def read_image_frame(source: Source) -> Frame:
         return Frame(source, 0, None, str(error))
 
 
-def read_thermal(path: Path) -> np.ndarray | None:
-    """The temperatures in a thermal camera's JPEG, °C, HxW float32, turned as its picture; None where
-    there are none, or where they cannot be read, which is said. Needs the optional package flyr."""
-    with contextlib.suppress(*READ_ERRORS), open_picture(path) as picture:
-        if not any(data[:5] == b"FLIR\0" for _, data in getattr(picture, "applist", ())):
-            return None
-        try:
-            flyr = optional(
-                "flyr", f"{path}: its 8-bit picture is used; for the temperatures in it detect.py"
-            )
-            celsius = np.asarray(flyr.unpack(str(path)).celsius, np.float32)
-        except DataError as error:
-            note("FLIR", str(error))
-        except ERRORS as error:
-            note(
-                "FLIR",
-                f"{path}: its 8-bit picture is used; flyr cannot read the rest of it ({error!r})",
-            )
-        else:
-            note("temperatures", f"{path}: the temperatures in it are used, °C, not its 8-bit picture")
-            return oriented(celsius, orientation(picture, path))
-    return None
-
-
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
     """The file stays open: to find a page from the file's start takes a step a page."""
     with contextlib.ExitStack() as stack:
@@ -310,6 +306,8 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
         stack = read_raw(source.path, source.raw)
     elif source.path.suffix.lower() in ARRAYS:
         stack = as_frames(read_array(source.path), source.path)
+    elif source.path.suffix.lower() in PAGED:
+        stack = read_behind(source.path)
     else:
         stack = decode_scientific(source.path)
     for index in indices:
