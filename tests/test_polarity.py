@@ -82,12 +82,13 @@ def target(box, score, polarity, mean=0.5, snr=None) -> Target:
     return Target(box[0], box[1], box, 1, score, mean, snr, np.zeros((1, 2), int), polarity)
 
 
-def test_of_overlapping_targets_the_higher_score_wins():
+def test_of_targets_that_touch_the_higher_score_wins():
     a = target((10, 10, 4, 4), 0.9, "dark")
     b = target((13, 13, 4, 4), 0.8, "bright")  # shares the pixel (13, 13)
-    c = target((14, 10, 2, 2), 0.7, "bright")  # beside a
+    c = target((15, 10, 2, 2), 0.7, "bright")  # a column of pixels is between it and a
+    e = target((8, 14, 2, 2), 0.5, "bright")  # its corner touches that of a
     d = target((10, 10, 4, 4), 0.6, "dark")  # never compared with its like
-    assert merged([b, d, c, a]) == [a, c, d]
+    assert merged([e, b, d, c, a]) == [a, c, d]
     right = target((5, 5, 2, 2), 1.0, "dark", mean=0.6, snr=-4.0)
     wrong = target((5, 5, 2, 2), 1.0, "bright", mean=0.9, snr=-4.0)
     assert merged([wrong, right]) == [right]

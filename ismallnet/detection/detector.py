@@ -96,19 +96,19 @@ def find_targets(
 
 def merged(targets: list[Target]) -> list[Target]:
     """Targets of both polarities, each place once: where boxes of a bright and of a dark target
-    overlap, the higher score wins; of equal scores the one whose SNR has the right sign, then the
-    higher mean. The highest score first."""
+    overlap or touch, the higher score wins; of equal scores the one whose SNR has the right sign, then
+    the higher mean. The highest score first."""
     kept: list[Target] = []
     for target in sorted(targets, key=lambda t: (-t.score, not t.agrees, -t.mean)):
         others = (other.box for other in kept if other.polarity != target.polarity)
-        if not any(overlap(target.box, box) for box in others):
+        if not any(touch(target.box, box) for box in others):
             kept.append(target)
     return sorted(kept, key=lambda t: (-t.score, t.y, t.x))
 
 
-def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    """Whether two boxes (left, top, width, height) share a pixel."""
-    return all(max(a[k], b[k]) < min(a[k] + a[k + 2], b[k] + b[k + 2]) for k in (0, 1))
+def touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two boxes (left, top, width, height) share a pixel, or lie side by side."""
+    return all(max(a[k], b[k]) <= min(a[k] + a[k + 2], b[k] + b[k + 2]) for k in (0, 1))
 
 
 def inverted(
