@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from conftest import fails, picture, write
-from streaming import results, run, start, video
+from streaming import results, run, start, stopped, video, waits
 
 from detect import Detector, main
 from ismallnet.detection.contrast import RUNNING, Contrast, doubts
 from ismallnet.detection.frames import Source
 from ismallnet.detection.jobs import Job
+from visualization import main as report
 
 TABLES = ("detections.csv", "detections.json", "frames.json")
 
@@ -141,6 +142,22 @@ def test_two_processes_share_whole_sequences(frames):
         assert {Path(entry["file"]).parent.name for entry in entries} == {folder}
 
 
+def test_limits_while_watching_and_after(frames):
+    """The frames that are there at the start come in order; then more, and more after a pause."""
+    for k in range(8):
+        write(Path("whole") / f"{k}.png", sky(k, hot=1000 * k))
+    run("whole", "--limits", "running")
+    Path("in").mkdir()
+    for part in (range(3), range(3, 6), range(6, 8)):
+        for k in part:
+            (frames / f"{k}.png").rename(f"in/{k}.png")
+        process = start("--watch", "in", "--limits", "running", *(["--resume"] if part[0] else []))
+        waits(lambda last=part[-1]: Path(f"results/in/overlays/{last}.png").exists())
+        stopped(process)
+    ranges = [[i["range"] for i in results(name)[2]["images"]] for name in ("whole", "in")]
+    assert ranges[0] == ranges[1] and len(ranges[0]) == 8
+
+
 def test_what_the_limits_do_to_8_bits_and_to_frames_outside_of_them(network_file, capsys):
     write(Path("f/a.png"), picture(1))
     run("f", "--limits", "first")
@@ -226,6 +243,35 @@ def test_confirmation_after_an_interruption_is_that_of_the_whole(moving):
         assert a == b
     main([*argv, "--name", "cut", "--resume"])
     same("whole", "cut")
+
+
+def test_a_finished_run_is_confirmed_later_without_detecting_again(moving, capsys):
+    argv = ["f", "--device", "cpu"]
+    main([*argv, "--name", "whole", "--confirm", "3:5"])
+    main([*argv, "--name", "later"])
+    touched = Path("results/later/maps/0.png").stat().st_mtime_ns
+    for rule in ("2:2", "3:5"):
+        assert main([*argv, "--name", "later", "--resume", "--confirm", rule]) == 0
+    same("whole", "later")
+    assert Path("results/later/maps/0.png").stat().st_mtime_ns == touched
+    for k in range(6):
+        a, b = (Path("results", name, "overlays", f"{k}.png") for name in ("whole", "later"))
+        assert a.read_bytes() == b.read_bytes()
+    message = fails(main, *argv, "--name", "later", "--resume", capsys=capsys)
+    assert "this run has confirm 3:5 within 5 px, found None" in message
+    about = Path("results/later/about.json")
+    old = {k: v for k, v in json.loads(about.read_text()).items() if k not in ("confirm", "limits")}
+    about.write_text(json.dumps(old))  # of a version whose records do not name the sequences
+    message = fails(main, *argv, "--name", "later", "--resume", "--confirm", "3:5", capsys=capsys)
+    assert "this run has confirm None, found 3:5 within 5 px" in message
+
+
+def test_the_report_shows_confirmed_targets(moving):
+    main(["f", "--device", "cpu", "--confirm", "3:5"])
+    report(["--name", "f"])
+    text = Path("results/f/report/index.html").read_text()
+    images = json.loads(text.split('id="data">')[1].split("</script>")[0])["images"]
+    assert [len(image["targets"]) for image in images] == [1, 1, 1, 0, 1, 0]
 
 
 def test_tracks_of_several_videos_have_numbers_of_their_own(network_file):

@@ -302,8 +302,11 @@ def check_same(folder: Path, before: dict, identity: dict) -> None:
     """
     if not before:
         raise DataError(f"{folder}: no run to resume there; leave --resume out")
+    same = {"weights"}
+    if "confirm" in before and identity["confirm"]:  # done anew at the end of each run
+        same |= {"confirm"}
     before = BEFORE | before
-    for key in identity.keys() - {"weights"}:
+    for key in identity.keys() - same:
         if before.get(key) != identity[key]:
             raise DataError(
                 f"{folder}: this run has {key} {before.get(key)}, found {identity[key]}. Type the same "

@@ -60,7 +60,7 @@ class Request:
         kept |= {"every": self.every, "backend": self.backend, "save_npy": self.save_npy}
         kept |= {"input": self.paths, "weights": str(self.weights)}
         kept |= {"limits": self.limits, "raw": self.raw}
-        kept["confirm"] = dataclasses.asdict(self.confirm) if self.confirm else None
+        kept["confirm"] = str(self.confirm) if self.confirm else None
         kept["sha256"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return json.loads(json.dumps(kept))  # tuples become lists, as they are read back
 
@@ -83,6 +83,7 @@ def prepare(request: Request, identity: dict) -> None:
         raise DataError(f"{folder}: holds the maps of a data set; type another --name")
     if request.resume:
         check_same(folder, before, identity)
+        write_json(about, before | {"confirm": identity["confirm"]})
         return
     if any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
         if not request.overwrite:

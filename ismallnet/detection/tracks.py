@@ -36,6 +36,9 @@ class Confirmation:
             raise DataError(f"--confirm {text}: expected N:M, 1 <= N <= M and M of 2 or more, as 3:5")
         return cls(int(seen), int(of), DISTANCE if distance is None else distance)
 
+    def __str__(self) -> str:
+        return f"{self.seen}:{self.of} within {self.distance:g} px"
+
     def numbers(self, frames: list[list[Sighting]]) -> list[list[int | None]]:
         """The track of each sighting in the frames of a sequence, from 1 in the order in which they
         are confirmed; None for those that do not count."""
