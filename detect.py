@@ -20,8 +20,16 @@ from pathlib import Path
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.detection import stream
-from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
+from ismallnet.detection.contrast import MODES
+from ismallnet.detection.detector import (
+    POLARITIES,
+    DetectionSettings,
+    Detector,
+    Target,
+    find_targets,
+)
 from ismallnet.detection.frames import find_sources
+from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.formats import RawLayout
 from ismallnet.images import PERCENTILES
@@ -68,13 +76,27 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=PERCENTILES,
         metavar=("LOW", "HIGH"),
-        help="percentiles of a frame's own values that become 0 and 255",
+        help="percentiles of a frame's own values that become 0 and 255; with --polarity dark "
+        "counted from the bright end",
+    )
+    add(
+        "--limits",
+        choices=MODES,
+        default="each",
+        help="whose percentiles: each frame's own; those of a sequence's first frame; their running "
+        "mean. A sequence is a folder in the order of its names, a video, or a stack",
     )
 
     add = parser.add_argument_group("network and targets").add_argument
     add("--weights", metavar="FILE", help="default: weights/joint.safetensors")
     add("--width", type=int, help="width that the weights must have; default: any")
     add("--threshold", type=float, default=0.5, metavar="P", help="least probability of a target pixel")
+    add(
+        "--polarity",
+        choices=tuple(POLARITIES),
+        default="bright",
+        help="targets that are brighter or darker than their surroundings; both takes twice as long",
+    )
     add("--min-area", type=int, default=1, metavar="PX", help="least area of a target, in pixels")
     add("--max-targets", type=int, default=100, metavar="N", help="most targets a frame, by score")
     add("--tile", type=int, default=512, metavar="PX", help="frames larger than this run in tiles")
@@ -86,6 +108,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="overlap of neighbouring tiles, in pixels, at least",
     )
     add("--flips", action="store_true", help="mean over the frame and its three mirror images")
+    add(
+        "--confirm",
+        metavar="N:M",
+        help="report a target only where it is seen in N of M successive frames of a sequence",
+    )
+    add(
+        "--confirm-distance",
+        type=float,
+        metavar="PX",
+        help=f"pixels that it may move from a frame to the next, with --confirm; default: {DISTANCE:g}",
+    )
 
     add = parser.add_argument_group("results").add_argument
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
@@ -123,6 +156,10 @@ def check(args: argparse.Namespace) -> None:
         "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
         "--watch without --recursive and --raw": not (args.watch and (args.recursive or args.raw)),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
+        "one of --range and --limits": not args.range or args.limits == "each",
+        "--watch without --confirm": not (args.watch and args.confirm),
+        "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
+        "--confirm-distance above 0": args.confirm_distance is None or args.confirm_distance > 0,
         "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
         "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(counts) >= 1,
         "--name without a folder in it": not args.name or Path(args.name).name == args.name,
@@ -145,7 +182,8 @@ def main(argv: list[str] | None = None) -> int:
         weights=path,
         backend=args.backend,
         **{key: getattr(args, key) for key in ("every", "save_npy", "resume", "overwrite")},
-        **{key: getattr(args, key) for key in ("strict", "batch_size", "workers")},
+        **{key: getattr(args, key) for key in ("strict", "batch_size", "workers", "limits", "raw")},
+        confirm=Confirmation.parse(args.confirm, args.confirm_distance) if args.confirm else None,
     )
     raw = RawLayout(args.raw) if args.raw else None
     sources = [] if args.watch else find_sources(args.input, args.recursive, raw)

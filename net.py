@@ -6,14 +6,22 @@ bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation
 """
 
 import os
-import re
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ismallnet.checkpoints import WeightsError, read_checkpoint, unwrap
+from ismallnet.checkpoints import (
+    AUTHORS_MEAN,
+    AUTHORS_STD,
+    STREAMS,
+    check_tensors,
+    network_tensors,
+    variant_of,
+    width_of,
+)
+from ismallnet.checkpoints import from_authors as from_authors  # people call it here
 from ismallnet.unet import UNet
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
@@ -35,11 +43,6 @@ class Outputs(NamedTuple):
 
 
 OUTPUTS = Outputs._fields
-# The authors' letters for the streams: "b" is the interior ("body"), "d" the boundary ("detail").
-STREAMS = {"b": "interior", "d": "boundary"}
-# The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
-AUTHORS_MEAN = (124.55, 118.90, 102.94)
-AUTHORS_STD = (56.77, 55.97, 57.50)
 
 
 class ChannelAttention(nn.Module):
@@ -327,56 +330,12 @@ def losses(outputs: Outputs, targets: Outputs, loss: str = "jaccard") -> dict[st
 
 # --- weights ---------------------------------------------------------------------------------
 
-# The authors' names -> ours.
-AUTHORS_NAMES = [
-    (r"([bd])bkbone\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
-    (r"decoder([bd])1\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
-    (r"decoder([bd])2\.conv0_4_final\.0\.", r"{stream}.aggregate."),
-    (r"decoder([bd])2\.conv0_(\d)_1x1\.", r"{stream}.lateral.\2."),
-    (r"decoder3\.conv_final\.0\.", r"fusion.aggregate."),
-    (r"decoder3\.conv(\d)_1x1\.", r"fusion.lateral.\1."),
-    (r"linear([bd])\.", r"{stream}_head."),
-    (r"linear\.", r"mask_head."),
-]
-
-
-def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' checkpoint under our names, with their normalisation added.
-
-    Their fusion runs g0 through `decoder3.conv1_1x1` and never uses `decoder3.conv0_1x1`, so the
-    former goes to both places: the result is their network to the last digit.
-    """
-    renamed = {}
-    for key, value in state.items():
-        for pattern, ours in AUTHORS_NAMES:
-            if match := re.match(pattern, key):
-                stream = STREAMS.get(match[1]) if match.re.groups else None
-                key = match.expand(ours).format(stream=stream) + key[match.end() :]
-                break
-        renamed[key] = value
-    for part in ("weight", "bias"):
-        if f"fusion.lateral.1.{part}" in renamed:
-            renamed[f"fusion.lateral.0.{part}"] = renamed[f"fusion.lateral.1.{part}"]
-    return renamed | {"mean": torch.tensor(AUTHORS_MEAN), "std": torch.tensor(AUTHORS_STD)}
-
-
-def variant_of(state: dict[str, Tensor]) -> str:
-    """Which of VARIANTS a state dict holds, told by its names."""
-    parts = {key.split(".")[0] for key in state}
-    streams = parts & {"single", "plain", *STREAMS.values()}
-    if len(streams) == 1:
-        return streams.pop()
-    if not any(".nodes.0_1." in key for key in state):
-        return "unet"
-    return "full" if "fusion" in parts else "sum"
-
 
 def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet:
     """The network of a checkpoint, ours or the authors', in evaluation mode on the CPU.
 
     Args:
-        path: a file written by train.py, or the authors' (wrapped in `state_dict` or not, with a
-            `module.` prefix or not).
+        path: a file of train.py or of the authors, also as other programs wrap it (`network_tensors`).
         width: the width that the network must have; any by default.
 
     Returns:
@@ -386,35 +345,9 @@ def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet
     Raises:
         WeightsError: unreadable, another width, tensors missing or of other shapes, not finite.
     """
-    checkpoint = read_checkpoint(path)
-    state = unwrap(checkpoint)
-    if any(key.startswith("bbkbone.") for key in state):
-        state = from_authors(state)
-    first = state.get("mask_head.0.weight")  # (width, …) in all variants
-    if first is None or first.ndim != 4:
-        some = ", ".join(list(state)[:3]) or "no tensors"
-        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")
-    if width is not None and first.shape[0] != width:
-        raise WeightsError(
-            f"{path}: found a network of width {first.shape[0]}, expected width {width}; "
-            f"type --width {first.shape[0]} or take other weights"
-        )
-    model = iSmallNet(first.shape[0], variant_of(state))
-    expected = model.state_dict()
-    wrong = [f"{k} is missing" for k in expected if k not in state]
-    wrong += [f"{k} is not part of the network" for k in state if k not in expected]
-    wrong += [
-        f"{k}: found {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
-        for k, v in state.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise WeightsError(f"{path}: not iSmallNet weights: {'; '.join(wrong[:5])}{more}")
-    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad:
-        raise WeightsError(f"{path}: values that are not finite in {bad[0]} ({len(bad)} tensors)")
+    state, info = network_tensors(path)
+    model = iSmallNet(width_of(path, state, width), variant_of(state))
+    check_tensors(path, state, model.state_dict())
     model.load_state_dict(state)
-    info = checkpoint.get("info")
-    model.info = info if isinstance(info, dict) else {}
+    model.info = info
     return model.eval()

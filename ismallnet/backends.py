@@ -3,7 +3,6 @@
 All of it is optional: pip install onnx onnxscript onnxruntime openvino
 """
 
-import importlib
 import json
 import os
 import warnings
@@ -14,25 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ismallnet.checkpoints import WeightsError
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, optional
 from ismallnet.files import atomic_write
+from ismallnet.formats import disguise
 from net import OUTPUTS, SCALES, iSmallNet, load_weights
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 OPSET = 18
 TOLERANCE = 1e-3  # of the logits, between PyTorch and an exported network
-
-
-def optional(name: str, why: str):
-    """An optional package.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DataError(f"{why} needs {name} ({error}); type pip install {name}") from error
 
 
 class PresentOutputs(nn.Module):
@@ -163,7 +151,7 @@ def open_network(
     try:
         model = Exported(path.read_bytes(), backend)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(f"{path}: {disguise(path) or error}") from error
     if width not in (None, model.width):
         raise WeightsError(f"{path}: found a network of width {model.width}, expected width {width}")
     return model

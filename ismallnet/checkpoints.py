@@ -1,11 +1,14 @@
 """Checkpoint files: written whole or not at all, read without executing anything from them."""
 
+import argparse
 import io
 import json
 import os
 import re
 import sys
-from pathlib import Path
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
@@ -13,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ismallnet.cli import UserError
+from ismallnet.cli import UserError, note
 from ismallnet.files import atomic_write
+from ismallnet.formats import disguise
 
 # What weights were chosen on, or their figures are of (`selected_on`, `figures_on` in a checkpoint's
 # `info`).
@@ -24,6 +28,27 @@ HELD_OUT = "held-out training images (--hold-out {})"
 # Under these names programs keep a state dict in a checkpoint.
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 WRAPPINGS += ("params", "weights")
+# The authors' letters for the streams: "b" is the interior ("body"), "d" the boundary ("detail").
+STREAMS = {"b": "interior", "d": "boundary"}
+# The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
+AUTHORS_MEAN = (124.55, 118.90, 102.94)
+AUTHORS_STD = (56.77, 55.97, 57.50)
+# The authors' names -> ours.
+AUTHORS_NAMES = [
+    (r"([bd])bkbone\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
+    (r"decoder([bd])1\.conv(\d_\d)\.", r"{stream}.nodes.\2."),
+    (r"decoder([bd])2\.conv0_4_final\.0\.", r"{stream}.aggregate."),
+    (r"decoder([bd])2\.conv0_(\d)_1x1\.", r"{stream}.lateral.\2."),
+    (r"decoder3\.conv_final\.0\.", r"fusion.aggregate."),
+    (r"decoder3\.conv(\d)_1x1\.", r"fusion.lateral.\1."),
+    (r"linear([bd])\.", r"{stream}_head."),
+    (r"linear\.", r"mask_head."),
+]
+# The name of the first convolution, ours or the authors', and what is before it.
+FIRST = re.compile(
+    r"(.*?)(?:(?:(?:interior|boundary|single)\.nodes\.|[bd]bkbone\.conv)0_0\.0\.conv1"
+    r"|plain\.encoder\.0\.0)\.weight"
+)
 
 
 class WeightsError(UserError):
@@ -48,13 +73,22 @@ def save_weights(state: dict[str, Tensor], info: dict, path: Path) -> None:
         file.write(save(small, {"format": "pt", "info": json.dumps(info)}))
 
 
-def numpy_numbers() -> list:
-    """What a pickle needs for NumPy's floats and integers, which many programs leave in their
-    checkpoints (a best IoU, an epoch); they are data, nothing of it can call anything else."""
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def plain_types() -> list:
+    """What a pickle may hold beside tensors: NumPy's floats and integers, argparse's arguments and
+    paths, which many programs leave in their checkpoints. They are data, and call nothing."""
     multiarray = sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # NumPy 1 and 2
     types = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")}
-    return [np.dtype, *types, *((multiarray.scalar, name) for name in names)]
+    paths = [
+        (kind, f"{module}.{kind.__name__.removeprefix('Pure')}")
+        for kind in (PurePosixPath, PureWindowsPath)
+        for module in ("pathlib", "pathlib._local")
+    ]
+    numbers = [(multiarray.scalar, name) for name in names]
+    return [argparse.Namespace, np.dtype, *types, *numbers, *paths]
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -68,33 +102,160 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise WeightsError(f"{path}: a folder, expected a weights file; runs keep theirs in last.pt")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
+    with open(path, "rb") as file:
+        head = file.read(64)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                info = json.loads((file.metadata() or {}).get("info", "{}"))
-                names = file.keys()
-                return {"state_dict": {k: file.get_tensor(k) for k in names}, "info": info}
-        with torch.serialization.safe_globals(numpy_numbers()):
+        if head[8:9] == b"{" or path.suffix == ".safetensors":
+            return read_safetensors(path)
+        with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        lines = [*str(error).strip().splitlines(), type(error).__name__]
-        # torch's own text on what it refuses ends in advice on how to run it after all.
-        unsafe = any(words in str(error) for words in ("weights_only", "Weights only"))
-        reason = "it is none, or holds more than tensors and plain values" if unsafe else lines[0]
         raise WeightsError(
-            f"{path}: not a readable checkpoint ({reason}); expected a file written by train.py or "
-            "the authors' weights. Nothing in it was executed. Name another file"
+            f"{path}: not a readable checkpoint ({reason(path, head, error)}); expected a file written "
+            "by train.py or the authors' weights. Nothing in it was executed. Name another file"
         ) from error
     if not isinstance(found, dict):
         raise WeightsError(f"{path}: found a {type(found).__name__}, expected a state dict")
     return found
 
 
-def unwrap(checkpoint: dict) -> dict[str, Tensor]:
-    """The tensors in a checkpoint, out of the wrappings in use and without `module.`."""
+def read_safetensors(path: Path) -> dict:
+    with safe_open(path, "pt") as file:
+        try:
+            info = json.loads((file.metadata() or {}).get("info", "{}"))
+        except ValueError:  # another program's
+            info = {}
+        return {"state_dict": {k: file.get_tensor(k) for k in file.keys()}, "info": info}  # noqa: SIM118
+
+
+def reason(path: Path, head: bytes, error: Exception) -> str:
+    """Why a file cannot be read, and what to do.
+
+    Args:
+        head: its first bytes.
+        error: torch's, whose own text ends in advice on how to run the file after all.
+    """
+    save = "in the program that made it type torch.save(model.state_dict(), 'weights.pt')"
+    if what := disguise(path):
+        return what
+    if path.suffix == ".onnx" or (head[:1] == b"\x08" and b"pytorch" in head):
+        return "an ONNX file; name the weights that it was exported from"
+    text = str(error).strip()
+    if "TorchScript" in text:
+        return f"a TorchScript program, not weights alone; {save}"
+    if refused := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text):
+        return f"it holds Python objects, {refused[1]}, and to read these may run code; {save}"
+    if head[:2] == b"PK":
+        whole = zipfile.is_zipfile(path)
+        return "an archive of something else; unpack it first" if whole else "cut off; copy it again"
+    if head[:1] == b"\x80" and "weights_only" in text:
+        return f"a pickle of another program; {save}"
+    if isinstance(error, LookupError) or "weights_only" in text or "Weights only" in text:
+        return "it is none"
+    return next(iter(text.splitlines()), type(error).__name__)
+
+
+# --- the network in it -----------------------------------------------------------------------------
+
+
+def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The tensors of our network in a file, under our names, and what the file says of itself: out of
+    the wrappings in use (`state_dict`, `model`, …) and without what is before the names (`module.`,
+    `model.`, `net.`, `_orig_mod.`, as other programs and PyTorch Lightning write them).
+
+    Raises:
+        WeightsError: unreadable, another network, or several.
+    """
+    checkpoint = read_checkpoint(path)
     state = checkpoint
     for _ in range(4):  # one in another, at most so deep
         inner = (state[name] for name in WRAPPINGS if isinstance(state.get(name), dict))
         state = next(inner, state)
     state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", k): v for k, v in state.items()}
+    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    prefixes = sorted({m[1] for key, v in state.items() if v.ndim == 4 and (m := FIRST.match(key))})
+    if not prefixes:
+        some = ", ".join(list(state)[:3]) or "no tensors"
+        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")
+    if len(prefixes) > 1:
+        names = ", ".join(f"{prefix or 'bare'}" for prefix in prefixes)
+        raise WeightsError(f"{path}: found several networks ({names}), expected one; save one of them")
+    ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k.startswith(prefixes[0])}
+    if left := [key for key in state if not key.startswith(prefixes[0])]:
+        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+        note(f"left in {path}", f"{path}: {len(left)} tensors are not the network's: {some}")
+    if any(key.startswith("bbkbone.") for key in ours):
+        ours = from_authors(ours)
+    info = checkpoint.get("info")
+    return ours, info if isinstance(info, dict) else {}
+
+
+def width_of(path: str | os.PathLike, state: dict[str, Tensor], expected: int | None = None) -> int:
+    """The width of the network whose tensors these are.
+
+    Raises:
+        WeightsError: it is another one than expected.
+    """
+    sizes = (v.shape[0] for k, v in state.items() if FIRST.match(k) and v.ndim == 4)
+    head = state.get("mask_head.0.weight")  # the first convolution of a plain U-Net is wider
+    width = next(sizes) if head is None else head.shape[0]
+    if expected not in (None, width):
+        raise WeightsError(
+            f"{path}: found a network of width {width}, expected width {expected}; type --width "
+            f"{width} or take other weights"
+        )
+    return width
+
+
+def variant_of(state: dict[str, Tensor]) -> str:
+    """Which of net.VARIANTS a state dict holds, told by its names."""
+    parts = {key.split(".")[0] for key in state}
+    streams = parts & {"single", "plain", *STREAMS.values()}
+    if len(streams) == 1:
+        return streams.pop()
+    if not any(".nodes.0_1." in key for key in state):
+        return "unet"
+    return "full" if "fusion" in parts else "sum"
+
+
+def check_tensors(
+    path: str | os.PathLike, state: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
+    """
+    Raises:
+        WeightsError: tensors are missing, unknown, of other shapes, or not finite.
+    """
+    wrong = [f"{k} is missing" for k in expected if k not in state]
+    wrong += [f"{k} is not part of the network" for k in state if k not in expected]
+    wrong += [
+        f"{k}: found {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WeightsError(f"{path}: not iSmallNet weights: {'; '.join(wrong[:5])}{more}")
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise WeightsError(f"{path}: values that are not finite in {bad[0]} ({len(bad)} tensors)")
+
+
+def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' checkpoint under our names, with their normalisation added.
+
+    Their fusion runs g0 through `decoder3.conv1_1x1` and never uses `decoder3.conv0_1x1`, so the
+    former goes to both places: the result is their network to the last digit.
+    """
+    renamed = {}
+    for key, value in state.items():
+        for pattern, ours in AUTHORS_NAMES:
+            if match := re.match(pattern, key):
+                stream = STREAMS.get(match[1]) if match.re.groups else None
+                key = match.expand(ours).format(stream=stream) + key[match.end() :]
+                break
+        renamed[key] = value
+    for part in ("weight", "bias"):
+        if f"fusion.lateral.1.{part}" in renamed:
+            renamed[f"fusion.lateral.0.{part}"] = renamed[f"fusion.lateral.1.{part}"]
+    return renamed | {"mean": torch.tensor(AUTHORS_MEAN), "std": torch.tensor(AUTHORS_STD)}

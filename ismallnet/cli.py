@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import importlib
 import io
 import os
 import signal
@@ -106,6 +107,23 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """The first of the names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def optional(name: str, why: str, package: str | None = None):
+    """A module of an optional package.
+
+    Args:
+        why: what needs it, the beginning of the message.
+        package: what is to be installed; by default the module's first name.
+
+    Raises:
+        DataError: it is not installed; the message says what to type.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = package or name.split(".")[0]
+        raise DataError(f"{why} needs {package} ({error}); type: pip install {package}") from error
 
 
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:

@@ -2,8 +2,9 @@
 that are not what their name says, recognised by their first bytes."""
 
 import contextlib
-import importlib
 import logging
+import math
+import re
 import struct
 import tokenize
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, note, optional
 
 FITS = (".fits", ".fit", ".fts")
 DICOM = (".dcm", ".dicom")
@@ -33,6 +34,7 @@ DISGUISES = (
     (b"rar!", "an archive; unpack it first"),
     (b"\x1f\x8b", "a compressed file; unpack it first"),
     (b"7z\xbc\xaf", "an archive; unpack it first"),
+    (b"\x89hdf", "an HDF5 file, which is not read"),
     (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
 )
 
@@ -51,28 +53,13 @@ def disguise(path: Path) -> str:
     return next((text for first, text in DISGUISES if start.startswith(first)), "")
 
 
-def optional(name: str, path: Path, package: str | None = None):
-    """An optional package.
-
-    Raises:
-        DataError: it is not installed; the message says what to type.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = package or name.split(".")[0]
-        raise DataError(
-            f"{path}: needs another package to be read; type: pip install {package}"
-        ) from None
-
-
 def read_fits(path: Path) -> np.ndarray:
     """The first picture of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied.
 
     FITS counts rows from the bottom; they are kept in the file's order, as most cameras write them
     from the top.
     """
-    fits = optional("astropy.io.fits", path)
+    fits = optional("astropy.io.fits", f"{path}: reading it")
     with fits.open(path) as units:
         for unit in units:
             if unit.data is not None and getattr(unit.data, "ndim", 0) >= 2:
@@ -82,12 +69,41 @@ def read_fits(path: Path) -> np.ndarray:
 
 
 def read_dicom(path: Path) -> np.ndarray:
-    """The pixels of a DICOM file, with its slope and intercept."""
-    dataset = optional("pydicom", path).dcmread(path)
+    """The pixels of a DICOM file, with its slope and intercept; of those in which low values are white
+    (MONOCHROME1) inverted."""
+    dataset = optional("pydicom", f"{path}: reading it").dcmread(path)
     pixels = np.asarray(dataset.pixel_array)
     slope, intercept = (float(dataset.get(key, value)) for key, value in
                         (("RescaleSlope", 1), ("RescaleIntercept", 0)))  # fmt: skip
-    return pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
+    pixels = pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    return pixels.max() - pixels + pixels.min() if inverted else pixels
+
+
+def quiet_tifffile(path: Path):
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
+    return optional("tifffile", f"{path}: reading it")
+
+
+def pictures_behind(description: str, shape: tuple[int, int]) -> int:
+    """How many pictures the only page of a TIFF stands for: ImageJ, and tifffile for large stacks,
+    write the others behind the first, without a page of their own.
+
+    Args:
+        description: the page's tag 270.
+        shape: (H, W) of the page.
+    """
+    if count := re.search(r"^ImageJ=.*?^images=(\d+)", description, re.DOTALL | re.MULTILINE):
+        return int(count[1])
+    found = re.match(r'{"shape": \[([\d, ]+)\]', description)
+    sides = [int(side) for side in found[1].split(",")] if found else []
+    return math.prod(sides[:-2]) if tuple(sides[-2:]) == shape else 1
+
+
+def read_behind(path: Path) -> np.ndarray:
+    """All pictures of a TIFF with `pictures_behind` its only page, (N, H, W), left on disk."""
+    pixels = quiet_tifffile(path).memmap(path, mode="r")
+    return pixels.reshape(-1, *pixels.shape[-2:])
 
 
 def read_tiff(path: Path, page: int = 0) -> np.ndarray:
@@ -96,8 +112,7 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
     Raises:
         DataError: unreadable, or of 2, or more than 4 bands.
     """
-    tifffile = optional("tifffile", path)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
+    tifffile = quiet_tifffile(path)
     with tifffile.TiffFile(path) as file:
         found = file.pages[page]
         if not 0 < found.size <= MOST_VALUES:
@@ -152,7 +167,7 @@ def the_only(arrays: dict, path: Path) -> np.ndarray:
         name: value
         for name, value in arrays.items()
         if isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind in "uif"
-        and min(value.shape[:2]) > 1
+        and sum(side > 1 for side in value.shape) > 1
     }  # fmt: skip
     if len(pictures) != 1:
         names = ", ".join(f"{name} {value.shape}" for name, value in pictures.items()) or "none"
@@ -175,14 +190,21 @@ def read_csv(path: Path) -> np.ndarray:
     rows = [row for row in rows if len(row) > 1 and len(row) == len(rows[-1])]
     if len(rows) < 2:
         raise ValueError("found no table of numbers")
-    return np.array(rows, np.float32)
+    table = np.array(rows, np.float32)
+    for axis, name in ((0, "row"), (1, "column")):
+        first = np.take(table, 0, axis)
+        if len(first) >= 8 and any((first == np.arange(n, n + len(first))).all() for n in (0, 1)):
+            note(f"numbers in {path}", f"{path}: the first {name} counts from {first[0]:g}; left out")
+            table = np.delete(table, 0, axis)
+    return table
 
 
 def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
     """An array as frames, (N, H, W) or (N, H, W, 3).
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3).
+        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3); of MATLAB, where
+            the last side is much the shortest, (H, W, N).
 
     Raises:
         DataError: of another shape, empty, or not numbers.
@@ -192,6 +214,16 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(f"{path}: found {array.dtype}, expected integers or floats")
     if array.ndim in (3, 4) and shape[-1] == 1:
         array = array[..., 0]
+    last = array.ndim == 3 and shape[-1] > 4 and 2 * shape[-1] < min(shape[:2])  # it may count frames
+    if last and path.suffix.lower() == ".mat":
+        array = np.moveaxis(array, -1, 0)
+    if last:
+        count, height, width = array.shape
+        note(
+            f"order of {path}",
+            f"{path}: {shape} is read as {count} frames of {width}x{height} (width x height). If this "
+            "is wrong, save it as .npy with another order of its axes: numpy.moveaxis(array, -1, 0)",
+        )
     if array.ndim == 2 or (array.ndim == 3 and shape[-1] == 3):
         array = array[None]
     wrong = array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3)

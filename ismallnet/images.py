@@ -157,6 +157,8 @@ def pixels_of(picture: Image.Image, path: Path, page: int, rawmode: str) -> np.n
         if pixels is None:
             raise OSError("damaged")
         return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
+    if picture.format == "PPM" and picture.mode == "I":  # whose values Pillow scales to 65535
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture.mode in ("1", "LA", "La"):
         picture = picture.convert("L")
     elif picture.mode in ("P", "PA"):

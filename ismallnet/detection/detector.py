@@ -15,6 +15,10 @@ from ismallnet.weights import SHIPPED
 from net import iSmallNet, load_weights
 
 RING = 8  # px around a target that its local SNR looks at
+# --polarity -> the targets that are looked for, one pass of the network each.
+POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
+Limits = dict[str, tuple[float, float] | None]  # of a frame, by polarity: what becomes 0 and 255
+Maps = dict[str, np.ndarray]  # of a frame, by polarity: HxW probabilities
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Target:
         snr: local SNR (metrics.py); None where the frame has no pixels around the target, or they
             are all alike, or not all are numbers.
         pixels: (n, 2) y, x of its pixels.
+        polarity: "bright" or "dark", the pass of the network that found it.
     """
 
     x: float
@@ -40,6 +45,12 @@ class Target:
     mean: float
     snr: float | None
     pixels: np.ndarray
+    polarity: str = "bright"
+
+    @property
+    def agrees(self) -> bool:
+        """Whether its local SNR has the sign of its polarity."""
+        return self.snr is not None and (self.snr > 0) == (self.polarity == "bright")
 
 
 def find_targets(
@@ -83,6 +94,33 @@ def find_targets(
     return sorted(targets, key=lambda t: (-t.score, t.y, t.x))[:max_targets]
 
 
+def merged(targets: list[Target]) -> list[Target]:
+    """Targets of both polarities, each place once: where boxes of a bright and of a dark target
+    overlap or touch, the higher score wins; of equal scores the one whose SNR has the right sign, then
+    the higher mean. The highest score first."""
+    kept: list[Target] = []
+    for target in sorted(targets, key=lambda t: (-t.score, not t.agrees, -t.mean)):
+        others = (other.box for other in kept if other.polarity != target.polarity)
+        if not any(touch(target.box, box) for box in others):
+            kept.append(target)
+    return sorted(kept, key=lambda t: (-t.score, t.y, t.x))
+
+
+def touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two boxes (left, top, width, height) share a pixel, or lie side by side."""
+    return all(max(a[k], b[k]) <= min(a[k] + a[k + 2], b[k] + b[k + 2]) for k in (0, 1))
+
+
+def inverted(
+    pixels: np.ndarray, limits: tuple[float, float] | None
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """A frame and its limits with dark and bright exchanged: what was mapped to g becomes 255 - g."""
+    if limits is None:
+        return 255 - pixels, None
+    exact = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32  # in 24 bits
+    return -pixels.astype(np.float32 if exact else np.float64), (-limits[1], -limits[0])
+
+
 def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     """Local SNR of the target at pixels (y, x) of a frame, in its own grey values."""
     top, left = max(y.min() - RING, 0), max(x.min() - RING, 0)
@@ -102,8 +140,9 @@ class DetectionSettings:
         threshold: least probability of a target's pixels, above 0, at most 1.
         min_area: px; smaller targets are dropped.
         max_targets: a frame; those with the highest scores are kept.
+        polarity: "bright" or "dark" targets, or "both", in two passes.
         limits: values that become 0 and 255 in frames of more than 8 bits; by default
-        percentiles: of each frame's own values.
+        percentiles: of each frame's own values; of dark targets counted from the bright end.
         tile, overlap: px; frames larger than a tile are run in overlapping tiles.
         amp: mixed precision, as in `inference.autocast`.
         flips: the mean over a frame and its three mirror images.
@@ -112,12 +151,18 @@ class DetectionSettings:
     threshold: float = 0.5
     min_area: int = 1
     max_targets: int = 100
+    polarity: str = "bright"
     limits: tuple[float, float] | None = None
     percentiles: tuple[float, float] = PERCENTILES
     tile: int = 512
     overlap: int = 64
     amp: str = "auto"
     flips: bool = False
+
+    def __post_init__(self):
+        if self.polarity not in POLARITIES:
+            names = ", ".join(POLARITIES)
+            raise ValueError(f"polarity: found {self.polarity!r}, expected one of {names}")
 
 
 class Detector:
@@ -146,40 +191,78 @@ class Detector:
         model = load_weights(path or SHIPPED / "joint.safetensors")
         return cls(prepared(model, pick_device(device)), **settings)
 
-    def probability(self, frame: np.ndarray) -> np.ndarray:
-        """HxW float32 probabilities of a frame, HxW or HxWx3 of any depth.
+    def probability(self, frame: np.ndarray, limits: Limits | None = None) -> np.ndarray:
+        """HxW float32 probabilities of a frame; with both polarities the higher of the two.
+
+        Args:
+            frame: HxW or HxWx3 of any depth.
+            limits: as `limits_of` gives them; by default the frame's own.
 
         Raises:
             ValueError: not an image, or empty.
         """
-        frame = np.asarray(frame)
-        if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
-            raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")
-        if frame.dtype.kind not in "uif":
-            raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
-        s = self.settings
-        return predict_frame(
-            self.model, frame, self.limits_of(frame), s.tile, s.overlap, s.amp, s.flips
-        )
+        return highest(self.maps([frame], limits and [limits])[0])
 
-    def limits_of(self, frame: np.ndarray) -> tuple[float, float] | None:
-        """The values of a frame that become 0 and 255; None for 8 bits."""
+    def limits_of(self, frame: np.ndarray) -> Limits:
+        """By polarity, the values of a frame that become 0 and 255; None for 8 bits."""
         if frame.dtype == np.uint8:
-            return None
-        return self.settings.limits or value_limits(frame, self.settings.percentiles)
+            return dict.fromkeys(POLARITIES[self.settings.polarity])
+        low, high = self.settings.percentiles
+        parts = {"bright": (low, high), "dark": (100 - high, 100 - low)}
+        return {
+            polarity: self.settings.limits or value_limits(frame, parts[polarity])
+            for polarity in POLARITIES[self.settings.polarity]
+        }
 
-    def probabilities(self, frames: list[np.ndarray]) -> list[np.ndarray]:
-        """`probability` of frames of one shape, as one batch where they fit in a tile."""
-        if len(frames) == 1 or max(frames[0].shape[:2]) > self.settings.tile:
-            return [self.probability(frame) for frame in frames]
-        images = [to_units(frame, self.limits_of(frame)) for frame in frames]
-        return predict(self.model, images, self.settings.amp, flips=self.settings.flips)
+    def maps(self, frames: list[np.ndarray], limits: list[Limits] | None = None) -> list[Maps]:
+        """The probabilities of frames of one shape, by polarity; as `probability`, but as one batch
+        where the frames fit in a tile."""
+        frames = [checked(frame) for frame in frames]
+        limits = limits or [self.limits_of(frame) for frame in frames]
+        passes: dict[str, list[np.ndarray]] = {}
+        for polarity in POLARITIES[self.settings.polarity]:
+            pairs = [(frame, own[polarity]) for frame, own in zip(frames, limits)]
+            pairs = [inverted(*pair) for pair in pairs] if polarity == "dark" else pairs
+            passes[polarity] = self.predicted(pairs)
+        return [dict(zip(passes, maps)) for maps in zip(*passes.values())]
 
-    def detect(self, frame: np.ndarray) -> list[Target]:
-        """The targets of a frame (as `probability` takes it), the highest score first."""
-        return self.targets(self.probability(frame), np.asarray(frame))
-
-    def targets(self, probability: np.ndarray, frame: np.ndarray) -> list[Target]:
-        """The targets in a map of `probability`."""
+    def predicted(self, pairs: list[tuple[np.ndarray, tuple[float, float] | None]]) -> list[np.ndarray]:
+        """What the network gives for frames of one shape and their limits, one pass."""
         s = self.settings
-        return find_targets(probability, frame, s.threshold, s.min_area, s.max_targets)
+        if len(pairs) == 1 or max(pairs[0][0].shape[:2]) > s.tile:
+            return [
+                predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips) for pair in pairs
+            ]
+        return predict(self.model, [to_units(*pair) for pair in pairs], s.amp, flips=s.flips)
+
+    def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
+        """The targets of a frame (as `probability` takes it), the highest score first."""
+        return self.targets(self.maps([frame], limits and [limits])[0], np.asarray(frame))
+
+    def targets(self, maps: Maps, frame: np.ndarray) -> list[Target]:
+        """The targets in the maps of a frame (`maps`)."""
+        s = self.settings
+        found = [
+            replace(target, polarity=polarity)
+            for polarity, probability in maps.items()
+            for target in find_targets(probability, frame, s.threshold, s.min_area, s.max_targets)
+        ]
+        return merged(found)[: s.max_targets] if len(maps) > 1 else found
+
+
+def checked(frame: np.ndarray) -> np.ndarray:
+    """
+    Raises:
+        ValueError: not an image, or empty.
+    """
+    frame = np.asarray(frame)
+    if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
+        raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")
+    if frame.dtype.kind not in "uif":
+        raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
+    return frame
+
+
+def highest(maps: Maps) -> np.ndarray:
+    """The highest probability of each pixel, HxW."""
+    return np.maximum.reduce(list(maps.values()))

@@ -6,7 +6,6 @@ import glob
 import itertools
 import re
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,20 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, read_ahead
-from ismallnet.formats import ARRAYS, DICOM, FITS, RawLayout, as_frames, disguise, read_array, read_raw
+from ismallnet.formats import (
+    ARRAYS,
+    DICOM,
+    FITS,
+    RawLayout,
+    as_frames,
+    disguise,
+    pictures_behind,
+    read_array,
+    read_behind,
+    read_raw,
+)
 from ismallnet.images import (
+    BANDS,
     READ_ERRORS,
     decode,
     decode_page,
@@ -27,11 +38,14 @@ from ismallnet.images import (
     unreadable,
 )
 from ismallnet.layouts import EXTENSIONS
+from ismallnet.thermal import JPEG, read_thermal
 
 PAGED = (".tif", ".tiff", ".gif")
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
-VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
+VIDEO += (".ts", ".mts", ".m2ts", ".h264")
+DESCRIPTION = 270  # a tag of TIFF
 READERS = 4  # threads that read image files, at most
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
@@ -98,9 +112,23 @@ def find_sources(
 
 
 def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
-    """The frame files of a folder."""
-    below = [path for path in folder.rglob("*") if is_frame_file(path, raw)]
+    """The frame files of a folder; those that are left out are named, hidden ones are not."""
+    paths = [path for path in folder.rglob("*") if path.name[0] != "."]
+    files = [path for path in paths if is_file(path)]
+    below = [path for path in files if is_frame_file(path, raw)]
     here = [path for path in below if path.parent == folder]
+    if recursive and (
+        links := [f"{path.name}/" for path in paths if path.is_symlink() and path.is_dir()]
+    ):
+        note(
+            f"links in {folder}",
+            f"{folder}: linked folders are left out: {', '.join(links)}; name them",
+        )
+    looked_at = files if recursive else [path for path in files if path.parent == folder]
+    left = sorted({path.name for path in looked_at} - {path.name for path in below})
+    if below and left:
+        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+        note(f"in {folder}", f"{folder}: {len(left)} files are left out, which are no frames: {some}")
     if recursive and below:
         return below
     others = sorted({path.relative_to(folder).parts[0] for path in below if path.parent != folder})
@@ -151,7 +179,12 @@ def is_frame_file(path: Path, raw: RawLayout | None = None) -> bool:
     """Whether a file in a folder is one to read; hidden ones are not."""
     suffix = path.suffix.lower()
     kind = suffix in KINDS if raw is None else suffix not in (*KINDS, ".txt", ".json", ".md")
-    return kind and path.name[0] != "." and path.is_file()
+    return kind and path.name[0] != "." and is_file(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a file; also a link that leads nowhere, which is reported when its turn comes."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def in_number(path: str | Path) -> list:
@@ -175,8 +208,13 @@ def describe(path: Path, raw: RawLayout | None = None) -> Source:
         if suffix in PAGED:
             with open_picture(path) as picture:
                 pages = full_pages(picture)
+                tags = getattr(picture, "tag_v2", {})
+                text = str(tags.get(DESCRIPTION, "")) if tags.get(BANDS, 1) == 1 else ""
+                behind = pictures_behind(text, (picture.height, picture.width)) > 1
             if len(pages) > 1:
                 return Source(path, "pages", len(pages), pages=tuple(pages))
+            if behind and (count := len(read_behind(path))) > 1:
+                return Source(path, "stack", count)
         elif suffix not in KINDS:
             kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
             raise DataError(f"{path}: not a readable image ({disguise(path) or kinds})")
@@ -243,7 +281,8 @@ def read_image_frame(source: Source) -> Frame:
     if source.problem:
         return Frame(source, 0, None, source.problem)
     try:
-        return Frame(source, 0, decode(source.path))
+        temperatures = read_thermal(source.path) if source.path.suffix.lower() in JPEG else None
+        return Frame(source, 0, decode(source.path) if temperatures is None else temperatures)
     except DataError as error:
         return Frame(source, 0, None, str(error))
 
@@ -267,6 +306,8 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
         stack = read_raw(source.path, source.raw)
     elif source.path.suffix.lower() in ARRAYS:
         stack = as_frames(read_array(source.path), source.path)
+    elif source.path.suffix.lower() in PAGED:
+        stack = read_behind(source.path)
     else:
         stack = decode_scientific(source.path)
     for index in indices:
@@ -296,36 +337,3 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
                 yield Frame(source, index, pixels, seconds=seconds)
     finally:
         video.release()
-
-
-def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
-    """The files of a folder as they appear or change, each once it has stopped growing; None after
-    each look, so that the one who waits can leave. Files that leave are forgotten.
-
-    Args:
-        seconds: between two looks.
-
-    Raises:
-        DataError: the folder itself is gone.
-    """
-    before: dict[Path, tuple[int, int]] = {}
-    given: dict[Path, tuple[int, int]] = {}
-    while True:
-        now = {}
-        try:
-            paths = sorted(folder.iterdir(), key=in_number)
-        except FileNotFoundError:
-            raise DataError(f"{folder}: the folder is not there any more") from None
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # moved away in between
-                if is_frame_file(path):
-                    stat = path.stat()
-                    now[path] = (stat.st_size, stat.st_mtime_ns)
-        for path, state in now.items():
-            if before.get(path) == state and given.get(path) != state and state[0]:
-                given[path] = state
-                yield describe(path)
-        before = now
-        given = {path: state for path, state in given.items() if path in now}
-        yield None
-        time.sleep(seconds)

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,15 +21,19 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import Target
 from ismallnet.detection.frames import Frame
+from ismallnet.detection.tracks import Confirmation, Sighting
 from ismallnet.files import atomic_write
 from ismallnet.images import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
+IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
+# What runs of earlier versions, which do not name it, did.
+BEFORE = {"polarity": "bright", "limits": "each", "confirm": None, "raw": None}
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
 )
-YELLOW = (255, 215, 0)
+COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
 
 
 def run_length(pixels: np.ndarray, height: int, width: int) -> str:
@@ -89,6 +94,7 @@ def record(
                 "score": round(t.score, 6),
                 "mean": round(t.mean, 6),
                 "snr": None if t.snr is None else round(t.snr, 3),
+                "polarity": t.polarity,
                 "counts": run_length(t.pixels, height, width),
             }
             for t in targets
@@ -97,21 +103,31 @@ def record(
 
 
 def overlay(
-    pixels: np.ndarray, limits: tuple[float, float] | None, targets: list[Target]
+    pixels: np.ndarray,
+    limits: tuple[float, float] | None,
+    targets: list[dict],
+    extras: tuple[str, ...] = (),
 ) -> np.ndarray:
-    """The frame as RGB uint8 with a box around each target, a little off it, and its score."""
+    """The frame as RGB uint8 with a box around each target, a little off it, and its score.
+
+    Args:
+        targets: as `record` has them.
+        extras: what else is written beside a box, of "polarity" and "track".
+    """
     picture = np.ascontiguousarray(to_units(pixels, limits).astype(np.uint8))
     height, width = picture.shape[:2]
     for target in targets:
-        left, top, w, h = target.box
-        start, end = (left - 4, top - 4), (left + w + 3, top + h + 3)
-        cv2.rectangle(picture, start, end, YELLOW, 1)
-        text = f"{target.score:.2f}"
+        left, top, w, h = target["box"]
+        colour = COLOURS[target["polarity"]]
+        cv2.rectangle(picture, (left - 4, top - 4), (left + w + 3, top + h + 3), colour, 1)
+        text = f"{target['score']:.2f}"
+        text = f"#{target['track']} {text}" if "track" in extras else text
+        text = f"{text} {target['polarity']}" if "polarity" in extras else text
         x = min(max(left - 4, 2), max(width - 8 * len(text), 2))
         y = top - 7 if top > 20 else min(top + h + 15, height - 2)
-        for colour, thickness in (((0, 0, 0), 3), (YELLOW, 1)):
+        for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
             cv2.putText(
-                picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, thickness, cv2.LINE_AA
+                picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.35, ink, thickness, cv2.LINE_AA
             )
     return picture
 
@@ -123,17 +139,23 @@ def read_records(folder: Path) -> Iterator[tuple[dict, Path, int]]:
     """All whole lines of all records: (record, file, where in it). A line that was cut off by an
     interruption does not count."""
     for path in sorted(folder.glob("records-*.jsonl")):
-        with open(path, "rb") as file:
-            at = 0
-            for line in file:
-                if line.endswith(b"\n"):
-                    try:
-                        yield json.loads(line), path, at
-                    except ValueError as error:
-                        raise DataError(
-                            f"{path}: damaged at byte {at} ({error}); start again without --resume"
-                        ) from error
-                at += len(line)
+        for entry, at in whole_lines(path):
+            yield entry, path, at
+
+
+def whole_lines(path: Path) -> Iterator[tuple[dict, int]]:
+    """The records of a file, and where in it they begin."""
+    with open(path, "rb") as file:
+        at = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                try:
+                    yield json.loads(line), at
+                except ValueError as error:
+                    raise DataError(
+                        f"{path}: damaged at byte {at} ({error}); start again without --resume"
+                    ) from error
+            at += len(line)
 
 
 def open_records(folder: Path, rank: int) -> io.FileIO:
@@ -145,23 +167,96 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
     return file
 
 
-def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int]:
-    """Writes detections.csv, detections.json and frames.json; returns frames and targets. The memory
-    it takes grows with the number of frames alone, by some bytes each.
+class Place(NamedTuple):
+    """Where a record is; in the order of the frames."""
+
+    later: bool  # the frame is not among those that are named now
+    position: int
+    path: str
+    at: int
+
+
+class Records:
+    """The records of a folder in the order of their frames; a context manager. The memory it takes
+    grows with the number of frames alone, by some bytes each.
 
     Args:
         positions: where the frames of a file and index belong now; others come after them, in the
             order of their records.
     """
-    order = []
-    for entry, path, at in read_records(folder):
-        position = positions.get((entry["file"], entry["index"]))
-        place = entry["position"] if position is None else position
-        order.append((position is None, place, str(path), at))
-    order.sort()
+
+    def __init__(self, folder: Path, positions: dict[tuple[str, int], int]):
+        self.places = []
+        for entry, path, at in read_records(folder):
+            position = positions.get((entry["file"], entry["index"]))
+            place = entry["position"] if position is None else position
+            self.places.append(Place(position is None, place, str(path), at))
+        self.places.sort()
+        paths = {place.path for place in self.places}
+        self.files = {path: open(path, "rb") for path in paths}  # noqa: SIM115
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def read(self, place: Place) -> dict:
+        self.files[place.path].seek(place.at)
+        return json.loads(self.files[place.path].readline())
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.read, self.places)
+
+
+def confirm(folder: Path, positions: dict[tuple[str, int], int], rule: Confirmation) -> int:
+    """Gives the targets in the records the numbers of their tracks, and sets those that are not
+    confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it begins
+    anew: the result is that of all frames at once."""
+    frames: dict[str, list[list[Sighting]]] = {}
+    numbers: dict[tuple[str, int], list[int | None]] = {}
+    with Records(folder, positions) as records:
+        order: dict[str, list[tuple[str, int]]] = {}
+        for place, entry in zip(records.places, records):
+            sightings = [(t["x"], t["y"], t["polarity"]) for t in all_targets(entry)]
+            frames.setdefault(entry["sequence"], []).append(sightings)
+            order.setdefault(entry["sequence"], []).append((place.path, place.at))
+    tracks = 0
+    for sequence, sightings in frames.items():
+        found = rule.numbers(sightings)
+        for place, own in zip(order[sequence], found):
+            numbers[place] = [number and number + tracks for number in own]
+        tracks += max((number or 0 for own in found for number in own), default=0)
+    for path in sorted(folder.glob("records-*.jsonl")):
+        with atomic_write(path) as file:
+            for entry, at in whole_lines(path):
+                pairs = list(zip(all_targets(entry), numbers[str(path), at], strict=True))
+                entry["targets"] = [t | {"track": number} for t, number in pairs if number]
+                entry["unconfirmed"] = [t for t, number in pairs if not number]
+                file.write(json.dumps(entry).encode() + b"\n")
+    return tracks
+
+
+def all_targets(entry: dict) -> list[dict]:
+    """The targets of a record, the unconfirmed too, without tracks; the highest score first."""
+    targets = [*entry["targets"], *entry.get("unconfirmed", ())]
+    targets = [{key: value for key, value in t.items() if key != "track"} for t in targets]
+    return sorted(targets, key=lambda t: (-t["score"], t["y"], t["x"]))
+
+
+def merge(
+    folder: Path, positions: dict[tuple[str, int], int], extras: tuple[str, ...] = ()
+) -> tuple[int, int]:
+    """Writes detections.csv, detections.json and frames.json; returns frames and targets.
+
+    Args:
+        positions: as of `Records`.
+        extras: what is written of targets beside the usual, of "polarity" and "track".
+    """
     count = 0
     with (
-        contextlib.ExitStack() as stack,
+        Records(folder, positions) as records,
         atomic_write(folder / "detections.csv") as table,
         atomic_write(folder / "detections.json") as results,
         atomic_write(folder / "frames.json") as companion,
@@ -174,29 +269,27 @@ def merge(folder: Path, positions: dict[tuple[str, int], int]) -> tuple[int, int
             write_through=True,
         )
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow((*COLUMNS, *extras))
         results.write(b"[")
         companion.write(b'{"categories": [' + json.dumps(CATEGORY).encode() + b'],\n"images": [')
-        records = {path: stack.enter_context(open(path, "rb")) for path in {o[2] for o in order}}
-        for image_id, (_, _, path, at) in enumerate(order, start=1):
-            records[path].seek(at)
-            entry = json.loads(records[path].readline())
+        for image_id, entry in enumerate(records, start=1):
             image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
-            image |= {key: entry[key] for key in ("index", "seconds", "height", "width", "range")}
+            image |= {key: entry[key] for key in IMAGE_KEYS if key in entry}
             companion.write((b",\n" if image_id > 1 else b"\n") + json.dumps(image).encode())
             for number, t in enumerate(entry["targets"], start=1):
                 count += 1
                 mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
                 found = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
                 found |= {"score": t["score"], "segmentation": mask}
+                found |= {key: t[key] for key in extras}
                 results.write((b",\n" if count > 1 else b"\n") + json.dumps(found).encode())
                 where = [entry["frame"], entry["file"], entry["index"], entry["seconds"], number]
-                values = [t[key] for key in ("area", "score", "mean", "snr")]
+                values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
                 rows.writerow([*where, t["x"], t["y"], *t["box"], *values])
         results.write(b"\n]\n")
         companion.write(b"\n]}\n")
         text.detach()
-    return len(order), count
+    return len(records.places), count
 
 
 # --- a results' folder that is there already ----------------------------------------------------------
@@ -209,7 +302,11 @@ def check_same(folder: Path, before: dict, identity: dict) -> None:
     """
     if not before:
         raise DataError(f"{folder}: no run to resume there; leave --resume out")
-    for key in identity.keys() - {"weights"}:
+    same = {"weights"}
+    if "confirm" in before and identity["confirm"]:  # done anew at the end of each run
+        same |= {"confirm"}
+    before = BEFORE | before
+    for key in identity.keys() - same:
         if before.get(key) != identity[key]:
             raise DataError(
                 f"{folder}: this run has {key} {before.get(key)}, found {identity[key]}. Type the same "

@@ -1,23 +1,25 @@
 """Detection in frames of people's own: the loop behind `detect.py`."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, progress
-from ismallnet.detection.detector import DetectionSettings, Detector
-from ismallnet.detection.frames import Frame, Source, arriving, read_frames
+from ismallnet.detection.contrast import Contrast, doubtful, doubts
+from ismallnet.detection.detector import DetectionSettings, Detector, Maps, highest
+from ismallnet.detection.frames import Frame, Source
+from ismallnet.detection.jobs import Job, Key, Work, arriving, batches, frames_of, plan, share
 from ismallnet.detection.records import (
-    check_same,
-    clear,
+    Records,
+    confirm,
     merge,
     open_records,
     overlay,
@@ -25,103 +27,11 @@ from ismallnet.detection.records import (
     record,
     video_stem,
 )
+from ismallnet.detection.request import Request, describe_sequences, prepare, say
 from ismallnet.distributed import Interruption, Processes
-from ismallnet.files import atomic_write, read_json, read_png, sweep, write_json, write_png
-from ismallnet.images import few_bright_pixels
+from ismallnet.files import atomic_write, read_png, write_png
 from ismallnet.inference import NotFiniteError
 from ismallnet.metrics import quantise
-from ismallnet.results import UNFINISHED
-
-Key = tuple[str, int]  # a frame: its file and its index there
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What a call of detect.py asks for, beside the detector's settings.
-
-    Args:
-        paths: as they were typed; with `watch` one folder, whose files are taken as they appear.
-        folder: of the results.
-        weights, backend: of the network; a resumed run must have the same.
-        every: of sources with several frames every Nth.
-        save_npy: float maps as well.
-        resume, overwrite: what to do with results that are there already; without either they are
-            an error.
-        strict: stop at the first frame that cannot be read.
-        batch_size: frames of one size run together.
-        workers: threads that read image files.
-    """
-
-    paths: list[str]
-    folder: Path
-    weights: Path
-    backend: str = "torch"
-    watch: bool = False
-    every: int = 1
-    save_npy: bool = False
-    resume: bool = False
-    overwrite: bool = False
-    strict: bool = False
-    batch_size: int = 1
-    workers: int = 1
-
-    def identity(self, settings: DetectionSettings) -> dict:
-        """All that the results depend on, as about.json keeps it."""
-        kept = dataclasses.asdict(settings)
-        kept["range"] = kept.pop("limits")
-        kept |= {"every": self.every, "backend": self.backend, "save_npy": self.save_npy}
-        kept |= {"input": self.paths, "weights": str(self.weights)}
-        kept["sha256"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        return json.loads(json.dumps(kept))  # tuples become lists, as they are read back
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A frame to be done: its place among all, and the name its results have."""
-
-    position: int
-    name: str
-    source: Source
-    index: int
-
-    @property
-    def key(self) -> Key:
-        return str(self.source.path), self.index
-
-
-def plan(sources: list[Source], every: int, done: dict[Key, str]) -> list[Job]:
-    """All frames of the sources, every Nth of those with several, under names of their own: the
-    file's, with the frame's number where it has several, and a number more where two are alike.
-
-    Args:
-        done: the names of the frames that are done, by file and index; they keep them.
-    """
-    jobs, taken = [], set(done.values())
-    for source in sources:
-        for index in range(0, source.count, every if source.count > 1 else 1):
-            name = done.get((str(source.path), index))
-            if name is None:
-                number = "" if source.kind == "image" else f"_{index:06d}"
-                stem = f"{source.path.stem}{number}"
-                name = next(n for n in numbered(stem) if n not in taken)
-            taken.add(name)
-            jobs.append(Job(len(jobs), name, source, index))
-    return jobs
-
-
-def numbered(stem: str) -> Iterator[str]:
-    """stem, stem_2, stem_3, …"""
-    yield stem
-    yield from (f"{stem}_{k}" for k in itertools.count(2))
-
-
-def frames_of(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Frame]]:
-    """The frames of jobs; those that a video promised and has not got are left out."""
-    waiting = {(job.source.path, job.index): job for job in jobs}
-    groups = itertools.groupby(jobs, key=lambda job: job.source)
-    chosen = [(source, [job.index for job in group]) for source, group in groups]
-    for frame in read_frames(chosen, workers):
-        yield waiting[frame.source.path, frame.index], frame
 
 
 def watched(
@@ -150,39 +60,45 @@ def watched(
             write_video(request.folder, source, jobs)
 
 
-def batches(found: Iterator[tuple[Job, Frame]], size: int) -> Iterator[list[tuple[Job, Frame]]]:
-    """Neighbours of one shape and depth together; a frame with a problem alone."""
-
-    def kind(pair: tuple[Job, Frame]):
-        pixels = pair[1].pixels
-        return None if pixels is None else (pixels.shape, pixels.dtype)
-
-    batch: list[tuple[Job, Frame]] = []
-    for pair in found:
-        if batch and (len(batch) == size or kind(pair) is None or kind(pair) != kind(batch[0])):
-            yield batch
-            batch = []
-        batch.append(pair)
-        if len(batch) == size or kind(pair) is None:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def write_results(
-    request: Request, job: Job, frame: Frame, probability: np.ndarray, detector: Detector
-) -> dict:
-    """The pictures of one frame; returns its record."""
-    folder = request.folder
-    targets = detector.targets(probability, frame.pixels)
-    limits = detector.limits_of(frame.pixels)
+def write_results(request: Request, work: Work, maps: Maps, detector: Detector) -> dict:
+    """The pictures of one frame; returns its record. Where targets have to be confirmed, the overlays
+    are drawn at the end."""
+    folder, (job, frame, limits) = request.folder, work
+    probability = highest(maps)
+    first, *second = limits.values()
+    entry = record(job.name, job.position, frame, first, detector.targets(maps, frame.pixels))
+    entry |= {"sequence": job.sequence, "dtype": str(frame.pixels.dtype)}
+    entry |= {"dark_range": second[0]} if second else {}
     write_png(folder / "maps" / f"{job.name}.png", quantise(probability))
-    write_png(folder / "overlays" / f"{job.name}.png", overlay(frame.pixels, limits, targets))
+    if not request.confirm:
+        write_overlay(request, detector.settings, frame, entry)
     if request.save_npy:
         with atomic_write(folder / "maps" / f"{job.name}.npy") as file:
             np.save(file, probability)
-    return record(job.name, job.position, frame, limits, targets)
+    return entry
+
+
+def write_overlay(request: Request, settings: DetectionSettings, frame: Frame, entry: dict) -> None:
+    extras = request.extras(settings)
+    picture = overlay(frame.pixels, entry["range"], entry["targets"], extras)
+    write_png(request.folder / "overlays" / f"{entry['frame']}.png", picture)
+
+
+def write_overlays(request: Request, settings: DetectionSettings, jobs: list[Job]) -> None:
+    """The overlays of all frames that are done, which are read once more for it."""
+    positions = {job.key: job.position for job in jobs}
+    with Records(request.folder, positions) as records:
+        places = {}
+        for place, entry in zip(records.places, records):
+            places[entry["file"], entry["index"]] = place
+        done = [job for job in jobs if job.key in places]
+        frames = frames_of(done, request.workers)
+        bar = progress(frames, f"{request.folder.name} overlays", len(done), unit="frame")
+        for job, frame in bar:
+            if frame.problem:
+                bar.write(f"error: {frame.problem}", file=sys.stderr)
+            else:
+                write_overlay(request, settings, frame, records.read(places[job.key]))
 
 
 def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
@@ -207,48 +123,61 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
         print(f"video: {folder / f'{stem}.mp4'}")
 
 
-# --- the results' folder ---------------------------------------------------------------------------
-
-
-def prepare(request: Request, identity: dict) -> None:
-    """Makes the results' folder, or checks that it is this request's to continue.
-
-    Raises:
-        DataError: it holds other results; nothing in it was changed.
-    """
-    folder, about = request.folder, request.folder / "about.json"
-    sweep(folder, folder / "maps", folder / "overlays")
-    before = read_json(about)
-    if (folder / UNFINISHED).exists() or (before and "input" not in before):
-        raise DataError(f"{folder}: holds the maps of a data set; type another --name")
-    if request.resume:
-        check_same(folder, before, identity)
-        return
-    if any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
-        if not request.overwrite:
-            of = f" of {' '.join(before['input'])}" if before else ""
-            raise DataError(
-                f"{folder}: holds results{of} already. Type --resume to continue that run, "
-                "--overwrite to delete them, or another --name"
-            )
-        clear(folder)
-    write_json(about, identity)
-
-
 def start(
-    request: Request, settings: DetectionSettings, processes: Processes
-) -> tuple[dict[Key, str], int]:
-    """Prepares the folder; returns the names of the finished frames, and the first free position."""
+    request: Request, detector: Detector, sources: list[Source], processes: Processes
+) -> tuple[dict[Key, str], int, list[Job], Contrast]:
+    """Prepares the folder; returns the names of the finished frames, the first free position, all
+    frames, and the grey limits as an earlier run left them."""
     if processes.rank == 0:
-        prepare(request, request.identity(settings))
+        prepare(request, request.identity(detector.settings))
     processes.barrier()
-    entries = [entry for entry, _, _ in read_records(request.folder)] if request.resume else []
+    done: dict[Key, str] = {}
+    position, entries = 0, []
+    for entry, _, _ in read_records(request.folder) if request.resume else ():
+        done[entry["file"], entry["index"]] = entry["frame"]
+        position = max(position, entry["position"] + 1)
+        if request.limits != "each":
+            entries.append({key: value for key, value in entry.items() if key != "targets"})
     processes.barrier()  # nobody writes while another still reads
-    done = {(entry["file"], entry["index"]): entry["frame"] for entry in entries}
-    return done, max((entry["position"] for entry in entries), default=-1) + 1
+    jobs = plan(sources, request.every, done)
+    contrast = Contrast(request.limits, detector)
+    contrast.resume(entries, {job.key: job.position for job in jobs})
+    return done, position, jobs, contrast
 
 
 # --- the loop --------------------------------------------------------------------------------------
+
+
+class Outcome:
+    """What becomes of the frames of one process.
+
+    Args:
+        file: of the records.
+        total: frames, where it is known.
+    """
+
+    def __init__(self, request: Request, detector: Detector, file: BinaryIO, total: int | None):
+        self.request, self.detector, self.file = request, detector, file
+        self.bar = progress((), request.folder.name, total, unit="frame")
+        self.problems: dict[Key, str] = {}  # of frames that could not be read
+        self.doubts: list[tuple[str, str]] = []  # what makes one doubt a frame, and its name
+        self.noted: set = set()
+
+    def bad(self, work: Work) -> None:
+        self.problems[work.job.key] = work.frame.problem
+        later = "; it is tried again when it changes" if self.request.watch else ""
+        self.bar.write(f"error: {work.frame.problem}{later}", file=sys.stderr)
+
+    def good(self, work: Work, maps: Maps) -> None:
+        settings = self.detector.settings
+        entry = write_results(self.request, work, maps, self.detector)
+        self.file.write(json.dumps(entry).encode() + b"\n")
+        self.file.flush()
+        self.problems.pop(work.job.key, None)  # of a file that was watched while it was copied
+        say(self.bar, self.request, settings, work, entry, self.noted)
+        own = settings.limits is None and self.request.limits == "each"
+        kinds = doubts(work.frame.pixels, work.limits, own)
+        self.doubts += [(kind, work.job.name) for kind in kinds]
 
 
 def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
@@ -261,90 +190,68 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
     rank, world = processes.rank, processes.world
     if request.watch and world > 1:
         raise DataError(f"--watch: found {world} processes, expected one; leave torchrun out")
-    done, position = start(request, detector.settings, processes)
-    jobs = plan(sources, request.every, done)
-    mine = [job for job in jobs if job.key not in done][rank::world]
-    problems: dict[Key, str] = {}  # of frames that could not be read
-    bright: list[str] = []  # names of frames of which few pixels take the grey range
+    done, position, jobs, contrast = start(request, detector, sources, processes)
+    if rank == 0:
+        describe_sequences(request, jobs, world)
+    new = [job for job in jobs if job.key not in done]
+    mine = share(new, rank, world, whole=request.limits != "each")
+    size = 1 if request.watch else request.batch_size
     with Interruption(None) as interruption, open_records(request.folder, rank) as file:
+        outcome = Outcome(request, detector, file, None if request.watch else len(mine))
         if request.watch:
             frames = watched(request, done, position, interruption)
         else:
             frames = frames_of(mine, request.workers)
-        total = None if request.watch else len(mine)
-        bar = progress((), request.folder.name, total, unit="frame")
-        noted: set = set()
-        for batch in batches(frames, 1 if request.watch else request.batch_size):
-            bar.update(len(batch))
-            if problem := batch[0][1].problem:
-                problems[batch[0][0].key] = problem
-                later = "; it is tried again when it changes" if request.watch else ""
-                bar.write(f"error: {problem}{later}", file=sys.stderr)
+        for batch in batches(mapped(frames, contrast), size):
+            outcome.bar.update(len(batch))
+            if batch[0].frame.problem:
+                outcome.bad(batch[0])
                 if request.strict:
                     break
                 continue
-            maps = probabilities(detector, batch)
-            for (job, frame), probability in zip(batch, maps):
-                entry = write_results(request, job, frame, probability, detector)
-                file.write(json.dumps(entry).encode() + b"\n")
-                file.flush()
-                problems.pop(job.key, None)  # of a file that was watched while it was copied
-                note(bar, request, job, frame, entry, noted)
-                if detector.settings.limits is None and few_bright_pixels(frame.pixels, entry["range"]):
-                    bright.append(job.name)
+            for work, maps in zip(batch, predicted(detector, batch)):
+                outcome.good(work, maps)
             if interruption.check():
                 break
-        bar.close()
-    return finish(request, jobs, list(problems.values()), bright, interruption, processes)
+        outcome.bar.close()
+    return finish(request, jobs, outcome, interruption, processes)
 
 
-def probabilities(detector: Detector, batch: list[tuple[Job, Frame]]) -> list[np.ndarray]:
+def mapped(frames: Iterator[tuple[Job, Frame]], contrast: Contrast) -> Iterator[Work]:
+    """Frames with their grey limits."""
+    for job, frame in frames:
+        yield Work(job, frame, {} if frame.problem else contrast.limits(job, frame.pixels))
+
+
+def predicted(detector: Detector, batch: list[Work]) -> list[Maps]:
     """The maps of a batch.
 
     Raises:
         NotFiniteError: names the frame.
     """
     try:
-        return detector.probabilities([frame.pixels for _, frame in batch])
+        return detector.maps([work.frame.pixels for work in batch], [work.limits for work in batch])
     except NotFiniteError as error:
-        raise NotFiniteError(batch[error.index][0].name, error.index) from None
-
-
-def note(bar, request: Request, job: Job, frame: Frame, entry: dict, noted: set) -> None:
-    """Says how a frame's grey values were read, once a depth, and what was found while watching."""
-    if entry["range"] and frame.pixels.dtype not in noted:
-        noted.add(frame.pixels.dtype)
-        low, high = entry["range"]
-        bar.write(f"{job.name}: {frame.pixels.dtype}, {low:g} to {high:g} become 0 to 255")
-    if request.watch:
-        bar.write(f"{job.name}: {len(entry['targets'])} targets")
+        raise NotFiniteError(batch[error.index].job.name, error.index) from None
 
 
 def finish(
     request: Request,
     jobs: list[Job],
-    problems: list[str],
-    bright: list[str],
+    outcome: Outcome,
     interruption: Interruption,
     processes: Processes,
 ) -> int:
-    """Merges what the processes found, writes the videos, and says what to do next; the exit code."""
-    problems, bright = processes.gather(problems), processes.gather(bright)
+    """Merges what the processes found, and says what to do next; the exit code."""
+    problems = processes.gather(list(outcome.problems.values()))
+    found = processes.gather(outcome.doubts)
     stopped = processes.any(bool(interruption.reason)) and not request.watch
     if processes.rank == 0:
         folder = request.folder
-        count, targets = merge(folder, {job.key: job.position for job in jobs})
+        count, targets = write_all(request, outcome.detector.settings, jobs)
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
-        for source, group in itertools.groupby(jobs, key=lambda job: job.source):
-            write_video(folder, source, list(group))
-        if bright:
-            names = ", ".join(bright[:3]) + (" …" if len(bright) > 3 else "")
-            print(
-                f"note: in {len(bright)} frames ({names}) the brightest 0.1 % of the pixels take more "
-                "than half of the grey values: targets, or hot pixels, which hide dim targets. For hot "
-                "pixels type --percentiles 0.1 99.9",
-                file=sys.stderr,
-            )
+        for line in doubtful(found):
+            print(f"note: {line}", file=sys.stderr)
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
         if count:
@@ -355,3 +262,17 @@ def finish(
     if problems:
         return 2 if request.strict else 1
     return interruption.code if stopped else 0
+
+
+def write_all(request: Request, settings: DetectionSettings, jobs: list[Job]) -> tuple[int, int]:
+    """What is written at the end: tables, videos, and the overlays where targets have to be confirmed;
+    the numbers of frames and targets."""
+    positions = {job.key: job.position for job in jobs}
+    if rule := request.confirm:
+        tracks = confirm(request.folder, positions, rule)
+        write_overlays(request, settings, jobs)
+        print(f"{tracks} tracks, seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px")
+    counts = merge(request.folder, positions, request.extras(settings))
+    for source, group in itertools.groupby(jobs, key=lambda job: job.source):
+        write_video(request.folder, source, list(group))
+    return counts

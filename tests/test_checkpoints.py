@@ -1,0 +1,151 @@
+"""Weights as other programs leave them: read where they are ours, and named where they are not."""
+
+import argparse
+import pickle
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import fails, picture, write
+from safetensors.torch import save_file
+
+from detect import main
+from ismallnet.checkpoints import WeightsError, read_checkpoint
+from net import from_authors, iSmallNet, load_weights
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return iSmallNet(2).state_dict()
+
+
+def renamed(state: dict, prefix: str) -> dict:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def same(path: str, state: dict) -> bool:
+    found = load_weights(path).state_dict()
+    return found.keys() == state.keys() and all(torch.equal(found[k], v) for k, v in state.items())
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "module.", "model._orig_mod.", "_orig_mod.module.", "a.b.net."]
+)
+def test_what_is_before_the_names_does_not_matter(state, prefix):
+    torch.save({"state_dict": renamed(state, prefix), "epoch": 3}, "w.ckpt")
+    assert same("w.ckpt", state)
+
+
+def test_a_checkpoint_of_lightning(state, capsys, monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    content = {
+        "epoch": 9,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": renamed(state, "model.") | {"loss.weight": torch.ones(3)},
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.7)}},
+        "hyper_parameters": {"lr": 1e-3, "args": argparse.Namespace(data=Path("data"), gpus=[0])},
+    }
+    torch.save(content, "w.ckpt")
+    assert same("w.ckpt", state)
+    assert "w.ckpt: 1 tensors are not the network's: loss.weight" in capsys.readouterr().err
+
+
+def test_arguments_beside_the_weights_are_read_and_call_nothing(state):
+    args = argparse.Namespace(lr=0.1, folder=Path("runs"), best=np.float32(0.7))
+    torch.save({"state_dict": state, "args": args}, "w.pt")
+    assert same("w.pt", state) and vars(read_checkpoint("w.pt")["args"])["lr"] == 0.1
+    torch.save({"net": state, "args": args}, "old.pt", _use_new_zipfile_serialization=False)
+    assert same("old.pt", state)
+
+
+def test_the_kind_of_a_file_is_told_by_its_content(state):
+    save_file(state, "w.pt", {"info": "epoch 3 of my program"})
+    assert same("w.pt", state) and load_weights("w.pt").info == {}
+    torch.save({"state_dict": state}, "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w.safetensors: not a readable checkpoint"):
+        load_weights("w.safetensors")
+
+
+def test_two_networks_in_one_file_are_not_guessed_between(state):
+    torch.save({"state_dict": renamed(state, "model.") | renamed(state, "ema.")}, "w.pt")
+    with pytest.raises(WeightsError, match=r"found several networks \(ema., model.\), expected one"):
+        load_weights("w.pt")
+
+
+class Whole(torch.nn.Module):
+    pass
+
+
+def zipped(name: str, inside: str) -> None:
+    with zipfile.ZipFile(name, "w") as file:
+        file.writestr(inside, b"weights")
+
+
+def scripted(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), name)
+
+
+def cut(name: str) -> None:
+    torch.save({"a": torch.zeros(100)}, name)
+    Path(name).write_bytes(Path(name).read_bytes()[:300])
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+BAD = {
+    "whole.pt": (lambda n: torch.save(Whole(), n), "test_checkpoints.Whole, and to read these may run"),
+    "lfs.pt": (lambda n: Path(n).write_bytes(LFS), "git lfs pull"),
+    "lfs.safetensors": (lambda n: Path(n).write_bytes(LFS), "git lfs pull"),
+    "page.pth": (lambda n: Path(n).write_text("<!DOCTYPE html><title>x"), "a web page, saved under"),
+    "page.safetensors": (lambda n: Path(n).write_text("\n<html>"), "a web page, saved under"),
+    "empty.pt": (lambda n: Path(n).write_bytes(b""), "an empty file"),
+    "keras.h5": (lambda n: Path(n).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
+    "archive.pt": (lambda n: zipped(n, "best.pth"), "an archive of something else; unpack it first"),
+    "cut.pt": (cut, "cut off; copy it again"),
+    "script.pt": (scripted, "a TorchScript program, not weights alone"),
+    "x.pdparams": (
+        lambda n: Path(n).write_bytes(pickle.dumps({"a": np.zeros(3)})),
+        "a pickle of another program",
+    ),
+    "text.pt": (lambda n: Path(n).write_text("hello"), "it is none"),
+    "w.onnx": (lambda n: Path(n).write_bytes(b"\x08\x08\x12\x07pytorch"), "an ONNX file"),
+    "onnx.pt": (lambda n: Path(n).write_bytes(b"\x08\x08\x12\x07pytorch"), "an ONNX file"),
+    "other.safetensors": (
+        lambda n: save_file({"conv1.weight": torch.zeros(3)}, n),
+        "not iSmallNet weights: found conv1.weight",
+    ),
+    "damaged.safetensors": (
+        lambda n: Path(n).write_bytes(struct.pack("<Q", 10**6) + b"{}"),
+        "damaged.safetensors: not a readable checkpoint",
+    ),
+    "optimiser.pt": (lambda n: torch.save({"epoch": 3}, n), "found no tensors"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_checkpoint_of_ours_is_named(name):
+    make, message = BAD[name]
+    make(name)
+    with pytest.raises(WeightsError) as error:
+        load_weights(name)
+    assert message in str(error.value) and str(error.value).startswith(f"{name}: ")
+    assert "weights_only" not in str(error.value)  # no advice on how to run it after all
+
+
+def test_on_the_command_line_too(capsys):
+    write(Path("x.png"), picture())
+    Path("w.pt").write_bytes(LFS)
+    message = fails(main, "x.png", "--weights", "w.pt", capsys=capsys)
+    assert "error: w.pt: not a readable checkpoint (a Git LFS pointer" in message
+
+
+def test_the_authors_names_are_still_known_to_the_network():
+    theirs = ("bbkbone.conv0_0.0.conv1.weight", "linear.0.bias")
+    state = from_authors(dict.fromkeys(theirs, torch.zeros(1)))
+    assert {"interior.nodes.0_0.0.conv1.weight", "mask_head.0.bias", "mean", "std"} == set(state)
