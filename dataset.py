@@ -4,11 +4,8 @@
 (augmentation.py) cuts training samples from it.
 """
 
-import argparse
-import dataclasses
 import hashlib
 import os
-import shlex
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,17 +14,10 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, memory_limit, progress, read_ahead, some
+from ismallnet.folders import leads_inside
 from ismallnet.greys import GreyFacts, GreyRange
-from ismallnet.images import PERCENTILES, decode, image_shape
-from ismallnet.layouts import (
-    SHARED,
-    STAGES,
-    DatasetFolder,
-    Reading,
-    Sample,
-    find_dataset,
-    leads_inside,
-)
+from ismallnet.images import decode, image_shape
+from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.lists import MOST_NAMED
 from ismallnet.masks import TARGET, read_mask_values
 
@@ -269,119 +259,3 @@ def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, .
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return tuple(mean), tuple(np.maximum(std, 1.0))  # a constant set keeps its units
-
-
-# --- what the command lines share ----------------------------------------------------------------
-
-
-def add_data_arguments(
-    parser: argparse.ArgumentParser, images: bool = True, maps: bool = False, required: bool = True
-) -> None:
-    """The arguments of all stages that name a data set, of those that read its images, and of those
-    that read or write its label maps, under the same names everywhere."""
-    add = parser.add_argument
-    name = {"nargs": "+", "required": required, "metavar": "NAME", "type": lambda s: s.rstrip("/")}
-    add("--dataset", **name, help="folders below --data-root")
-    add("--data-root", default="data", metavar="DIR", help="where the data sets are")
-    add(
-        "--split",
-        nargs="+",
-        metavar="LIST",
-        help="a data set's folder of lists (idx_427), or its training and test list files; "
-        "default: the paper's 50:50 lists where there are any (README)",
-    )
-    add(
-        "--mask-threshold",
-        type=int,
-        default=MASK_THRESHOLD,
-        metavar="GREY",
-        help="mask values from here up are target, 1-255",
-    )
-    add("--image-folder", metavar="DIR", help="images in NAME/DIR; default: a usual name")
-    add("--mask-folder", metavar="DIR", help="masks in NAME/DIR; default: a usual name")
-    add("--image-suffix", default="", metavar="TEXT", help="image X is XTEXT.png")
-    add("--mask-suffix", default="", metavar="TEXT", help="the mask of X is XTEXT.png")
-    add(
-        "--missing-masks",
-        choices=("error", "empty"),
-        default="error",
-        help="empty: images without a mask have no targets",
-    )
-    add("--follow-links", action="store_true", help="also links that lead out of the data set")
-    if images:
-        add(
-            "--range",
-            nargs=2,
-            type=float,
-            metavar=("MIN", "MAX"),
-            help="values that become 0 and 255 in images of more than 8 bits; default: --percentiles",
-        )
-        add(
-            "--percentiles",
-            nargs=2,
-            type=float,
-            default=list(PERCENTILES),
-            metavar=("LOW", "HIGH"),
-            help="percentiles of such an image's own values that become 0 and 255",
-        )
-    if maps:
-        add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
-
-
-def grey_range(args: argparse.Namespace) -> GreyRange:
-    """What a command line says of images of more than 8 bits.
-
-    Raises:
-        DataError: values that cannot be used, or both flags.
-    """
-    low, high = args.percentiles
-    if not 0 <= low < high <= 100:
-        raise DataError(f"--percentiles: found {low:g} {high:g}, expected 0 <= LOW < HIGH <= 100")
-    if not args.range:
-        return GreyRange(percentiles=(low, high))
-    if (low, high) != PERCENTILES:
-        raise DataError("--range and --percentiles: expected one of them")
-    if not args.range[0] < args.range[1]:
-        raise DataError(f"--range: found {args.range[0]:g} {args.range[1]:g}, expected MIN < MAX")
-    return GreyRange(limits=tuple(args.range))
-
-
-def given_reading(args: argparse.Namespace) -> Reading:
-    """What a command line says of how a data set lies on disk."""
-    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
-    return Reading(**{name: getattr(args, name) for name in fields})
-
-
-def typed_flags(args: argparse.Namespace) -> dict[str, str]:
-    """Of the flags that several stages have those that were typed, by name, as they are typed; for the
-    commands that hints name."""
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser, maps=True)
-    defaults = {"results": "results", "runs": "runs"}
-    typed = {}
-    for key in (*SHARED, *{key for keys in STAGES.values() for key in keys}):
-        value = getattr(args, key, None)
-        if value in (None, defaults.get(key, parser.get_default(key))):
-            continue
-        values = value if isinstance(value, list) else [] if value is True else [value]
-        texts = [f"{v:g}" if isinstance(v, float) else shlex.quote(str(v)) for v in values]
-        typed[key] = " ".join([f"--{key.replace('_', '-')}", *texts])
-    return typed
-
-
-def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
-    """The data sets that a command line names; what was found is printed once."""
-    if args.split and len(args.split) > 2:
-        raise DataError("--split: expected a folder, or a training and a test list")
-    if not 1 <= args.mask_threshold <= 255:
-        raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
-    if hasattr(args, "range"):
-        grey_range(args)
-    found, reading = [], given_reading(args)
-    for name in dict.fromkeys(args.dataset):
-        data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading)
-        data.typed = typed_flags(args)
-        lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
-        print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
-        found.append(data)
-    return found

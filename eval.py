@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import add_data_arguments, complaint, is_resized, open_datasets, resized_note
+from dataset import complaint, is_resized, resized_note
+from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import write_csv, write_json
 from ismallnet.images import image_shape

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import Frames, add_data_arguments, grey_range, open_datasets
+from dataset import Frames
+from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, cores, progress

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dataset import Frames, Item, fingerprint, grey_range, maps_folder, open_datasets, read_lists
+from dataset import Frames, Item, fingerprint, maps_folder, read_lists
+from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.checkpoints import HELD_OUT, TEST_LIST
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import (

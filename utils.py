@@ -10,7 +10,7 @@ they were made from: maps that are still good are kept.
 import argparse
 import sys
 
-from dataset import add_data_arguments, given_reading, open_datasets
+from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.drawing import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset

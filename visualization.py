@@ -19,15 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import (
-    add_data_arguments,
-    complaint,
-    grey_range,
-    maps_folder,
-    open_datasets,
-    read_maps,
-    read_mask,
-)
+from dataset import complaint, maps_folder, read_maps, read_mask
+from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import read_json, write_png
 from ismallnet.folders import printable

@@ -10,8 +10,9 @@ import numpy as np
 from dataset import MAPS, MASK_THRESHOLD, complaint, is_resized, maps_folder, read_mask, resized_note
 from ismallnet.cli import DataError, in_processes, progress
 from ismallnet.files import atomic_write, read_json, sweep, write_png
+from ismallnet.folders import leads_inside
 from ismallnet.images import image_shape
-from ismallnet.layouts import DatasetFolder, Sample, leads_inside
+from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.masks import MaskRule
 
 

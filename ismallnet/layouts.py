@@ -8,28 +8,18 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from ismallnet.cli import DataError, some
-from ismallnet.files import atomic_write
+from ismallnet.cli import DataError
 from ismallnet.folders import (
     EXTENSIONS,
     folders_of,
     image_files,
     inside,
-    leads_inside,
-    readable,
     shown,
     walk,
 )
-from ismallnet.lists import (
-    LIST_FOLDERS,
-    Index,
-    find_lists,
-    listed,
-)
+from ismallnet.lists import PARTS, find_lists
 from ismallnet.masks import TARGET, survey
-from ismallnet.oddities import archives, left_out_hint, left_out_notes, same_files, unused_masks
+from ismallnet.oddities import archives, left_out_hint, left_out_notes, unused_masks
 from ismallnet.pairing import (
     AS_IT_LIES,
     MASK_FOLDERS,
@@ -37,11 +27,11 @@ from ismallnet.pairing import (
     Reading,
     Sample,
     assign_masks,
-    checked,
     masks_beside,
     name_images,
     refuse_without_masks,
 )
+from ismallnet.splits import apply_lists
 
 # Names of folders, compared without case; the first one that holds images wins.
 IMAGE_FOLDERS = (
@@ -65,9 +55,6 @@ STAGES = {
     "eval": ("results",),
     "visualization": ("range", "percentiles", "maps_root", "results"),
 }
-PARTS = ("train", "trainval", "test", "val")
-LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
-SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
 @dataclass
@@ -302,45 +289,6 @@ def named(root: Path, folder: str | None, flag: str) -> list[Path]:
     return [place]
 
 
-def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None) -> None:
-    """Fills in the data set's lists and problems: from the list files, from the split folders, or
-    from a new 50:50 split."""
-    chosen: dict[str, list[ImageFile]] = {}
-    if lists is None and any(image.part for image in images):
-        named: dict[str, dict[str, ImageFile]] = {}
-        for image in images:
-            entries = named.setdefault("test" if image.is_test else "train", {})
-            entries.setdefault(image.name, image)  # the first wins
-        chosen = {part: [*entries.values()] for part, entries in named.items()}
-    else:
-        lists = lists or make_split(data, images)
-        data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
-        index = Index(images, data.root)
-        for part, path in lists.items():
-            chosen[part], data.problems[part], notes = listed(
-                path, index, data.root, part, data.reading.follow_links
-            )
-            data.notes += notes
-    for part, entries in chosen.items():
-        problems = data.problems.setdefault(part, [])
-        samples = [checked(image, data.root, data.reading, problems) for image in entries]
-        data.lists[part] = [sample for sample in samples if sample is not None]
-    names = [{s.name for s in samples} for samples in data.lists.values()]
-    if len(names) == 2 and (both := names[0] & names[1]):
-        data.notes.append(f"warning: {len(both)} images are in the training and the test list")
-    if len(names) == 2 and (pairs := same_files(data.lists["train"], data.lists["test"])):
-        data.notes.append(
-            f"warning: {len(pairs)} test images are copies of training images: {some(pairs)}"
-        )
-    used = {image.name for entries in chosen.values() for image in entries}
-    if (
-        lists
-        and not any(data.problems.values())
-        and (alone := sorted({image.name for image in images} - used))
-    ):
-        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
-
-
 def read_masks(data: DatasetFolder, threshold: int) -> None:
     """Decides what the masks' values mean, and counts the lists' target pixels.
 
@@ -378,36 +326,3 @@ def image_folders(root: Path) -> list[Path]:
 def mask_folders(root: Path) -> list[Path]:
     folders = folders_of(root, MASK_FOLDERS)
     return [f for f in folders if not any(other.parent == f for other in folders)]
-
-
-def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
-    """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
-    which it would outrank from then on."""
-    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*") if p.suffix in LIST_SUFFIXES]
-    if strays := sorted(shown(p, data.root) for p in found if p.stem.startswith(PARTS)):
-        raise DataError(
-            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name two text files "
-            "with a name a line: --split TRAIN.txt TEST.txt"
-        )
-    names = sorted({readable(image.name) for image in images})
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
-    half = len(names) // 2
-    if not leads_inside(data.root / "50_50", data.root):
-        raise DataError(f"{data.root / '50_50'}: a link that leads out of the data set")
-    lists = {}
-    for part, chosen in (("train", order[:half]), ("test", order[half:])):
-        lists[part] = data.root / "50_50" / f"{part}.txt"
-        try:
-            with atomic_write(lists[part]) as file:
-                file.write("".join(f"{names[i]}\n" for i in sorted(chosen)).encode())
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
-            raise DataError(
-                f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
-                f"written there ({reason}); name your lists: --split TRAIN.txt TEST.txt"
-            ) from error
-    data.notes.append(
-        f"no list found: made a 50:50 split (seed {SPLIT_SEED}) in {data.root / '50_50'}: "
-        f"{half} training and {len(names) - half} test images"
-    )
-    return lists

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ismallnet.pairing import ImageFile
 
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
+PARTS = ("train", "trainval", "test", "val")  # of split folders and lists
 MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import make_set, picture, target_mask, write
 
-from dataset import Frames, add_data_arguments, mean_and_std, open_datasets, read_mask
+from dataset import Frames, mean_and_std, read_mask
+from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError
 from ismallnet.layouts import Sample, find_dataset
 from ismallnet.results import read_map

@@ -10,7 +10,8 @@ import torch
 from conftest import fails, make_set, target_mask, write
 from PIL import Image
 
-from dataset import Frames, add_data_arguments, grey_range, typed_flags
+from dataset import Frames
+from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
 from ismallnet.greys import GreyRange
 from ismallnet.images import stands_alone, value_limits

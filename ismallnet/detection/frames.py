@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, read_ahead
+from ismallnet.folders import EXTENSIONS
 from ismallnet.formats import (
     ARRAYS,
     DICOM,
@@ -37,7 +38,6 @@ from ismallnet.images import (
     open_picture,
     unreadable,
 )
-from ismallnet.layouts import EXTENSIONS
 from ismallnet.thermal import JPEG, read_thermal
 
 PAGED = (".tif", ".tiff", ".gif")

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from dataset import add_data_arguments
+from ismallnet.arguments import add_data_arguments
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter
 from ismallnet.labels import METHODS
