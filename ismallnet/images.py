@@ -22,7 +22,7 @@ READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokeni
 READ_ERRORS += (Image.DecompressionBombError,)
 # Tags of TIFF and EXIF, and GDAL's.
 SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, NODATA = 254, 256, 257, 262, 274, 42113
-BITS, BANDS, PLANES = 258, 277, 284
+BITS, BANDS, PLANES, SAMPLES = 258, 277, 284, 339
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -139,6 +139,8 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
         )
     if tags.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:  # white is zero; 8 bits Pillow turns
         pixels = np.iinfo(np.uint16).max - pixels
+    if pixels.dtype == np.int32 and tags.get(BITS) and tags.get(SAMPLES, (1,)) == (1,):
+        pixels = pixels.view(np.uint32)  # Pillow has no unsigned ones
     if NODATA in tags:
         pixels = without_nodata(pixels, str(tags[NODATA]))
     return oriented(pixels, turn)

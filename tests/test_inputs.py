@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from conftest import picture, write
+from conftest import fails, picture, write
 from PIL import Image
 from scipy.io import savemat
+from streaming import run
 
+from detect import main
 from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.formats import read_csv, read_dicom
@@ -218,6 +220,13 @@ def test_videos_of_recorders(suffix, code):
     assert len(everything(f"v{suffix}")) == 5
 
 
+def test_a_run_of_raw_files_is_resumed_with_the_same_layout_alone(network_file, capsys):
+    Path("r.raw").write_bytes(stack(2).tobytes())
+    assert run("r.raw", "--raw", "48x40:uint16") == 0
+    argv = ["--weights", "w.pt", "--device", "cpu", "r.raw", "--resume", "--raw", "48x40:>u2"]
+    assert "this run has raw 48x40:uint16, found 48x40:>u2" in fails(main, *argv, capsys=capsys)
+
+
 # --- values ----------------------------------------------------------------------------------------
 
 
@@ -226,6 +235,13 @@ def test_the_values_of_a_12_bit_pgm_are_not_scaled():
     write(Path("p.pgm"), b"P5\n48 40\n4095\n" + pixels.astype(">u2").tobytes())
     found = frame("p.pgm").pixels
     assert found.dtype == np.uint16 and np.array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.int32])
+def test_integers_of_32_bits_keep_their_sign(kind):
+    pixels = np.array([[np.iinfo(kind).max, 5], [np.iinfo(kind).min, 9]], kind)
+    tifffile.imwrite("i.tif", pixels)
+    assert np.array_equal(frame("i.tif").pixels, pixels)
 
 
 def test_row_and_column_numbers_are_no_pixels(capsys):
