@@ -56,14 +56,16 @@ def disguise(path: Path) -> str:
 def read_fits(path: Path) -> np.ndarray:
     """The first picture of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied.
 
-    FITS counts rows from the bottom; they are kept in the file's order, as most cameras write them
-    from the top.
+    FITS counts rows from the bottom, so the file's last row is the picture's first one; not where the
+    keyword ROWORDER, which camera programs write, says TOP-DOWN.
     """
     fits = optional("astropy.io.fits", f"{path}: reading it")
     with fits.open(path) as units:
         for unit in units:
             if unit.data is not None and getattr(unit.data, "ndim", 0) >= 2:
                 data = np.asarray(unit.data)
+                if str(unit.header.get("ROWORDER", "")).strip().upper() != "TOP-DOWN":
+                    data = np.flip(data, axis=-2)
                 return data.astype(data.dtype.newbyteorder("="))
     raise DataError(f"{path}: found no picture in this FITS file")
 

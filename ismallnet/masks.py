@@ -185,6 +185,8 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         kind = f"target from {threshold} up"
         if rule.numbers:
             kind = "class or instance numbers: target above 0"
+        if not any((values > 0).any() for _, values, _ in found):
+            kind = "no mask holds a target"
         notes.append(f"mask values {rule.values or 'none'}; {kind}")
     if faint:
         notes.append(

@@ -235,7 +235,16 @@ def test_a_fits_file_with_offset_scale_and_sign():
     for pixels in (deep() + 31000, deep().astype(np.int16) - 4000, deep() / np.float32(3)):
         fits.PrimaryHDU(pixels).writeto("x.fits", overwrite=True)
         found = decode(Path("x.fits"))
-        assert np.array_equal(found, pixels) and found.dtype.kind == pixels.dtype.kind
+        assert np.array_equal(found, pixels[::-1]) and found.dtype.kind == pixels.dtype.kind
+
+
+def test_rows_of_a_fits_file_are_counted_from_the_bottom_unless_it_says_otherwise():
+    fits = pytest.importorskip("astropy.io.fits", reason="astropy is not installed")
+    pixels = deep()
+    for order, expected in (("TOP-DOWN", pixels), ("BOTTOM-UP", pixels[::-1])):
+        header = fits.Header({"ROWORDER": order})
+        fits.PrimaryHDU(pixels, header).writeto("x.fits", overwrite=True)
+        assert np.array_equal(decode(Path("x.fits")), expected)
 
 
 def test_a_fits_file_under_another_name_is_never_read_by_pillow():

@@ -118,6 +118,7 @@ def test_no_target_at_all(capsys):
     root = masks(lambda k: (ON * 0).astype(np.uint8))
     message = fails(train, "--dataset", "tiny", "--run-name", "x", capsys=capsys)
     assert "no training mask holds a target pixel" in message
+    assert "mask values 0; no mask holds a target" in find_dataset("tiny").notes
     for name in "cd":
         write(Path("results/tiny") / f"{name}.png", np.zeros(ON.shape, np.uint8))
     evaluate(["--dataset", "tiny", "--workers", "1"])
