@@ -1,76 +1,50 @@
-"""Speed and memory, measured: what the faster ways bring over the plain network, and how things scale.
+"""Speed, memory and accuracy, measured: what the ways to run the network bring, and how things scale.
 
     python benchmark.py --quick                          # the network alone, two minutes
     python benchmark.py --dataset NUDT-SIRST             # all parts, on a data set's test list
     python benchmark.py --parts training --device cuda
+    python benchmark.py --parts inference accuracy --dataset NUAA-SIRST --onnx fp32.onnx int8.onnx
 
-Ways are run in turn, and a ratio is the median over the rounds of plain time / a way's time, since
-machines are noisy. "plain" is the network as its description reads (ismallnet/plain.py): eager PyTorch,
-float32, NCHW. Prints tables, and writes them to benchmark.json (and scaling.png) in --output.
+Ways are run in turn, and a ratio is the median over the rounds, since machines are noisy. "plain" is
+the network as its description reads (ismallnet/plain.py): eager PyTorch, float32, NCHW; "default" is
+what test.py and detect.py do. Prints tables, and writes them to benchmark.json (and speed.png,
+scaling.png) in --output.
 """
 
 import argparse
-import io
 import json
-import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dataset import MAPS, Frames
-from ismallnet.backends import BACKENDS, Exported, to_onnx
+from dataset import Frames
+from ismallnet.charts import draw_accuracy, draw_scaling
 from ismallnet.cli import DataError, HelpFormatter, command, progress
 from ismallnet.detection.detector import find_targets
 from ismallnet.distributed import environment, pick_device
-from ismallnet.files import atomic_write, write_json
+from ismallnet.files import write_json
 from ismallnet.inference import autocast, predict, predict_frame, prepared
-from ismallnet.labels import map_files
 from ismallnet.layouts import find_dataset
+from ismallnet.metrics import figures_standard
 from ismallnet.plain import network, plain
+from ismallnet.roofline import report
+from ismallnet.timing import CLOCKS, Rows, alone, markdown, rows_of, seconds_in_turn
+from ismallnet.ways import counts_of, ways_of
 from ismallnet.weights import SHIPPED
 from net import iSmallNet, load_weights, losses
 
 HERE = Path(__file__).parent
-Rows = list[dict[str, str | float | int | None]]
 SIDE = 256
-FRAMES = ((256, 256), (256, 320), (512, 640))  # height, width: what infrared cameras give
-WARM_SECONDS = 2.0  # a warm call is timed again and again for so long
-PRODUCT = 3125  # a product of square matrices of this side is 61.0 GFLOP, as is an image of SIDE
-
-
-def in_turn(ways: dict[str, Callable], rounds: int, device: torch.device) -> Rows:
-    """Seconds of each way, and how many times faster than the first it is, medians over rounds."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    seconds = {name: [] for name in ways}
-    for k in progress(range(rounds + 1), "rounds", rounds + 1, "round", leave=False):
-        for name, way in ways.items():
-            wait()
-            start = time.perf_counter()
-            way()
-            wait()
-            if k:  # the first is to warm up
-                seconds[name].append(time.perf_counter() - start)
-    first = next(iter(seconds.values()))
-    rows = []
-    for name, values in seconds.items():
-        ratios = sorted(a / b for a, b in zip(first, values))
-        rows.append({"way": name, "seconds": statistics.median(values)})
-        rows[-1] |= {"ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
-    return rows
+FRAMES = ((256, 256), (512, 640))  # height, width: what infrared cameras give
 
 
 def typed(*argv: str, **environment: str) -> float:
@@ -93,7 +67,9 @@ def dataset(args: argparse.Namespace) -> list[str]:
 
 
 def weights_file(args: argparse.Namespace) -> Path:
-    return Path(args.weights or SHIPPED / "NUAA-SIRST.safetensors").resolve()
+    """--weights; else those that come with the repository for --dataset, or the joint ones."""
+    own = SHIPPED / f"{args.dataset}.safetensors"
+    return Path(args.weights or (own if own.exists() else SHIPPED / "joint.safetensors")).resolve()
 
 
 def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -121,21 +97,9 @@ def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
 
 def labels(args: argparse.Namespace, device: torch.device) -> Rows:
     """Label decoupling of all of a data set's masks as one types it, start-up included, each time into
-    a new folder; and what the file system takes of it: images and masks read, and files of the masks'
-    sizes written where the maps would be, in one process; just written, or whole or absent."""
+    a new folder."""
     data = find_dataset(args.dataset, args.data_root)
-    samples = [sample for part in data.lists for sample in data.samples(part)]
-
-    def copy(writer: Callable, top: str) -> None:
-        folder = Path(tempfile.mkdtemp(dir=top))
-        for kind in MAPS:
-            (folder / kind).mkdir()
-        for sample in samples:
-            sample.image.read_bytes()
-            content = (sample.mask or sample.image).read_bytes()
-            for path in map_files(folder, sample):
-                with writer(path) as file:
-                    file.write(content)
+    masks = sum(len(data.samples(part)) for part in data.lists)
 
     def decouple(workers: int, top: str) -> None:
         folder = tempfile.mkdtemp(dir=top)
@@ -143,10 +107,8 @@ def labels(args: argparse.Namespace, device: torch.device) -> Rows:
 
     with tempfile.TemporaryDirectory() as top:
         ways = {f"utils.py, {n} workers": partial(decouple, n, top) for n in (1, 2)}
-        ways["files just written"] = lambda: copy(partial(open, mode="wb"), top)
-        ways["files written and renamed"] = lambda: copy(atomic_write, top)
-        rows = in_turn(ways, args.rounds, device)
-    return [row | {"masks a second": len(samples) / row["seconds"]} for row in rows]
+        rows = rows_of(seconds_in_turn(ways, args.rounds, device), "utils.py, 1 workers")
+    return [row | {"masks a second": masks / row["seconds"]} for row in rows]
 
 
 def processes(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -173,42 +135,56 @@ def processes(args: argparse.Namespace, device: torch.device) -> Rows:
 
 
 def inference(args: argparse.Namespace, device: torch.device) -> Rows:
-    """One 256x256 image on the CPU, a batch of 16 on a GPU; each way's largest difference of the
-    logits from the plain ones, which are of the size `largest logit`. The last row is what the machine
-    can do: float32 matrix products of as many operations."""
-    model = network().to(device)
-    x = torch.randn(1 if device.type == "cpu" else 16, 3, SIDE, SIDE, device=device)
-    fast = prepared(network(), device)
-    last = x.contiguous(memory_format=torch.channels_last)
-
-    def bf16():
-        with autocast(device, "bf16"):
-            return fast(last).mask
-
-    ways = {"plain": lambda: plain(model, x).mask, "ours": lambda: fast(last).mask, "ours, bf16": bf16}
-    if device.type == "cpu":
-        try:
-            raw = to_onnx(model)
-            for backend in BACKENDS[1:]:
-                exported = Exported(raw, backend)
-                ways[backend] = partial(exported.mask_logits, x)
-        except DataError as error:  # an optional package is missing
-            print(f"left out: {error}")
+    """One frame by each way: PyTorch, and ONNX files (--onnx) on other backends; how many times as
+    fast as "plain" and as the default; the largest difference of the logits from the plain ones, which
+    are of the size `largest logit`. Weights: --weights."""
+    model = load_weights(weights_file(args)).to(device)
+    ways = ways_of(model, weights_file(args), args.onnx, device)
+    rows = []
     with torch.inference_mode():
-        reference = ways["plain"]().float()
-        found = {
-            name: {
-                "difference": (way().float() - reference).abs().max().item(),
-                "largest logit": reference.abs().max().item(),
-            }
-            for name, way in ways.items()
-        }
-        matrix = torch.randn(len(x), PRODUCT, PRODUCT, device=device)
-        ways["matrix product"] = lambda: matrix @ matrix
-        rows = in_turn(ways, args.rounds, device)
+        for height, width in FRAMES:
+            x = torch.randn(1, 3, height, width, device=device)
+            logits = {name: way(x).float() for name, way in ways.items()}
+            calls = {name: partial(way, x) for name, way in ways.items()}
+            seconds = seconds_in_turn(calls, args.rounds, device, args.clock)
+            for row in rows_of(seconds, "plain", "default"):
+                gap = (logits[row["way"]] - logits["plain"]).abs().max().item()
+                row |= {"difference": gap, "largest logit": logits["plain"].abs().max().item()}
+                rows.append({"frame": f"{width}x{height}"} | row)
+    return rows
+
+
+def roofline(args: argparse.Namespace, device: torch.device) -> Rows:
+    """What the machine could do at best: memory bandwidth, matrix products, and what both mean for one
+    256x256 image (ismallnet/roofline.py), in PyTorch, by kind of layer. CPU."""
+    model = prepared(load_weights(weights_file(args)))
+    x = torch.randn(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        return report(lambda: model(x), args.clock, args.rounds)
+
+
+def accuracy(args: argparse.Namespace, device: torch.device) -> Rows:
+    """IoU on the test list of --dataset of each way, image by image in turn, and of the joint weights;
+    and the time of one 256x256 image. Drawn in speed.png."""
+    frames = Frames(find_dataset(args.dataset, args.data_root), "test")
+    model = load_weights(weights_file(args)).to(device)
+    joint = prepared(load_weights(SHIPPED / "joint.safetensors"), device)
+    ways = {k: (model, way) for k, way in ways_of(model, weights_file(args), args.onnx, device).items()}
+    del ways["plain"]  # its maps are the default's
+    ways["default, joint weights"] = (joint, joint)
+    counts = {name: Counter() for name in ways}
+    x = torch.randn(1, 3, SIDE, SIDE, device=device)
+    with torch.inference_mode():
+        for i in progress(range(len(frames)), f"{args.dataset} test", len(frames)):
+            for name, (network, way) in ways.items():
+                counts[name].update(counts_of(network, way, frames[i]))
+        calls = {name: partial(way, x) for name, (_, way) in ways.items()}
+        rows = rows_of(seconds_in_turn(calls, args.rounds, device, args.clock), "default")
     for row in rows:
-        row["GFLOP/s"] = 2 * PRODUCT**3 * len(x) / 1e9 / row["seconds"]
-    return [row | found.get(row["way"], {}) for row in rows]
+        figures = figures_standard(counts[row["way"]])
+        row |= {key: 100 * figures[key] for key in ("iou", "niou", "pd")} | {"fa": 1e6 * figures["fa"]}
+    draw_accuracy(rows, args.dataset, Path(args.output) / "speed.png")
+    return rows
 
 
 def light(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -221,7 +197,8 @@ def light(args: argparse.Namespace, device: torch.device) -> Rows:
             memory_format=torch.channels_last
         )
         with torch.inference_mode():
-            timed = in_turn({k: partial(m, x) for k, m in models.items()}, args.rounds, device)
+            calls = {k: partial(m, x) for k, m in models.items()}
+            timed = rows_of(seconds_in_turn(calls, args.rounds, device, args.clock), next(iter(models)))
         rows += [
             {"frame": f"{width}x{height}"} | row | {"a second": 1 / row["seconds"]} for row in timed
         ]
@@ -251,45 +228,9 @@ def training(args: argparse.Namespace, device: torch.device) -> Rows:
         image = x.contiguous(memory_format=torch.channels_last)
         return stepper(iSmallNet.__call__, model, image, amp)
 
-    ways = {"plain": stepper(plain, network().to(device), x, "off"), "ours": ours("off")}
-    return in_turn(ways | {"ours, bf16": ours("bf16")}, args.rounds, device)
-
-
-def most_memory() -> float:
-    """The most memory that this process ever had, MiB. (getrusage gives that of the process which
-    started it, too.)"""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def peak(side: int, tile: int, batch: int, weights: str) -> tuple[float, float]:
-    """Seconds of a warm call and peak memory in MiB of this process, of `batch` frames of a side; for
-    a process of its own."""
-    model = prepared(load_weights(weights))
-    frames = np.random.default_rng(0).integers(0, 65536, (batch, side, side), np.uint16)
-
-    def call() -> float:
-        start = time.perf_counter()
-        if batch == 1:
-            predict_frame(model, frames[0], tile=tile)
-        else:
-            predict(model, [np.repeat((f >> 8).astype(np.uint8)[..., None], 3, 2) for f in frames])
-        return time.perf_counter() - start
-
-    call()  # the first call loads and compiles
-    seconds = [call()]
-    while sum(seconds) < WARM_SECONDS:
-        seconds.append(call())
-    return statistics.median(seconds), most_memory()
-
-
-def alone(*argv) -> tuple[float, float]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(peak, *argv).result()
+    ways = {"plain": stepper(plain, network().to(device), x, "off"), "default": ours("off")}
+    ways["default, bf16"] = ours("bf16")
+    return rows_of(seconds_in_turn(ways, args.rounds, device, args.clock), "plain", "default")
 
 
 def tiles(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -329,50 +270,15 @@ def scaling(args: argparse.Namespace, device: torch.device) -> Rows:
         seconds, mib = alone(side, tile, batch, str(weights_file(args)))
         row = {"side": side, "tile": tile, "batch": batch, "seconds": seconds, "peak MiB": mib}
         rows.append(row | {"µs a pixel": 1e6 * seconds / side**2 / batch})
-    draw_scaling(rows, Path(args.output) / "scaling.png")
+    draw_scaling(rows, Path(args.output) / "scaling.png", SIDE)
     return rows
-
-
-def draw_scaling(rows: Rows, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), dpi=110)
-    groups = [("one image", [r for r in rows if r["batch"] == 1 and r["tile"] == r["side"]])]
-    groups += [("one image, tiles of 512", [r for r in rows if r["tile"] < r["side"]])]
-    groups += [(f"batches of {SIDE}x{SIDE}", [r for r in rows if r["side"] == SIDE])]
-    for panel, key in zip(panels, ("seconds", "peak MiB")):
-        for name, group in groups:
-            pixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in group]
-            panel.loglog(pixels, [r[key] for r in group], "o-", label=name)
-        panel.set(xlabel="megapixels", ylabel=key)
-        panel.grid(alpha=0.3)
-        panel.legend()
-    figure.tight_layout()
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png")
-    pyplot.close(figure)
 
 
 # --- tables ------------------------------------------------------------------------------------------
 
 QUICK = (inference, training)
-PARTS = (*QUICK, pipeline, labels, light, tiles, scaling, processes)
-
-
-def shown(value: str | float | int | None) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def table(rows: Rows) -> str:
-    """Rows as a Markdown table."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    out = io.StringIO()
-    for cells in (keys, ["---"] * len(keys), *([shown(row.get(k, "")) for k in keys] for row in rows)):
-        print("|", " | ".join(cells), "|", file=out)
-    return out.getvalue()
+PARTS = (*QUICK, roofline, accuracy, pipeline, labels, light, tiles, scaling, processes)
+ON_DATA = {"accuracy", "pipeline", "labels"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -382,9 +288,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--parts", nargs="+", choices=names, help="default: all; with --quick inference, training")
     add("--quick", action="store_true", help="the network alone, fewer rounds")
     add("--rounds", type=int, default=7, metavar="N", help="of each way; with --quick 5")
-    add("--dataset", default="NUDT-SIRST", metavar="NAME", help="for the pipeline")
+    add(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="of the network alone; processor: with OMP_NUM_THREADS=1, where other work is running",
+    )
+    add(
+        "--onnx",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="files of export.py from the same weights, to run on other backends",
+    )
+    add("--dataset", default="NUDT-SIRST", metavar="NAME", help="for accuracy, pipeline and labels")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
-    add("--weights", metavar="FILE", help="default: those of NUAA-SIRST")
+    add("--weights", metavar="FILE", help="default: those shipped for --dataset, or the joint ones")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--output", default="results", metavar="DIR", help="where benchmark.json is written")
     return parser
@@ -396,9 +315,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.rounds < 1:
         raise DataError(f"--rounds: found {args.rounds}, expected 1 or more")
     device = pick_device(args.device)
+    if args.onnx and device.type != "cpu":
+        raise DataError(f"--onnx: has no effect on {device}; add --device cpu, or leave it out")
     args.rounds = 5 if args.quick else args.rounds
     wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
-    if {"pipeline", "labels"} & set(wanted):
+    if ON_DATA & set(wanted):
         find_dataset(args.dataset, args.data_root)
     found = {"environment": environment(device)}
     print(json.dumps(found["environment"]))
@@ -406,7 +327,7 @@ def main(argv: list[str] | None = None) -> None:
         if part.__name__ in wanted:
             found[part.__name__] = part(args, device)
             print(f"\n{part.__name__}: {' '.join(part.__doc__.split())}\n")
-            print(table(found[part.__name__]), flush=True)
+            print(markdown(found[part.__name__]), flush=True)
             write_json(Path(args.output) / "benchmark.json", found)
     print(f"tables: {args.output}/benchmark.json")
 

@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     raw = RawLayout(args.raw) if args.raw else None
     sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
-    model = open_network(path, args.backend, args.width)
+    model = open_network(path, args.backend, args.width, args.amp)
     given = {f.name: getattr(args, f.name) for f in fields(DetectionSettings) if f.name != "limits"}
     limits = tuple(args.range) if args.range else None
     settings = DetectionSettings(limits=limits, **given)

@@ -38,7 +38,7 @@ Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `in
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
     """The network's maps of a list, and what about.json says of them."""
     path = find_weights(args, data.name, data.command("train"))
-    model = open_network(path, args.backend, args.width)
+    model = open_network(path, args.backend, args.width, args.amp)
     print(describe(path, model))
     print(describe_training(model.info, data, frames, args), end="")
     model = on_device(model, pick_device(args.device))

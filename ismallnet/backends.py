@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError, optional
-from ismallnet.files import atomic_write
 from ismallnet.formats import disguise
 from net import OUTPUTS, SCALES, iSmallNet, load_weights
 
@@ -63,6 +62,8 @@ def to_onnx(model: iSmallNet) -> bytes:
             verbose=False,
         )
     proto = program.model_proto
+    for node in proto.graph.node:  # notes on the code that made it: half a file, and people's folders
+        node.ClearField("metadata_props")
     notes = {"width": model.width, "mean": model.mean.tolist(), "std": model.std.tolist()}
     for key, value in {**notes, "info": model.info}.items():
         proto.metadata_props.add(key=key, value=json.dumps(value))
@@ -84,13 +85,15 @@ class Exported:
     Args:
         raw: an ONNX file's bytes, as `to_onnx` gives them.
         backend: "onnxruntime" or "openvino", on the CPU, with as many threads as PyTorch has.
+        amp: "auto" and "off" compute as the file says; "bf16" (OpenVINO) with bfloat16.
 
     Raises:
-        DataError: the package is missing.
+        DataError: the package is missing, or the backend or the processor has no such precision.
         WeightsError: not an ONNX file of this network.
     """
 
-    def __init__(self, raw: bytes, backend: str):
+    def __init__(self, raw: bytes, backend: str, amp: str = "auto"):
+        check_amp(backend, amp)
         package = optional(backend, f"--backend {backend}")
         threads = torch.get_num_threads()
         try:
@@ -105,8 +108,11 @@ class Exported:
         if backend == "onnxruntime":
             self.run = lambda x: session.run(["mask"], {"image": x})[0]
             return
-        hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         core = package.Core()
+        if amp == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise DataError("--amp bf16: this processor does not compute with bf16; leave it out")
+        hints = {"INFERENCE_NUM_THREADS": threads}
+        hints["INFERENCE_PRECISION_HINT"] = "bf16" if amp == "bf16" else "f32"
         compiled = core.compile_model(core.read_model(raw), "CPU", hints)
         self.run = lambda x: compiled(x)["mask"]
 
@@ -120,6 +126,18 @@ class Exported:
         return torch.from_numpy(np.array(logits))
 
 
+def check_amp(backend: str, amp: str) -> None:
+    """
+    Raises:
+        DataError: a precision that a backend other than PyTorch does not choose by itself.
+    """
+    if amp not in ("auto", "off") and (backend, amp) != ("openvino", "bf16"):
+        raise DataError(
+            f"--amp {amp} beside --backend {backend}: expected auto, off, or --backend openvino --amp "
+            "bf16; the precision of a file is chosen by export.py --precision"
+        )
+
+
 def open_session(raw: bytes, threads: int):
     """An ONNX Runtime session on the CPU."""
     runtime = optional("onnxruntime", "an ONNX file")
@@ -130,18 +148,21 @@ def open_session(raw: bytes, threads: int):
 
 
 def open_network(
-    path: str | os.PathLike, backend: str = "torch", width: int | None = None
+    path: str | os.PathLike, backend: str = "torch", width: int | None = None, amp: str = "auto"
 ) -> iSmallNet | Exported:
-    """The network of a weights file, or of an ONNX file, on a backend.
+    """The network of a weights file, or of an ONNX file, on a backend; `amp` as in `Exported`, without
+    effect on PyTorch's, which take it at each call.
 
     Raises:
         WeightsError: as `load_weights`, or an ONNX file for PyTorch.
-        DataError: a package is missing.
+        DataError: a package is missing, or the backend has no such precision.
     """
     path = Path(path)
+    if backend != "torch":
+        check_amp(backend, amp)
     if path.suffix != ".onnx":
         model = load_weights(path, width)
-        return model if backend == "torch" else Exported(to_onnx(model), backend)
+        return model if backend == "torch" else Exported(to_onnx(model), backend, amp)
     if backend == "torch":
         raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or name other weights")
     if not path.is_file():
@@ -149,16 +170,9 @@ def open_network(
             f"{path}: no such file; make it: python export.py --weights FILE --output {path.name}"
         )
     try:
-        model = Exported(path.read_bytes(), backend)
+        model = Exported(path.read_bytes(), backend, amp)
     except WeightsError as error:
         raise WeightsError(f"{path}: {disguise(path) or error}") from error
     if width not in (None, model.width):
         raise WeightsError(f"{path}: found a network of width {model.width}, expected width {width}")
     return model
-
-
-def save_onnx(model: iSmallNet, path: Path) -> None:
-    """Writes `to_onnx` of a network, whole or not at all."""
-    raw = to_onnx(model)
-    with atomic_write(path) as file:
-        file.write(raw)

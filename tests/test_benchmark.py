@@ -9,18 +9,36 @@ import torch
 from conftest import fails, make_set
 
 import benchmark
-from benchmark import in_turn, main, most_memory, network, table, unmatched
+from benchmark import main, network, unmatched
+from ismallnet import timing
 from ismallnet.checkpoints import save_weights
-from net import iSmallNet
+from ismallnet.cli import DataError
+from ismallnet.timing import alone, markdown, most_memory, peak, rows_of, seconds_in_turn
+from ismallnet.ways import counts_of, ways_of
+from net import iSmallNet, load_weights
 
 
-def test_ways_are_run_in_turn_and_compared_with_the_first():
+def test_ways_are_run_in_turn_after_one_round_to_warm_up():
     calls = []
     ways = {name: lambda name=name: calls.append(name) for name in ("plain", "other")}
-    rows = in_turn(ways, 3, torch.device("cpu"))
-    assert calls == ["plain", "other"] * 4  # one round to warm up
-    assert [row["way"] for row in rows] == ["plain", "other"] and rows[0]["ratio"] == 1.0
-    assert rows[1]["least"] <= rows[1]["ratio"] <= rows[1]["most"]
+    seconds = seconds_in_turn(ways, 3, torch.device("cpu"))
+    assert calls == ["plain", "other"] * 4 and [len(s) for s in seconds.values()] == [3, 3]
+
+
+def test_the_processor_s_clock_does_not_count_sleep():
+    ways = {"sleep": lambda: time.sleep(0.05)}
+    for clock, least, most in (("wall", 0.05, 9), ("processor", 0, 0.02)):
+        assert least <= min(seconds_in_turn(ways, 1, torch.device("cpu"), clock)["sleep"]) <= most
+
+
+def test_ratios_are_medians_over_rounds_of_the_ratios_within_a_round():
+    seconds = {"plain": [2.0, 8.0, 6.0], "default": [1.0, 2.0, 6.0]}  # ratios 2, 4, 1
+    plain, default = rows_of(seconds, "plain")
+    assert plain == {"way": "plain", "seconds": 6.0, "× plain": 1.0, "least": 1.0, "most": 1.0}
+    assert default == {"way": "default", "seconds": 2.0, "× plain": 2.0, "least": 1.0, "most": 4.0}
+    plain, default = rows_of(seconds, "plain", "default")
+    assert (default["× plain"], default["× default"], default["most"]) == (2, 1, 1)
+    assert (plain["× default"], plain["least"], plain["most"]) == (0.5, 0.25, 1)
 
 
 def test_the_network_under_test_gives_logits_of_ordinary_size():
@@ -30,8 +48,9 @@ def test_the_network_under_test_gives_logits_of_ordinary_size():
 
 
 def test_a_table_has_all_keys_of_its_rows():
-    text = table([{"a": 1, "b": 0.123456}, {"a": "x", "c": 2.0}])
-    assert text == "| a | b | c |\n| --- | --- | --- |\n| 1 | 0.1235 |  |\n| x |  | 2 |\n"
+    text = markdown([{"a": 1, "b": 0.123456}, {"a": "x", "c": 2.0}, {"d": 3}])
+    first = "| a | b | c |\n| --- | --- | --- |\n| 1 | 0.1235 |  |\n| x |  | 2 |\n"
+    assert text == first + "\n| d |\n| --- |\n| 3 |\n"  # another first column, another table
 
 
 def test_unmatched_targets_by_hand():
@@ -44,7 +63,7 @@ def test_parts_write_their_tables(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "network", lambda width=16: network(2))
     main(["--parts", "training", "--rounds", "1", "--device", "cpu"])
     found = json.loads(Path("results/benchmark.json").read_text())
-    assert [row["way"] for row in found["training"]] == ["plain", "ours", "ours, bf16"]
+    assert [row["way"] for row in found["training"]] == ["plain", "default", "default, bf16"]
     assert found["environment"]["torch"] and "| plain |" in capsys.readouterr().out
 
 
@@ -56,23 +75,23 @@ def test_smaller_networks_are_timed_beside_the_full_one_on_frames_of_several_siz
     assert [row["way"] for row in rows] == 2 * names
     assert [row["frame"] for row in rows] == 4 * ["32x32"] + 4 * ["48x32"]
     for full, smallest in ((rows[0], rows[3]), (rows[4], rows[7])):
-        assert full["ratio"] == 1
-        assert smallest["ratio"] == pytest.approx(full["seconds"] / smallest["seconds"])
+        assert full["× full, width 16"] == 1
+        assert smallest["× full, width 16"] == pytest.approx(full["seconds"] / smallest["seconds"])
         assert smallest["a second"] == pytest.approx(1 / smallest["seconds"])
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_first_call_which_loads_and_compiles_is_not_timed(monkeypatch, batch):
     save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
-    monkeypatch.setattr(benchmark, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "WARM_SECONDS", 0.0)
     calls = []
 
     def predict(*_, **__):
         calls.append(batch)
         time.sleep(0.5 if len(calls) == 1 else 0)
 
-    monkeypatch.setattr(benchmark, "predict_frame" if batch == 1 else "predict", predict)
-    assert benchmark.peak(32, 32, batch, "w.safetensors")[0] < 0.4 and len(calls) == 2
+    monkeypatch.setattr(timing, "predict_frame" if batch == 1 else "predict", predict)
+    assert peak(32, 32, batch, "w.safetensors")[0] < 0.4 and len(calls) == 2
 
 
 def test_scaling_of_sides_tiles_and_batches(monkeypatch):
@@ -104,8 +123,6 @@ def test_label_decoupling_and_its_files_alone(data):
     assert [row["way"] for row in rows] == [
         "utils.py, 1 workers",
         "utils.py, 2 workers",
-        "files just written",
-        "files written and renamed",
     ]
     assert all(row["masks a second"] == pytest.approx(4 / row["seconds"]) for row in rows)
     assert {path: path.read_bytes() for path in data.rglob("*.*")} == before  # nothing lands in the set
@@ -114,7 +131,7 @@ def test_label_decoupling_and_its_files_alone(data):
 def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
     save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
     held = torch.ones(400 * 2**18)  # 400 MiB more than a process of its own needs
-    mib = benchmark.alone(32, 32, 1, "w.safetensors")[1]
+    mib = alone(32, 32, 1, "w.safetensors")[1]
     assert held.sum() and 100 < mib < most_memory() - 200
 
 
@@ -134,6 +151,81 @@ def test_tiles_against_one_piece(monkeypatch):
     assert [row["overlap"] for row in rows] == [0, 32, 64, 128, 256]
     assert (rows[0]["lost"], rows[0]["new"], rows[0]["targets"]) == (4, 4, 4)
     assert (rows[2]["lost"], rows[2]["new"], rows[0]["largest difference"]) == (0, 0, 0.75)
+
+
+# --- the ways to run a network ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch) -> Path:
+    """Weights of a small network, under two data sets' worth of ways on frames of 32x32."""
+    monkeypatch.setattr(benchmark, "FRAMES", ((32, 32),))
+    monkeypatch.setattr(benchmark, "SIDE", 32)
+    save_weights(network(2).state_dict(), {"seed": 1}, Path("w.safetensors"))
+    return Path("w.safetensors")
+
+
+def test_pytorch_s_ways_give_the_same_logits(small):
+    main(["--parts", "inference", "--rounds", "1", "--weights", str(small), "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["inference"]
+    assert [row["way"] for row in rows] == ["plain", "default", "bf16"]
+    assert rows[0]["difference"] == 0 and rows[1]["difference"] < 1e-3 < rows[2]["difference"]
+    assert rows[0]["× plain"] == rows[1]["× default"] == 1
+    assert rows[0]["× default"] == pytest.approx(1 / rows[1]["× plain"])
+
+
+def test_accuracy_of_each_way_on_a_test_list_and_its_chart(small, data, monkeypatch):
+    found = iter([10, 10, 10, 4, 10, 10])  # of 12 target pixels: default, bf16, joint, for two images
+
+    def counts(network, way, item):
+        hit = next(found)
+        return {"tp": hit, "fp": 0, "fn": 12 - hit, "image_iou": 0, "images": 1, "targets": 1} | (
+            {"matched": 1, "components": 1, "false_pixels": 0, "pixels": 1920}
+        )
+
+    monkeypatch.setattr(benchmark, "counts_of", counts)
+    argv = ["--parts", "accuracy", "--rounds", "1", "--dataset", "tiny", "--weights", str(small)]
+    main([*argv, "--device", "cpu"])
+    rows = json.loads(Path("results/benchmark.json").read_text())["accuracy"]
+    assert [row["way"] for row in rows] == ["default", "bf16", "default, joint weights"]
+    assert [round(row["iou"], 2) for row in rows] == [58.33, 83.33, 83.33]
+    assert Path("results/speed.png").stat().st_size > 5000
+
+
+def test_the_counts_of_an_image_are_those_at_its_own_size(small):
+    item = SimpleNamespace(image=np.full((20, 30, 3), 90, np.uint8), mask=np.zeros((20, 30), np.uint8))
+    item.mask[3:5, 4:9] = 255
+
+    def way(x: torch.Tensor) -> torch.Tensor:
+        assert x.shape == (1, 3, 32, 32)  # padded to multiples of 16
+        logits = torch.full((1, 1, 32, 32), -9.0)
+        logits[..., 3, 4:10] = 9.0
+        logits[..., 25:, :] = 9.0  # outside the image
+        return logits
+
+    counts = counts_of(load_weights(small), way, item)
+    assert (counts["tp"], counts["fp"], counts["fn"], counts["pixels"]) == (5, 1, 5, 600)
+
+
+def test_an_onnx_file_of_other_weights_is_refused(small, monkeypatch):
+    other = SimpleNamespace(info={"seed": 2}, mask_logits=None)
+    monkeypatch.setattr("ismallnet.ways.open_network", lambda *_, **__: other)
+    with pytest.raises(DataError, match=r"x.onnx: made from other weights than w.safetensors"):
+        ways_of(load_weights(small), small, ["x.onnx"], torch.device("cpu"))
+
+
+def test_onnx_files_run_on_each_backend(small, monkeypatch):
+    opened = []
+
+    def open_network(file, backend, amp):
+        opened.append((file, backend, amp))
+        if amp == "bf16":
+            raise DataError("this processor does not compute with bf16")
+        return SimpleNamespace(info={"seed": 1}, mask_logits=len(opened))
+
+    monkeypatch.setattr("ismallnet.ways.open_network", open_network)
+    ways = ways_of(load_weights(small), small, ["f/int8.onnx"], torch.device("cpu"))
+    assert [*ways][3:] == ["onnxruntime, int8", "openvino, int8"] and len(opened) == 3
 
 
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])

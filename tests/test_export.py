@@ -1,10 +1,16 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import fails
 
-from export import main
+import export
+from export import main, parse
+from ismallnet import comparison
+from ismallnet.comparison import Comparison, compare
+from ismallnet.intervals import FIGURES
 from net import iSmallNet, load_weights
 
 
@@ -18,7 +24,7 @@ def run(tmp_path) -> str:
 
 
 def test_a_run_becomes_a_weights_file(run, capsys):
-    main(["--weights", run, "--output", "weights/tiny.safetensors"])
+    assert main(["--weights", run, "--output", "weights/tiny.safetensors"]) == 0
     assert "weights/tiny.safetensors: 1.1 MiB" in capsys.readouterr().out
     model, before = load_weights("weights/tiny.safetensors"), load_weights(run)
     assert model.variant == "unet" and model.info == before.info
@@ -36,3 +42,127 @@ def test_other_endings_and_values_beyond_fp16_are_refused(run, capsys):
     message = fails(main, "--weights", "large.pt", "--output", "x.safetensors", capsys=capsys)
     assert "large.pt: mask_head.0.weight holds values beyond fp16" in message
     assert not Path("x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("x.safetensors --precision fp16", "--precision: has no effect without a name X.onnx"),
+        ("x.safetensors --verify tiny", "--verify: has no effect without a name X.onnx"),
+        ("x.onnx --calibrate tiny", "--calibrate: has no effect without --precision int8"),
+        (
+            "x.onnx --precision fp16 --calibrate-images 4",
+            "--calibrate-images: has no effect without --precision int8",
+        ),
+        (
+            "x.onnx --tolerance 1 --data-root d",
+            "--tolerance, --data-root: has no effect without --verify or --precision int8",
+        ),
+        ("x.onnx --precision int8", "needs training images: type --calibrate NAME"),
+        ("x.onnx --precision int8 --calibrate tiny --calibrate-images 0", "of 1 or more"),
+        ("x.onnx --verify tiny --tolerance -1", "--tolerance of 0 or more"),
+        ("x.onnx --verify tiny --tolerance nan", "--tolerance of 0 or more"),
+    ],
+)
+def test_a_flag_that_is_missing_or_has_no_effect(run, typed, message, capsys):
+    output, *flags = typed.split()
+    found = fails(main, "--weights", run, "--output", output, *flags, capsys=capsys)
+    assert message in found and not Path(output).exists()
+
+
+def test_the_default_precision_is_float32():
+    assert parse(["--weights", "a.pt", "--output", "a.onnx"]).precision == "fp32"
+    argv = ["--weights", "a.pt", "--output", "a.onnx", "--precision", "int8", "--calibrate", "tiny"]
+    assert parse(argv).tolerance == 0.5
+
+
+def test_an_onnx_file_is_not_exported_again(capsys):
+    message = fails(main, "--weights", "a.onnx", "--output", "b.onnx", capsys=capsys)
+    assert "a.onnx: an ONNX file; expected the weights that it was made of" in message
+
+
+def test_a_data_set_that_is_missing_is_named_before_the_export(run, monkeypatch, capsys):
+    monkeypatch.setattr(export, "to_onnx", lambda _: pytest.fail("exported before the check"))
+    argv = ["--weights", run, "--output", "x.onnx", "--verify", "none"]
+    assert "none: no such data set" in fails(main, *argv, capsys=capsys)
+
+
+# --- two networks on the same images ---------------------------------------------------------------
+
+
+class FakeFrames(list):
+    """Masks only: what a fake network is run on."""
+
+
+def maps(*hits: int) -> list:
+    """Four images of 100 px with a target of 10; a network that predicts `hits` of its pixels in
+    each."""
+    rows = []
+    for i, hit in enumerate(hits):
+        mask, pred = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
+        mask[4] = 255
+        pred[4, :hit] = 255
+        rows.append((i, pred, mask))
+    return rows
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """`compare` of two networks that are lists of `maps`."""
+    monkeypatch.setattr(comparison, "infer", lambda model, frames, amp: iter(model))
+    monkeypatch.setattr(comparison, "prepared", lambda model: model)
+
+    def run(first: list, second: list) -> Comparison:
+        return compare(first, second, FakeFrames(first), ("original", "int8"))
+
+    return run
+
+
+def test_the_figures_of_both_networks_and_their_difference(fake):
+    found = fake(maps(10, 10, 10, 10), maps(10, 8, 10, 10))
+    assert found.figures[0]["iou"] == 1 and found.figures[1]["iou"] == 38 / 40
+    assert found.points == pytest.approx(-5)
+    assert tuple(found.figures[0]) == FIGURES and found.figures[1]["pd"] == 1
+    assert found.figures[0]["hiou"] == 1 and found.figures[1]["hiou"] == pytest.approx(0.95)
+    gap = found.differences["iou"]
+    assert gap.value == pytest.approx(-0.05) and gap.low < -0.05 < gap.high == 0
+    text = found.text()
+    assert "95.00" in text and "int8 - original  -5.00 (" in text
+
+
+def test_the_same_network_twice_has_no_difference(fake):
+    found = fake(maps(10, 7, 0, 3), maps(10, 7, 0, 3))
+    assert found.points == 0 and found.differences["iou"].low == found.differences["iou"].high == 0
+
+
+# --- an export that loses too much -----------------------------------------------------------------
+
+
+@pytest.fixture
+def falls(monkeypatch, data):
+    """An export whose IoU on the test list is 2 points below the network's, without ONNX."""
+    figures = [dict.fromkeys(FIGURES, value) for value in (0.75, 0.73)]
+    found = Comparison(("original", "fp32"), tuple(figures), dict.fromkeys(FIGURES))
+    monkeypatch.setattr(export, "to_onnx", lambda model: b"raw")
+    monkeypatch.setattr(export, "Exported", lambda raw, backend: None)
+    monkeypatch.setattr(export, "compare", lambda *_: found)
+    monkeypatch.setattr(export, "with_notes", lambda raw, **notes: json.dumps(notes).encode())
+    Path("x.onnx").write_text("an earlier one")
+    return ["--output", "x.onnx", "--verify", "tiny", "--weights"]
+
+
+def test_an_export_that_loses_more_than_the_tolerance_is_not_written(run, falls, capsys):
+    assert main([*falls, run]) == 1
+    printed = capsys.readouterr()
+    assert "IoU falls by 2.00 points, expected 0.5 at most; x.onnx was not written" in printed.err
+    assert "75.00" in printed.out and "73.00" in printed.out
+    assert Path("x.onnx").read_text() == "an earlier one"
+
+
+def test_a_larger_tolerance_accepts_it_and_the_file_says_what_was_found(run, falls, capsys):
+    assert main([*falls, run, "--tolerance", "2.5"]) == 0
+    notes = json.loads(Path("x.onnx").read_text())["export"]
+    assert notes["precision"] == "fp32" and notes["verified"]["images"] == 2
+    assert notes["verified"]["dataset"] == "tiny"
+    assert notes["verified"]["original"]["iou"] == 0.75 and notes["verified"]["export"]["iou"] == 0.73
+    assert "verified on tiny" in capsys.readouterr().out
