@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--amp",
         choices=("auto", "bf16", "fp16", "off"),
         default="auto",
-        help="mixed precision; auto: on CUDA, off on the CPU",
+        help="mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off",
     )
     add("--batch-size", type=int, default=1, metavar="N", help="frames of equal size run together")
     add("--workers", type=int, default=cores(), metavar="N", help="threads that read frames")

@@ -165,7 +165,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
-    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
+    add(
+        "--amp",
+        choices=("auto", "bf16", "fp16", "off"),
+        default="auto",
+        help="mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off",
+    )
     return parser
 
 

@@ -1,5 +1,6 @@
 """Charts of what benchmark.py measures, as PNG."""
 
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,15 +48,16 @@ def draw_accuracy(rows: Rows, dataset: str, path: Path) -> None:
     `accuracy`; the bars go from the least to the most of the rounds."""
     figure, panel = new_figure(1, 1)
     colours = {"onnxruntime": "tab:orange", "openvino": "tab:green"}
-    for row in sorted(rows, key=lambda row: row["× default"]):
+    for row, marker in zip(sorted(rows, key=lambda row: row["× default"]), cycle("osD^vP*Xph")):
         speed, iou = row["× default"], row["iou"]
         colour = colours.get(row["way"].split(",")[0], "tab:blue")
         bars = [[speed - row["least"]], [row["most"] - speed]]
-        panel.errorbar(speed, iou, xerr=bars, fmt="o", color=colour, elinewidth=0.8, alpha=0.9)
-        panel.annotate(row["way"], (speed, iou), (4, 5), textcoords="offset points", fontsize=8)
+        style = {"fmt": marker, "color": colour, "elinewidth": 0.8, "markersize": 7}
+        panel.errorbar(speed, iou, xerr=bars, label=f"{row['way']}: {iou:.2f}", **style)
     panel.set(
         xlabel="times as fast as the default, one 256×256 image", ylabel=f"IoU, %, {dataset} test"
     )
-    panel.margins(0.12)
+    panel.margins(0.08)
     panel.grid(alpha=0.3)
+    panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, title="slowest first: IoU")
     save(figure, path)
