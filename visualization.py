@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
             figures,
             entries,
             [other.label for other in others],
-            str(maps),
+            str(maps) if others else data.name,  # a report of one run stays the same elsewhere
             data.command("eval"),
         )
         if args.figure:
