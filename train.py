@@ -145,10 +145,11 @@ def read_data(
     return train, test
 
 
-def digests(train: list[Frames], test: list[Frames]) -> dict[str, str]:
+def digests(train: list[Frames], test: list[Frames], teacher: Teacher | None) -> dict[str, str]:
     """What a run that is resumed must find as it was: the training list, and all files' contents."""
     names = "\n".join(sample.name for frames in train for sample in frames.samples)
-    return {
+    found = {"teacher": teacher.info["sha256"]} if teacher else {}
+    return found | {
         "list": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
         "contents": fingerprint([*train, *test]),
     }
@@ -203,16 +204,16 @@ def session(
         model = first_weights(args.width, args.variant, args.seed, args.prior, lists, args.init)
     options = (args.optimizer, args.lr, args.weight_decay, args.ema, args.amp)
     state = new_state(model, steps, *options, processes)
-    about = {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
-    figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
-    about |= {"images": len(samples), "figures_on": figures_on, "args": vars(args)}
-    about["environment"] = environment(processes.device)
     teacher = Teacher(args.distill, processes.device, args.amp) if args.distill else None
-    data_of_run = digests(lists, tested)
-    if teacher:
-        about["teacher"] = teacher.info
-        data_of_run["teacher"] = teacher.info["sha256"]
-    run = Run(folder, about, data_of_run, args.save_every, processes.rank == 0)
+    figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
+    about = {
+        "images": len(samples),
+        "figures_on": figures_on,
+        "environment": environment(processes.device),
+    }
+    about |= {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
+    about |= {"args": vars(args)} | ({"teacher": teacher.info} if teacher else {})
+    run = Run(folder, about, digests(lists, tested, teacher), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
