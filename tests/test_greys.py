@@ -59,11 +59,11 @@ def test_a_dark_value_that_stands_alone_does_not_spoil_the_contrast(share, value
     image = deep().astype(np.float32)
     clean, _ = read(image)
     image.ravel()[-share:] = value
-    spoilt, facts = read(image)
+    damaged, facts = read(image)
     assert facts.cut and facts.limits[0] >= 7000 and facts.limits[1] == 8000
     kept = np.s_[: (1920 - share) // 48]
-    assert np.abs(spoilt[kept] - clean[kept]).max() < 2  # of 255
-    assert spoilt.ravel()[-1] == 0
+    assert np.abs(damaged[kept] - clean[kept]).max() < 2  # of 255
+    assert damaged.ravel()[-1] == 0
 
 
 def test_a_background_of_one_value_is_no_border():
