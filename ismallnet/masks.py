@@ -12,6 +12,7 @@ from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.images import READ_ERRORS, decode, open_picture
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
+MANY_NUMBERS = 12  # different ones in a mask; more look like soft edges
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
 
 
@@ -193,6 +194,8 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             f"note: {len(faint)} masks hold values above 0, but no target: "
             f"{some(faint)}; --mask-threshold changes what is target"
         )
+    if rule.numbers and (text := soft_edges(found)):
+        notes.append(text)
     if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
         notes.append(text)
     if several := [path.name for path in read_ahead(several_colours, paths) if path]:
@@ -207,6 +210,20 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         names = some(sorted(path.name for path in inverted))
         notes.append(f"note: more than half of the pixels are target in {len(inverted)} masks: {names}")
     return MaskReport(rule, notes, targets, inverted, pictures)
+
+
+def soft_edges(found: list[tuple[Path, np.ndarray, np.ndarray]]) -> str:
+    """A note on masks whose values are taken for numbers, but are too many to be; empty without any."""
+    soft = [(path, values) for path, values, _ in found if (values > 0).sum() > MANY_NUMBERS]
+    if not soft:
+        return ""
+    names = some([f"{path.name} ({(values > 0).sum()})" for path, values in soft])
+    half = max(1, int(max(values.max() for _, values in soft) / 2))
+    return (
+        f"note: {len(soft)} masks hold more than {MANY_NUMBERS} different values above 0: {names}. If "
+        "these are soft edges or JPEG's traces, say where target begins: "
+        f"--mask-threshold {min(half, 255)}"
+    )
 
 
 def several_colours(path: Path) -> Path | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.checkpoints import TEST_LIST
-from ismallnet.cli import DataError, read_ahead
+from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.files import read_json
 from ismallnet.formats import ARRAYS, read_array
 from ismallnet.images import decode
@@ -111,24 +111,53 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
 
 
 def holds_zero_one(folder: Path, names: list[str]) -> bool:
-    """Whether the maps of a folder are another program's that hold 0 and 1; says so.
+    """Whether the maps of a folder are another program's that hold 0 and 1; says so, and what else is
+    odd in the maps of other programs.
 
     Raises:
         DataError: as `survey_maps`.
     """
-    if read_about(folder) or not survey_maps(folder, names):
+    if read_about(folder):
+        return False
+    if note := several_files(folder, names):
+        print(note)
+    if not survey_maps(folder, names):
         return False
     print(f"{folder}: the maps' values are 0 and 1; 1 is taken for 255")
     return True
 
 
+def several_files(folder: Path, names: list[str]) -> str:
+    """A note on the images of which more than one file X.png, X_anything.png, … lies in a folder of
+    maps, with the file that is taken; empty where there are none."""
+    files: dict[str, list[str]] = {name: [] for name in names}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in MAP_ENDINGS:
+            stem = path.stem
+            while stem not in files and "_" in stem:  # the longest image name that the file begins with
+                stem = stem.rpartition("_")[0]
+            if stem in files:
+                files[stem].append(path.name)
+    several = {name: found for name, found in files.items() if len(found) > 1}
+    if not several:
+        return ""
+    name, found = next(iter(several.items()))
+    return (
+        f"note: {folder}: several files belong to one image, of {len(several)} images, as "
+        f"{', '.join(found)}: {map_file(folder, name).name} is taken. If it is not a map, move it "
+        "to a folder of its own"
+    )
+
+
 def survey_maps(folder: Path, names: list[str]) -> bool:
-    """Whether the maps of other programs, all together, hold 0 and 1 in place of 0 and 255.
+    """Whether the maps of other programs, all together, hold 0 and 1 in place of 0 and 255. Notes say
+    where single maps do, and where no map reaches the threshold.
 
     Raises:
         DataError: more than half of all pixels are target, so that the maps are inverted.
     """
-    largest, target, total = 0.0, 0, 0
+    largest, target, total, floats = 0.0, 0, 0, False
+    ones = []  # maps whose largest value is 1
 
     def look(name: str) -> np.ndarray | None:
         try:
@@ -136,18 +165,35 @@ def survey_maps(folder: Path, names: list[str]) -> bool:
         except DataError:  # named when its turn comes
             return None
 
-    for pixels in filter(lambda found: found is not None, read_ahead(look, names)):
+    for name, pixels in zip(names, read_ahead(look, names)):
+        if pixels is None:
+            continue
         whole = pixels.dtype == np.uint8
-        largest = max(largest, float(pixels.max()) if whole else 255.0)
+        peak = float(pixels.max()) if whole else 255 * float(pixels.max())
+        if whole and peak == 1:
+            ones.append(name)
+        floats = floats or not whole
+        largest = max(largest, peak)
         total += pixels.size
-        least = 0.5 if not whole else 128 if largest > 1 else 1
+        least = 0.5 if not whole else 128 if largest > 1 or floats else 1
         target += int((pixels >= least).sum())
     if 2 * target > total:
         raise DataError(
             f"{folder}: {100 * target / total:.0f} % of all pixels of the maps are target: they are "
             "inverted, or no maps; targets must be white"
         )
-    return largest == 1
+    zero_one = largest == 1 and not floats
+    if ones and not zero_one:
+        print(
+            f"note: {folder}: {len(ones)} maps have 1 as their largest value, others {largest:g}: "
+            f"{some(ones)}. All are read as probability x 255; if 1 is target in those, save them again"
+        )
+    if total and not zero_one and largest < 127.5:
+        print(
+            f"note: {folder}: no map reaches 128, half of 255 (the largest value is {largest:g}), so "
+            "nothing counts as detected; save the maps as probability x 255"
+        )
+    return zero_one
 
 
 def results_folder(results: str, name: str | None, paths: list[str]) -> Path:

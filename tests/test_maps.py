@@ -9,7 +9,7 @@ import pytest
 from conftest import fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.results import map_file
+from ismallnet.results import map_file, several_files
 
 ON = target_mask() > 0
 
@@ -63,6 +63,49 @@ def test_other_sizes_say_what_to_do(capsys):
         write(Path(f"theirs/{name}.png"), cv2.resize(ON.astype(np.uint8) * 255, (64, 64)))
     message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
     assert "found 64x64 (width x height), expected 48x40" in message and "without padding" in message
+
+
+def test_several_files_of_an_image_are_said(capsys):
+    for name in "cd":
+        write(Path(f"theirs/{name}_mask.png"), ON.astype(np.uint8) * 255)
+        write(Path(f"theirs/{name}_prob.png"), ON.astype(np.uint8) * 0)
+    iou()
+    out = capsys.readouterr().out
+    assert "several files belong to one image, of 2 images, as c_mask.png, c_prob.png" in out
+    assert "c_mask.png is taken" in out
+    for name in "cd":
+        Path(f"theirs/{name}_prob.png").unlink()
+    iou()
+    assert "several files" not in capsys.readouterr().out
+
+
+def test_names_that_begin_with_another_image_s_are_no_second_file():
+    for name in ("a", "a_1", "a_1_Pred"):
+        write(Path(f"m/{name}.png"), np.zeros((4, 4), np.uint8))
+    assert several_files(Path("m"), ["a", "a_2"]).count("a_1.png") == 1
+    note = several_files(Path("m"), ["a", "a_1"])
+    assert "of 1 images, as a_1.png, a_1_Pred.png: a_1.png is taken" in note
+    Path("m/a_1_Pred.png").unlink()
+    assert several_files(Path("m"), ["a", "a_1"]) == ""
+
+
+@pytest.mark.parametrize(("scale", "said"), [(100, "100"), (0.4, "102")])
+def test_maps_that_never_reach_the_threshold_are_said(scale, said, capsys):
+    Path("theirs").mkdir()
+    for name in "cd":
+        if scale < 1:
+            np.save(f"theirs/{name}.npy", (ON * scale).astype(np.float32))
+        else:
+            write(Path(f"theirs/{name}.png"), (ON * scale).astype(np.uint8))
+    assert iou() == 0.0
+    assert f"no map reaches 128, half of 255 (the largest value is {said})" in capsys.readouterr().out
+
+
+def test_single_maps_of_another_scale_are_named(capsys):
+    write(Path("theirs/c.png"), ON.astype(np.uint8))
+    write(Path("theirs/d.png"), ON.astype(np.uint8) * 255)
+    assert iou() == 0.5
+    assert "1 maps have 1 as their largest value, others 255: c." in capsys.readouterr().out
 
 
 def test_the_plain_name_comes_first(tmp_path):

@@ -114,6 +114,28 @@ def test_inverted_masks_stop():
     assert "more than half of the pixels are target in 1 masks: c.png" in find_dataset("tiny").notes[-1]
 
 
+def test_soft_masks_that_never_reach_128_are_no_silent_class_numbers():
+    soft = cv2.GaussianBlur(ON.astype(np.float32) * 110, (0, 0), 2)
+    root = masks(lambda k: soft.astype(np.uint8))
+    data = find_dataset("tiny")
+    values = len(np.unique(soft.astype(np.uint8))) - 1
+    note = next(note for note in data.notes if "different values" in note)
+    assert f"4 masks hold more than 12 different values above 0: a.png ({values})" in note
+    half = int(note.split("--mask-threshold ")[1])
+    assert half == int(soft.max()) // 2
+    data = find_dataset("tiny", mask_threshold=half)  # what the note says is of use
+    assert not any("different values" in note for note in data.notes)
+    expected = 4 * int((soft.astype(np.uint8) >= half).sum())
+    assert sum(data.targets.values()) == expected and root.exists()
+
+
+def test_a_dozen_instances_are_numbers():
+    pixels = ON.astype(np.uint8)
+    pixels[0, :12] = np.arange(1, 13)
+    masks(lambda k: pixels)
+    assert not any("different values" in note for note in find_dataset("tiny").notes)
+
+
 def test_no_target_at_all(capsys):
     root = masks(lambda k: (ON * 0).astype(np.uint8))
     message = fails(train, "--dataset", "tiny", "--run-name", "x", capsys=capsys)
