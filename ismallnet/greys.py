@@ -13,14 +13,14 @@ from ismallnet.images import (
     PERCENTILES,
     decode,
     few_bright_pixels,
-    stands_alone,
+    no_scene,
     to_units,
     value_limits,
 )
 
 EXTREME = 0.1  # percent of the pixels, at either end, that may be dead or hot
 
-BORDER = 0.02  # share of the pixels from which one brightest value is a border, not a target
+SATURATED = 0.02  # up to this share of the pixels, one brightest value may be that of targets
 
 
 class GreyFacts(NamedTuple):
@@ -31,7 +31,8 @@ class GreyFacts(NamedTuple):
         limits: the values that become 0 and 255.
         missing: pixels that are NaN, infinite, or of GDAL's nodata value.
         cut: single pixels far below or above all others are cut off.
-        dark, bright: few pixels, or one value alone, take more than half of the grey values there.
+        dark, bright: few pixels take more than half of the grey values there.
+        edge: a border, rows, columns or one value alone do.
         outside: more than half of the pixels are not between the limits.
     """
 
@@ -42,6 +43,7 @@ class GreyFacts(NamedTuple):
     cut: bool = False
     dark: bool = False
     bright: bool = False
+    edge: bool = False
     outside: bool = False
 
 
@@ -73,7 +75,7 @@ class GreyRange:
 
     def facts(self, name: str, pixels: np.ndarray, limits: tuple[float, float]) -> GreyFacts:
         """The grey values of an image; `limits` are those that its values were read with."""
-        (low, high), depth, size = limits, str(pixels.dtype), pixels.size
+        (low, high), depth, size, image = limits, str(pixels.dtype), pixels.size, pixels
         pixels = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
         missing = size - pixels.size
         if self.limits:
@@ -84,9 +86,10 @@ class GreyRange:
             return GreyFacts(name, depth, limits, missing)
         cut = max(low - least, most - high) > high - low
         dark = bool(np.percentile(pixels, EXTREME) > (low + high) / 2)
-        border = most <= high and np.mean(pixels == most) > BORDER and stands_alone(pixels, "bright")
-        bright = few_bright_pixels(pixels, limits) or bool(border)
-        return GreyFacts(name, depth, limits, missing, cut, dark, bright)
+        edge = no_scene(image, limits, SATURATED)
+        return GreyFacts(
+            name, depth, limits, missing, cut, dark, few_bright_pixels(pixels, limits), edge
+        )
 
     def report(self, label: str, facts: list[GreyFacts], total: int) -> Iterator[str]:
         """What a run says of a list's grey values: one line, and a note for each kind of image that
@@ -123,9 +126,11 @@ NOTES = {
     "cut": "hold pixels far below or above all others (dead, hot or nodata), which are cut off",
     "dark": "have few darkest pixels (dead or nodata) that take more than half of the grey values; "
     f"--percentiles {PERCENTILES[0]:g} {PERCENTILES[1]:g} cuts them off",
-    "bright": "have few brightest pixels, or one brightest value, that take more than half of the "
-    "grey values: targets, or hot pixels, which hide dim targets (for hot pixels type --percentiles "
-    "0.1 99.9, for a bright border --range MIN MAX)",
+    "bright": "have few brightest pixels that take more than half of the grey values: targets, or hot "
+    "pixels, which hide dim targets (for hot pixels type --percentiles 0.1 99.9)",
+    "edge": "have rows, columns, or one value alone, that take more than half of the grey values: a "
+    "border, telemetry, text, broken lines or saturated pixels, which hide dim targets; type --range "
+    "MIN MAX with the values of the scene",
     "outside": "have more than half of their pixels outside of --range",
 }
 

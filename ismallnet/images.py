@@ -160,7 +160,10 @@ def pixels_of(picture: Image.Image, path: Path, page: int, rawmode: str) -> np.n
             raise OSError("damaged")
         return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
     if picture.format == "PPM" and picture.mode == "I":  # whose values Pillow scales to 65535
-        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        raw = np.append(np.fromfile(path, np.uint8), np.uint8(10))  # OpenCV wants a line's end
+        if (pixels := cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)) is None:
+            raise OSError("it ends early")
+        return pixels
     if picture.mode in ("1", "LA", "La"):
         picture = picture.convert("L")
     elif picture.mode in ("P", "PA"):
@@ -236,16 +239,15 @@ def value_limits(
     return float(low), float(np.percentile(pixels, percentiles[1], method="higher"))
 
 
-def stands_alone(pixels: np.ndarray, end: str = "dark") -> bool:
-    """Whether the darkest (or "bright"est) value lies farther from all others than 99 % of these from
-    each other, and at most half of the pixels have it: a border without a picture, or dead pixels."""
-    sign = 1.0 if end == "dark" else -1.0
-    edge = pixels.min() if end == "dark" else pixels.max()
+def stands_alone(pixels: np.ndarray) -> bool:
+    """Whether the darkest value lies farther from all others than 99 % of these from each other, and at
+    most half of the pixels have it: a border without a picture, or dead pixels."""
+    edge = pixels.min()
     rest = pixels[pixels != edge]
     if 2 * rest.size < pixels.size or rest.min() == rest.max():
         return False
-    near, far = np.percentile(rest, (0, 99) if end == "dark" else (100, 1))
-    return bool(sign * (near - float(edge)) > sign * (far - near))
+    near, far = np.percentile(rest, (0, 99))
+    return bool(near - float(edge) > far - near)
 
 
 def few_bright_pixels(pixels: np.ndarray, limits: tuple[float, float] | None) -> bool:
@@ -254,6 +256,42 @@ def few_bright_pixels(pixels: np.ndarray, limits: tuple[float, float] | None) ->
     if limits is None or not limits[0] < limits[1]:
         return False
     return bool(np.nanpercentile(pixels, 99.9) < sum(limits) / 2)
+
+
+def no_scene(pixels: np.ndarray, limits: tuple[float, float] | None, saturated: float = 0.0) -> bool:
+    """Whether more than the brightest (or darkest) 0.1 % of the pixels take more than half of the grey
+    values, and are no part of the scene: one value alone (a border, burnt-in text, saturated pixels),
+    or up to 5 % of the rows and columns (telemetry, broken lines).
+
+    Args:
+        saturated: share of the pixels up to which one brightest value may be that of targets.
+    """
+    if limits is None or not limits[0] < limits[1]:
+        return False
+    negated = -pixels.astype(np.float64), (-limits[1], -limits[0])
+    return bright_edge(pixels, limits, saturated) or bright_edge(*negated, 0.0)
+
+
+def bright_edge(pixels: np.ndarray, limits: tuple[float, float], saturated: float) -> bool:
+    """`no_scene` at the bright end. Of rows and columns the outermost two count from one bright pixel
+    up, others where more than half of it is bright."""
+    if few_bright_pixels(pixels, limits):
+        return False
+    bright = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > sum(limits) / 2
+    found = pixels[pixels > sum(limits) / 2]
+    alone = saturated < found.size / pixels.size < 0.5
+    if alone and found.min() == found.max():
+        return True
+    if min(bright.shape) < 8:
+        return False
+    for axis in (1, 0):
+        lines = bright.mean(axis) > 0.5
+        outer = [0, 1, -2, -1]
+        lines[outer] |= bright.any(axis)[outer]
+        if lines.mean() > 0.05:
+            return False
+        bright = bright & ~(lines[:, None] if axis else lines[None])
+    return bool(bright.sum() < 0.001 * bright.size)
 
 
 def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:

@@ -13,8 +13,9 @@ from PIL import Image
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
+from ismallnet.detection.contrast import doubts
 from ismallnet.greys import GreyRange
-from ismallnet.images import stands_alone, value_limits
+from ismallnet.images import no_scene, stands_alone, value_limits
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
 from test import main as infer
@@ -75,7 +76,6 @@ def test_a_background_of_one_value_is_no_border():
     assert not stands_alone(np.full((3, 3), 7, np.uint16))
     assert not stands_alone(np.array([[0, 1, 2, 3]], np.uint16))  # a gap of 1 and 2 between others
     assert stands_alone(np.array([[0, 9, 10, 11]], np.uint16))
-    assert stands_alone(np.array([[90, 9, 10, 11]], np.uint16), "bright")
     border = deep()
     border[:, :6] = 0
     assert value_limits(border, (0, 100)) == (0, 8000)  # asked for
@@ -83,14 +83,14 @@ def test_a_background_of_one_value_is_no_border():
 
 def test_what_is_said_of_single_images():
     image = deep()
-    assert read(image)[1][3:] == (0, False, False, False, False)
+    assert read(image)[1][3:] == (0, False, False, False, False, False)
     hot = image.copy()
     hot[0, 0] = 60000
     assert read(hot)[1].bright and not read(hot)[1].cut
     assert read(hot, GreyRange(percentiles=(0.1, 99.9)))[1].cut
     border = image.copy()
     border[:4] = 65535  # more than 0.1 %
-    assert read(border)[1].bright
+    assert read(border)[1].edge
     dead = image.copy()
     dead[3, 3] = 0
     facts = read(dead, GreyRange(percentiles=(0, 100)))[1]
@@ -102,6 +102,43 @@ def test_what_is_said_of_single_images():
     assert facts.missing == 3 and np.isfinite(pixels).all() and not facts.bright
     assert read(image, GreyRange(limits=(7000, 8000)))[1].outside is False
     assert read(image, GreyRange(limits=(7390, 8000)))[1].outside is True
+
+
+SPOILT = {  # what lies in a frame that is no part of the scene
+    "border": lambda x: x.__setitem__(np.s_[:4], 65535),
+    "frame": lambda x: [x.__setitem__(s, 65535) for s in (np.s_[:3], np.s_[-3:], np.s_[:, :3])],
+    "telemetry": lambda x: x.__setitem__(0, np.random.default_rng(1).integers(0, 65535, 96)),
+    "dim telemetry": lambda x: x.__setitem__(0, np.random.default_rng(1).integers(0, 255, 96)),
+    "first column": lambda x: x.__setitem__(np.s_[:, 0], 16383),
+    "column": lambda x: x.__setitem__(np.s_[:, 50], 16383),
+    "text": lambda x: x.__setitem__(np.s_[10:18, 20:90:2], 16383),
+}
+
+
+@pytest.mark.parametrize("depth", [np.uint16, np.float32])
+@pytest.mark.parametrize("kind", SPOILT)
+def test_borders_telemetry_and_broken_lines_are_said(kind, depth, capsys):
+    image = deep(shape=(80, 96)).astype(depth)
+    image[30:33, 70:75] = 7900  # targets: of the brightest 0.1 % are 7 pixels
+    assert not read(image)[1].edge and not no_scene(image, value_limits(image))
+    SPOILT[kind](image)
+    facts = read(image)[1]
+    assert facts.edge and not facts.bright
+    note = next(line for line in GreyRange().report("s", [facts], 1) if "rows, columns" in line)
+    assert note.endswith(": x.") or note.endswith(": x")
+    assert doubts(image, {"bright": value_limits(image)}, True) == ["edge"]
+
+
+def test_parts_of_the_scene_are_no_edge():
+    image = deep(shape=(80, 96))
+    image[:30] += 4000  # a bright sky
+    assert not read(image)[1].edge
+    image = deep(shape=(80, 96))
+    image[:4, 40:46] = 12000  # a target at the edge
+    assert not read(image)[1].edge
+    image = deep(shape=(80, 96))
+    image[5, 5:9] = 16383  # hot pixels, fewer than 0.1 %
+    assert read(image)[1].bright and not read(image)[1].edge
 
 
 def test_an_image_without_a_number_is_refused():

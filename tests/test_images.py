@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 
 from dataset import read_mask
 from ismallnet.cli import DataError
-from ismallnet.images import read_image
+from ismallnet.images import decode, read_image
 from ismallnet.layouts import Sample
 from ismallnet.masks import read_mask_values
 
@@ -135,3 +136,15 @@ def test_a_bmp_of_5_6_and_5_bits(tmp_path):
     header += struct.pack("<III", 0xF800, 0x07E0, 0x001F)  # where red, green and blue are
     write(tmp_path / "m.bmp", header + struct.pack("<HHHH", 0, 0xFFFF, 0xFFFF, 0))
     assert read_mask_values(tmp_path / "m.bmp").tolist() == [[255, 0], [0, 255]]
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_text_pgm_of_16_bits_with_and_without_a_last_line_end(end):
+    pixels = np.random.default_rng(0).integers(7000, 8000, (24, 32))
+    rows = "\n".join(" ".join(map(str, row)) for row in pixels)
+    Path("a.pgm").write_text(f"P2\n32 24\n65535\n{rows}{end}")
+    found = decode(Path("a.pgm"))
+    assert found.dtype == np.uint16 and np.array_equal(found, pixels)
+    Path("a.pgm").write_text(f"P2\n32 24\n65535\n{rows[:-100]}{end}")
+    with pytest.raises(DataError, match=r"a\.pgm: not a readable image \("):
+        decode(Path("a.pgm"))

@@ -6,7 +6,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
-from ismallnet.images import few_bright_pixels
+from ismallnet.images import few_bright_pixels, no_scene
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
 MODES = ("each", "first", "running")
@@ -18,6 +18,9 @@ DOUBTS = {
     "targets, or hot pixels, which hide dim targets. For hot pixels type --percentiles 0.1 99.9",
     "dark": "in {} the darkest 0.1 % of the pixels take more than half of the grey values: targets, or "
     "dead pixels, which hide faint targets. For dead pixels type --percentiles 0.1 99.9",
+    "edge": "in {} rows, columns, or one value alone take more than half of the grey values: a "
+    "border, telemetry, burnt-in text, broken lines or saturated pixels, which hide dim targets "
+    "and can be taken for targets. Type --range MIN MAX with the values of the scene, or cut them off",
     "border": "in {} the lowest value, of more than 0.1 % of the pixels, takes more than half of the "
     "grey values: a border, or no data. Type --range",
     "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
@@ -46,6 +49,8 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
     if has_border(pixels, limits):
         return ["border"]
     found = ["bright"] if few_bright_pixels(pixels, limits.get("bright")) else []
+    if any(no_scene(pixels, pair) for pair in limits.values()):
+        found.append("edge")
     if "dark" in limits:
         low, high = limits["dark"]
         if few_bright_pixels(-pixels.astype(np.float64), (-high, -low)):
