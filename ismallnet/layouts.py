@@ -193,9 +193,13 @@ def innermost(root: Path) -> Path:
     return inner[0] if len(inner) == 1 else root
 
 
-def parts_of(root: Path) -> dict[str, Path]:
-    """The split folders of a data set that hold images, by part."""
-    return {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
+    """The split folders of a data set that hold images, by part: the folder with the image folder, and
+    the part where the image folder's name has it (train/images, or train_images)."""
+    folders = {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+    if folders:
+        return {part: (folder, "") for part, folder in folders.items()}
+    return {part: (root, part) for part in PARTS if image_folders(root, part)}
 
 
 def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
@@ -218,9 +222,9 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
                 "--mask-folder DIR, and the ends of the files' names, if they have any: "
                 "--image-suffix _1 --mask-suffix _2"
             )
-        groups = {part: images_in(data, folder, part) for part, folder in parts.items()}
+        groups = {part: images_in(data, *place, part) for part, place in parts.items()}
         images = [image for group, _ in groups.values() for image in group]
-        texts = [f"{parts[part].name}/ ({text})" for part, (_, text) in groups.items()]
+        texts = [f"{part} ({text})" for part, (_, text) in groups.items()]
         data.layout = f"split folders {', '.join(texts)}"
     return choose_parts(data, images, without_lists)
 
@@ -241,14 +245,21 @@ def choose_parts(data: DatasetFolder, images: list[ImageFile], without_lists: bo
 
 
 def images_in(
-    data: DatasetFolder, root: Path | None = None, part: str = ""
+    data: DatasetFolder, root: Path | None = None, joined: str = "", part: str = ""
 ) -> tuple[list[ImageFile], str]:
     """The images of a data set's first image folder or of a split folder `root`, and the image and the
-    mask folder in words; notes say which others were left out."""
+    mask folder in words; notes say which others were left out.
+
+    Args:
+        joined: the part, where it is in the folders' names ("train": train_images/, train_masks/).
+        part: of the images.
+    """
     root = root or data.root
     reading = data.reading
-    (folder, *others) = named(root, reading.image_folder, "--image-folder") or image_folders(root)
-    masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root)
+    found = named(root, reading.image_folder, "--image-folder") or image_folders(root, joined)
+    (folder, *others) = found
+    masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root, joined)
+    masks = masks or mask_folders(root)
     masks = [mask for mask in masks if mask != folder or reading.mask_folder]
     others = [] if reading.image_folder else others
     others = [f for f in others if f.name != "mixed"] + masks[1:]
@@ -319,10 +330,16 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
 
 
-def image_folders(root: Path) -> list[Path]:
-    return folders_of(root, IMAGE_FOLDERS)
+def image_folders(root: Path, part: str = "") -> list[Path]:
+    return folders_of(root, of_part(IMAGE_FOLDERS, part))
 
 
-def mask_folders(root: Path) -> list[Path]:
-    folders = folders_of(root, MASK_FOLDERS)
+def mask_folders(root: Path, part: str = "") -> list[Path]:
+    folders = folders_of(root, of_part(MASK_FOLDERS, part))
     return [f for f in folders if not any(other.parent == f for other in folders)]
+
+
+def of_part(names: tuple[str, ...], part: str) -> tuple[str, ...]:
+    """The names of folders with a part joined to them in all ways in use; or as they are."""
+    ways = ("{part}_{name}", "{name}_{part}", "{part}-{name}", "{name}-{part}", "{part}{name}")
+    return tuple(way.format(part=part, name=n) for n in names for way in ways) if part else names

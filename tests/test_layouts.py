@@ -109,6 +109,28 @@ def test_split_folders(tmp_path, first):
     assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}_images", "{}_masks"),
+        ("images_{}", "masks_{}"),
+        ("{}-img", "{}-label"),
+        ("{}Images", "{}GT"),
+        ("{}_images", "masks"),
+    ],
+)
+def test_split_folders_with_the_part_in_their_names(tmp_path, images, masks):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("test", "3")):
+        image(root, images.format(part), name)
+        mask(root, masks.format(part), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+    assert data.lists["test"][0].mask == root / masks.format("test") / "3.png"
+    assert f"images in {images.format('train')}/" in data.layout
+    assert not any(note.startswith("note:") for note in data.notes)
+
+
 def test_split_folders_that_repeat_a_name(tmp_path):
     root = tmp_path / "s"
     for part in ("train", "test"):
