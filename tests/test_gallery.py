@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import fails, names_of, picture, write
 
+from detect import main as main_of_detect
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.detection.records import record
+from ismallnet.images import to_units, value_limits
 from ismallnet.report import page
 from visualization import main
 
@@ -65,6 +67,18 @@ def test_of_many_those_with_the_highest_scores(results, monkeypatch):
     page.write_gallery(results, workers=1, most=2)
     assert [image["targets"][0]["score"] for image in known(results)["images"]] == [0.9, 0.7]
     assert "2 of 4 frames" in (results / "report" / "index.html").read_text()
+
+
+def test_frames_without_a_header_are_read_as_detect_read_them(tmp_path):
+    pixels = np.stack([picture(k).astype(np.uint16) * 9 for k in range(2)])
+    height, width = pixels.shape[1:]
+    pixels.tofile("f.raw")
+    main_of_detect(["f.raw", "--raw", f"{width}x{height}:uint16", "--device", "cpu", "--name", "mine"])
+    main(["--name", "mine"])
+    folder = Path("results/mine/report/images")
+    shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(2)]
+    expected = [to_units(p, value_limits(p))[..., 0] for p in pixels]
+    assert all(np.abs(s - p).max() <= 1 for s, p in zip(shown, expected))
 
 
 def test_frames_that_are_gone_are_named(results, capsys):

@@ -22,6 +22,7 @@ from ismallnet.detection.detector import snr_of
 from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
 from ismallnet.files import atomic_write, read_json, read_png, write_png
+from ismallnet.formats import RawLayout
 from ismallnet.images import to_units
 from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
@@ -328,8 +329,10 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
         DataError: names all frames and maps that are not there any more.
     """
     records, count = chosen_records(folder, most)
+    about = read_json(folder / "about.json")
+    raw = RawLayout(about["raw"]) if about.get("raw") else None
     by_file = itertools.groupby(records, key=lambda found: found["file"])
-    chosen = [(describe(Path(file)), [found["index"] for found in group]) for file, group in by_file]
+    chosen = [(describe(Path(f), raw), [found["index"] for found in group]) for f, group in by_file]
     waiting = {(found["file"], found["index"]): (k, found) for k, found in enumerate(records)}
     frames = read_frames(chosen, workers)
     pairs = ((*waiting.pop((str(f.source.path), f.index)), f) for f in frames)
@@ -339,7 +342,6 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     problems += [f"{file}, frame {index}: not there any more" for file, index in waiting]
     if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} frames cannot be shown:", *problems]))
-    about = read_json(folder / "about.json")
     origin = f"{about.get('weights', 'unknown weights')}, p ≥ {about.get('threshold', 0.5):g}"
     if count > len(results):
         origin += f"; {len(results)} of {count} frames, those with the highest scores"
