@@ -44,7 +44,7 @@ from net import iSmallNet, load_weights, losses
 
 HERE = Path(__file__).parent
 SIDE = 256
-FRAMES = ((256, 256), (512, 640))  # height, width: what infrared cameras give
+FRAMES = ((256, 256), (256, 320), (512, 640))  # height, width: what infrared cameras give
 
 
 def typed(*argv: str, **environment: str) -> float:

@@ -1,6 +1,7 @@
 """`detect.py` and `--watch`, as a person uses them."""
 
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from streaming import folder, results, run, video
 from detect import main
 from ismallnet.detection.detector import find_targets
 from ismallnet.detection.records import run_length
+from ismallnet.detection.stream import speed
 from ismallnet.images import to_units, value_limits
 from ismallnet.inference import predict, prepared
 from net import load_weights
@@ -228,6 +230,19 @@ def test_a_second_call_deletes_nothing(capsys):
     assert {path: path.read_bytes() for path in before} == before
     run("f", "--overwrite", "--threshold", 0.9)
     assert (Path("results/f/about.json").read_bytes()) != before[Path("results/f/about.json")]
+
+
+def test_the_end_says_how_fast_the_new_frames_were(capsys):
+    folder(2)
+    run("f")
+    assert re.search(r"^2 frames in \d+\.\d s: \d+\.\d a second$", capsys.readouterr().out, re.M)
+    folder(3)
+    run("f", "--resume")
+    assert re.search(r"^1 frames in ", capsys.readouterr().out, re.M)
+    run("f", "--resume")
+    assert "a second" not in capsys.readouterr().out
+    assert speed([(3, 1.5), (1, 2.0)]) == "4 frames in 2.0 s: 2.0 a second\n"
+    assert speed([(0, 0.0)]) == speed([]) == ""
 
 
 def test_two_videos_of_one_name_from_two_days():

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -162,6 +163,7 @@ class Outcome:
         self.problems: dict[Key, str] = {}  # of frames that could not be read
         self.doubts: list[tuple[str, str]] = []  # what makes one doubt a frame, and its name
         self.noted: set = set()
+        self.count, self.began, self.seconds = 0, time.perf_counter(), 0.0
 
     def bad(self, work: Work) -> None:
         self.problems[work.job.key] = work.frame.problem
@@ -173,6 +175,7 @@ class Outcome:
         entry = write_results(self.request, work, maps, self.detector)
         self.file.write(json.dumps(entry).encode() + b"\n")
         self.file.flush()
+        self.count, self.seconds = self.count + 1, time.perf_counter() - self.began
         self.problems.pop(work.job.key, None)  # of a file that was watched while it was copied
         say(self.bar, self.request, settings, work, entry, self.noted)
         own = settings.limits is None and self.request.limits == "each"
@@ -245,11 +248,14 @@ def finish(
     """Merges what the processes found, and says what to do next; the exit code."""
     problems = processes.gather(list(outcome.problems.values()))
     found = processes.gather(outcome.doubts)
+    work = processes.gather([(outcome.count, outcome.seconds)])
     stopped = processes.any(bool(interruption.reason)) and not request.watch
     if processes.rank == 0:
         folder = request.folder
         count, targets = write_all(request, outcome.detector.settings, jobs)
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
+        if not request.watch:
+            print(speed(work), end="")
         for line in doubtful(found):
             print(f"note: {line}", file=sys.stderr)
         if problems:
@@ -262,6 +268,17 @@ def finish(
     if problems:
         return 2 if request.strict else 1
     return interruption.code if stopped else 0
+
+
+def speed(work: list[tuple[int, float]]) -> str:
+    """A line on how fast the processes were; nothing where they had nothing to do.
+
+    Args:
+        work: of each process, the frames of this run and the seconds from its first read to its last
+            record.
+    """
+    count, seconds = sum(n for n, _ in work), max((s for _, s in work), default=0.0)
+    return f"{count} frames in {seconds:.1f} s: {count / seconds:.1f} a second\n" if count else ""
 
 
 def write_all(request: Request, settings: DetectionSettings, jobs: list[Job]) -> tuple[int, int]:
