@@ -170,14 +170,25 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     checkpoint = read_checkpoint(path)
     state = checkpoint
     for _ in range(4):  # one in another, at most so deep
-        inner = (state[name] for name in WRAPPINGS if isinstance(state.get(name), dict))
-        state = next(inner, state)
+        inner = [name for name in WRAPPINGS if isinstance(state.get(name), dict)]
+        others = [key for key in state if key not in inner[:1] and holds_network(state[key])]
+        if inner and others:
+            note(
+                f"several networks in {path}",
+                f"{path}: holds several networks; {inner[0]} is taken, {', '.join(others)} left out",
+            )
+        state = state[inner[0]] if inner else state
     state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
     prefixes = sorted({m[1] for key, v in state.items() if v.ndim == 4 and (m := FIRST.match(key))})
     if not prefixes:
-        some = ", ".join(list(state)[:3]) or "no tensors"
-        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …")
+        if inside := [key for key, value in checkpoint.items() if holds_network(value)]:
+            raise WeightsError(
+                f"{path}: found the network under {', '.join(map(repr, inside))}; save that alone: "
+                f"torch.save(torch.load('{Path(path).name}')[{inside[0]!r}], 'weights.pt')"
+            )
+        some = ", ".join(list(state)[:3]) or f"no tensors, but {list(checkpoint)[:5]}"
+        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …; name another file")
     if len(prefixes) > 1:
         names = ", ".join(f"{prefix or 'bare'}" for prefix in prefixes)
         raise WeightsError(f"{path}: found several networks ({names}), expected one; save one of them")
@@ -189,6 +200,11 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         ours = from_authors(ours)
     info = checkpoint.get("info")
     return ours, info if isinstance(info, dict) else {}
+
+
+def holds_network(value: object) -> bool:
+    """Whether something in a checkpoint is a state dict of our network."""
+    return isinstance(value, dict) and any(isinstance(key, str) and FIRST.match(key) for key in value)
 
 
 def width_of(path: str | os.PathLike, state: dict[str, Tensor], expected: int | None = None) -> int:

@@ -212,6 +212,10 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
         DataError: of another shape, empty, or not numbers.
     """
     shape = array.shape
+    if path.suffix.lower() == ".csv" and shape[-1] < 8:
+        raise DataError(
+            f"{path}: found a table of {shape[-1]} columns, expected a frame: a row of pixels a line"
+        )
     if array.dtype.kind not in "uif":
         raise DataError(f"{path}: found {array.dtype}, expected integers or floats")
     if array.ndim in (3, 4) and shape[-1] == 1:

@@ -20,7 +20,38 @@ from ismallnet.images import (
 
 EXTREME = 0.1  # percent of the pixels, at either end, that may be dead or hot
 
-SATURATED = 0.02  # up to this share of the pixels, one brightest value may be that of targets
+
+def is_flat(pixels: np.ndarray) -> bool:
+    """Whether all pixels that are numbers are alike, or there are none."""
+    if pixels.dtype.kind == "f":
+        pixels = pixels[np.isfinite(pixels)]
+    return not pixels.size or bool(pixels.min() == pixels.max())
+
+
+def is_coloured(pixels: np.ndarray) -> bool:
+    """Whether the channels of an 8-bit image differ by more than 40 on average: a palette of a thermal
+    camera, not the traces of JPEG."""
+    return pixels.ndim == 3 and float(np.ptp(pixels, axis=2).mean()) > 40
+
+
+def is_dim(pixels: np.ndarray) -> bool:
+    """Whether an 8-bit image without its darkest 0.1 % uses fewer than 28 grey values, as none of
+    NUAA-SIRST and NUDT-SIRST does."""
+    return float(pixels.max()) - float(np.percentile(pixels, EXTREME)) < 28
+
+
+def has_white_border(pixels: np.ndarray) -> bool:
+    """Whether the first and the last row, or column, are white altogether."""
+    pixels = pixels if pixels.ndim == 2 else pixels.min(axis=2)
+    return any((p[0] == 255).all() and (p[-1] == 255).all() for p in (pixels, pixels.T))
+
+
+def eight_bit_doubts(pixels: np.ndarray) -> tuple[str, ...]:
+    """What makes one doubt an image of 8 bits, HxW or HxWx3: keys of EIGHT_BITS."""
+    if is_flat(pixels):
+        return ("flat",)
+    found = {"colours": is_coloured, "dim": is_dim, "white": has_white_border}
+    return tuple(key for key, test in found.items() if test(pixels))
 
 
 class GreyFacts(NamedTuple):
@@ -34,6 +65,7 @@ class GreyFacts(NamedTuple):
         dark, bright: few pixels take more than half of the grey values there.
         edge: a border, rows, columns or one value alone do.
         outside: more than half of the pixels are not between the limits.
+        odd: keys of EIGHT_BITS.
     """
 
     name: str
@@ -45,6 +77,7 @@ class GreyFacts(NamedTuple):
     bright: bool = False
     edge: bool = False
     outside: bool = False
+    odd: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +93,17 @@ class GreyRange:
     percentiles: tuple[float, float] = PERCENTILES
 
     def read(self, path: Path, name: str = "") -> tuple[np.ndarray, GreyFacts | None]:
-        """An image in 0-255 units, as `read_image` gives it, and its grey values; None for 8 bits.
+        """An image in 0-255 units, as `read_image` gives it, and its grey values; None for one of 8
+        bits that has nothing odd.
 
         Raises:
             DataError: not a readable image, or no pixel of it is a number.
         """
         pixels = decode(path)
         if pixels.dtype == np.uint8:
-            return to_units(pixels, None), None
+            odd = eight_bit_doubts(pixels)
+            facts = GreyFacts(name, "uint8", (0.0, 255.0), odd=odd) if odd else None
+            return to_units(pixels, None), facts
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
         limits = tuple(self.limits or value_limits(pixels, self.percentiles))
@@ -83,10 +119,10 @@ class GreyRange:
             return GreyFacts(name, depth, limits, missing, outside=outside)
         least, most = float(pixels.min()), float(pixels.max())
         if least == most:
-            return GreyFacts(name, depth, limits, missing)
+            return GreyFacts(name, depth, limits, missing, odd=("flat",))
         cut = max(low - least, most - high) > high - low
         dark = bool(np.percentile(pixels, EXTREME) > (low + high) / 2)
-        edge = no_scene(image, limits, SATURATED)
+        edge = no_scene(image, limits)
         return GreyFacts(
             name, depth, limits, missing, cut, dark, few_bright_pixels(pixels, limits), edge
         )
@@ -97,9 +133,13 @@ class GreyRange:
 
         Args:
             label: of the list.
-            facts: of its images of more than 8 bits.
+            facts: of its images of more than 8 bits, and of odd ones of 8.
             total: all its images.
         """
+        for key, text in EIGHT_BITS.items():
+            if names := [f.name for f in facts if key in f.odd]:
+                yield f"note: {label}: {len(names)} images {text}: {some(names)}"
+        facts = [f for f in facts if f.depth != "uint8"]
         if not facts:
             if self != GreyRange():
                 yield f"{label}: all images have 8 bits; --range and --percentiles change nothing"
@@ -121,6 +161,12 @@ class GreyRange:
                 yield f"note: {label}: {len(names)} images {text}: {some(names)}"
 
 
+EIGHT_BITS = {
+    "flat": "have pixels that are all alike",
+    "colours": "are in colours (the networks learn grey images: save them as grey, the hottest white)",
+    "dim": "of 8 bits use fewer than 28 grey values (stretch them, or save the camera's 16 bits)",
+    "white": "have a white border (cut it off, from the masks too)",
+}
 NOTES = {
     "missing": "hold pixels without a number (NaN, infinite or nodata), which do not count",
     "cut": "hold pixels far below or above all others (dead, hot or nodata), which are cut off",

@@ -16,6 +16,7 @@ from ismallnet.formats import DICOM, ERRORS, FITS, as_frames, disguise, read_dic
 
 # The darkest 0.1 % of an image of more than 8 bits become 0: dead pixels. Targets are bright.
 PERCENTILES = (0.1, 100.0)
+SATURATED = 0.02  # up to this share of the pixels, one brightest value may be that of targets
 # What Pillow and NumPy raise on damaged files.
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError)
 READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokenize.TokenError)
@@ -141,6 +142,8 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
         pixels = np.iinfo(np.uint16).max - pixels
     if pixels.dtype == np.int32 and tags.get(BITS) and tags.get(SAMPLES, (1,)) == (1,):
         pixels = pixels.view(np.uint32)  # Pillow has no unsigned ones
+    if pixels.dtype == np.uint8 and tags.get(SAMPLES) == (2,) and tags.get(BITS) == (8,):
+        pixels = pixels.view(np.int8)
     if NODATA in tags:
         pixels = without_nodata(pixels, str(tags[NODATA]))
     return oriented(pixels, turn)
@@ -258,23 +261,20 @@ def few_bright_pixels(pixels: np.ndarray, limits: tuple[float, float] | None) ->
     return bool(np.nanpercentile(pixels, 99.9) < sum(limits) / 2)
 
 
-def no_scene(pixels: np.ndarray, limits: tuple[float, float] | None, saturated: float = 0.0) -> bool:
+def no_scene(pixels: np.ndarray, limits: tuple[float, float] | None) -> bool:
     """Whether more than the brightest (or darkest) 0.1 % of the pixels take more than half of the grey
     values, and are no part of the scene: one value alone (a border, burnt-in text, saturated pixels),
-    or up to 5 % of the rows and columns (telemetry, broken lines).
-
-    Args:
-        saturated: share of the pixels up to which one brightest value may be that of targets.
-    """
+    or up to 5 % of the rows and columns (telemetry, broken lines)."""
     if limits is None or not limits[0] < limits[1]:
         return False
     negated = -pixels.astype(np.float64), (-limits[1], -limits[0])
-    return bright_edge(pixels, limits, saturated) or bright_edge(*negated, 0.0)
+    return bright_edge(pixels, limits, SATURATED) or bright_edge(*negated, 0.0)
 
 
 def bright_edge(pixels: np.ndarray, limits: tuple[float, float], saturated: float) -> bool:
     """`no_scene` at the bright end. Of rows and columns the outermost two count from one bright pixel
-    up, others where more than half of it is bright."""
+    up, others where more than half of it is bright. One value alone must be that of more than the
+    share `saturated` of the pixels."""
     if few_bright_pixels(pixels, limits):
         return False
     bright = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > sum(limits) / 2
@@ -304,7 +304,7 @@ def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarr
         if not np.isfinite(pixels).all():
             finite = pixels[np.isfinite(pixels)]
             middle = np.median(finite) if finite.size else low
-            pixels = np.nan_to_num(pixels, nan=middle, posinf=high, neginf=low)
+            pixels = np.nan_to_num(pixels, nan=middle, posinf=middle, neginf=middle)
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
         pixels = pixels.astype(np.float32, copy=False)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels

@@ -17,7 +17,7 @@ from ismallnet.folders import (
     shown,
     walk,
 )
-from ismallnet.lists import PARTS, find_lists
+from ismallnet.lists import KINDS, PARTS, find_lists, kind_of
 from ismallnet.masks import TARGET, survey
 from ismallnet.oddities import archives, left_out_hint, left_out_notes, unused_masks
 from ismallnet.pairing import (
@@ -231,14 +231,14 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
 
 def choose_parts(data: DatasetFolder, images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
     """Of split folders: trainval is taken before train, and test before val, which else serves."""
-    stems = {part: {i.stem for i in images if i.part == part} for part in PARTS}
+    stems = {kind: {i.stem for i in images if kind_of(i.part) == kind} for kind in KINDS}
     if stems["trainval"]:  # train's images are mostly there once more
         both = stems["train"] if without_lists else stems["trainval"]
-        images = [i for i in images if not (i.part == "train" and i.stem in both)]
+        images = [i for i in images if not (kind_of(i.part) == "train" and i.stem in both)]
     if stems["val"] and without_lists:
         if stems["test"]:
             data.notes.append("note: val/ is left out, test/ is there; to use it, name lists: --split")
-            images = [image for image in images if image.part != "val"]
+            images = [image for image in images if kind_of(image.part) != "val"]
         else:
             data.notes.append("no test folder found: val/ serves as the test list")
     return images

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from ismallnet.pairing import ImageFile
 
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
-PARTS = ("train", "trainval", "test", "val")  # of split folders and lists
+KINDS = ("train", "trainval", "test", "val")  # of split folders and lists
+OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
+PARTS = (*KINDS, *OTHER_NAMES)  # names of split folders
 MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
+LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")
 
 
 def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path] | None:
@@ -51,6 +54,11 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
     candidates = [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name))]
     candidates += [lists for f in LIST_FOLDERS if (lists := lists_in(root / f, name, val=True))]
     return next((c for c in candidates if len(c) == 2), candidates[0] if candidates else None)
+
+
+def kind_of(part: str) -> str:
+    """A split folder's name in the usual words: val for validation."""
+    return OTHER_NAMES.get(part, part)
 
 
 def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
@@ -147,6 +155,16 @@ class Index(dict):
                     return images
         return []
 
+    def other_columns(self, line: str, images: list[ImageFile]) -> list[ImageFile]:
+        """The images, other than those, that a later column of a line names with a file's ending, where
+        its first column has none: that may be a running number."""
+        first, *others = [text.strip("\"'") for text in re.split(r"[,;\s]+", line)]
+        if without_extension(first) != first:
+            return []
+        named = [text for text in others if without_extension(text) != text]
+        found = [image for text in named for image in self.find(text)]
+        return [image for image in found if image not in images]
+
     def nearest(self, line: str) -> str:
         """For a message: the name that is most like an entry's, or nothing."""
         text = without_extension([*readings(line), line][-1].replace("\\", "/").rpartition("/")[2])
@@ -188,6 +206,11 @@ def listed(
             absent += 1
             hint = index.nearest(line) if absent <= MOST_NAMED else ""
             problems.append(f"{path}: {line!r} is listed, but {root} has no such image{hint}")
+        elif others := index.other_columns(line, images):
+            problems.append(
+                f"{path}: {line!r} names two images, {images[0].name} and {others[0].name}; keep the "
+                "column with the names alone"
+            )
         elif len({image.path.parent / image.stem for image in images}) > 1:
             several = " and ".join(shown(i.path, root) for i in images)
             problems.append(f"{path}: {line!r} could be {several}; name its folder")

@@ -44,12 +44,12 @@ class MaskRule:
 def mask_pixels(path: str | os.PathLike) -> np.ndarray:
     """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
     palette that is not grey every pixel that is not black is 255; alpha is the mask where the colours
-    are constant and alpha is not.
+    are constant and alpha is not. Where a palette is black altogether its numbers count.
 
     Raises:
         DataError: not a readable image.
     """
-    path = Path(path)
+    path, mode = Path(path), ""
     try:
         with open_picture(path) as picture:
             mode = picture.mode
@@ -57,6 +57,8 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
     except READ_ERRORS:
         rgba = None  # `decode` says what is wrong
     pixels = decode(path)
+    if mode == "P" and not pixels.any() and (numbers := palette_numbers(path)).any():
+        return numbers
     if rgba is not None and rgba.shape[:2] == pixels.shape[:2]:
         colours, alpha = rgba[..., :3], rgba[..., 3]
         if np.ptp(alpha) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
@@ -65,6 +67,12 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
             return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
+
+
+def palette_numbers(path: Path) -> np.ndarray:
+    """The numbers of a mask's pixels in its palette, HxW uint8."""
+    with open_picture(path) as picture:
+        return np.array(picture)
 
 
 def palette_colours(path: Path) -> int:
@@ -192,7 +200,7 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
     if faint:
         notes.append(
             f"note: {len(faint)} masks hold values above 0, but no target: "
-            f"{some(faint)}; --mask-threshold changes what is target"
+            f"{some(faint)}. Where does target begin? --mask-threshold 1 takes all values above 0"
         )
     if rule.numbers and (text := soft_edges(found)):
         notes.append(text)

@@ -104,6 +104,12 @@ def left_out_notes(folder: Path, root: Path, files: list[Path]) -> list[str]:
     return notes
 
 
+def masks_as_images(samples: list[Sample]) -> list[str]:
+    """The names of images that are, byte by byte, their own masks."""
+    masked = [s for s in samples if s.mask and s.image.stat().st_size == s.mask.stat().st_size]
+    return sorted(s.name for s in masked if s.image.read_bytes() == s.mask.read_bytes())
+
+
 def same_files(train: list[Sample], test: list[Sample]) -> list[str]:
     """Test images whose files are, byte by byte, those of training images of other names, as "c = a".
     Of files of equal size the middle is read, and all of it only where that is equal."""

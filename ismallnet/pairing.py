@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ismallnet.cli import DataError
 from ismallnet.folders import image_files, label_files, leads_inside, walk
-from ismallnet.lists import MASK_ENDINGS
+from ismallnet.lists import MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint
 
@@ -66,7 +66,7 @@ class ImageFile:
 
     @property
     def is_test(self) -> bool:
-        return self.part in ("test", "val")
+        return kind_of(self.part) in ("test", "val")
 
     @property
     def folder(self) -> str:

@@ -80,11 +80,12 @@ def decode_map(path: Path) -> np.ndarray:
     if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
         raise DataError(
             f"{path}: found floats from {pixels.min():g} to {pixels.max():g}, expected probabilities "
-            "from 0 to 1"
+            f"from 0 to 1{'; logits? Apply a sigmoid' if np.isfinite(pixels).all() else ''}"
         )
     if pixels.ndim != 2 or (pixels.dtype != np.uint8 and pixels.dtype.kind != "f"):
         raise DataError(
-            f"{path}: found {pixels.dtype} {pixels.shape}, expected 8-bit grey, probability x 255"
+            f"{path}: found {pixels.dtype} {pixels.shape}, expected 8-bit grey, probability x 255, or "
+            "floats from 0 to 1"
         )
     return pixels
 

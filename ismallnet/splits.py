@@ -9,9 +9,9 @@ import numpy as np
 
 from ismallnet.cli import DataError, some
 from ismallnet.files import atomic_write
-from ismallnet.folders import leads_inside, readable, shown
-from ismallnet.lists import LIST_FOLDERS, PARTS, Index, listed
-from ismallnet.oddities import same_files
+from ismallnet.folders import leads_inside, readable, shown, walk
+from ismallnet.lists import KINDS, Index, listed
+from ismallnet.oddities import masks_as_images, same_files
 from ismallnet.pairing import ImageFile, checked
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
         data.notes.append(
             f"warning: {len(pairs)} test images are copies of training images: {some(pairs)}"
         )
+    if same := masks_as_images([s for samples in data.lists.values() for s in samples]):
+        data.notes.append(
+            f"warning: {len(same)} images are the same files as their masks: {some(same)}. Are these "
+            "the images?"
+        )
     used = {image.name for entries in chosen.values() for image in entries}
     if (
         lists
@@ -60,13 +65,23 @@ def apply_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, P
         data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
 
 
+def stray_lists(root: Path) -> list[str]:
+    """The files that look like lists of images by their names, at any depth; of a folder with more than
+    20 of them, as a folder of labels has, none."""
+    found = []
+    for folder in walk(root):
+        inside = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in LIST_SUFFIXES]
+        inside = [p for p in inside if p.stem.lower().startswith(KINDS) and p.is_file()]
+        found += inside if len(inside) <= 20 else []
+    return sorted(shown(path, root) for path in found)
+
+
 def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, Path]:
     """A seeded 50:50 split, written to 50_50/ and announced; never where there are lists already,
     which it would outrank from then on."""
-    found = [p for f in LIST_FOLDERS for p in (data.root / f).glob("*") if p.suffix in LIST_SUFFIXES]
-    if strays := sorted(shown(p, data.root) for p in found if p.stem.startswith(PARTS)):
+    if strays := stray_lists(data.root):
         raise DataError(
-            f"{data.root}: cannot tell which of {', '.join(strays)} are its lists; name two text files "
+            f"{data.root}: cannot tell which of {some(strays)} are its lists; name two text files "
             "with a name a line: --split TRAIN.txt TEST.txt"
         )
     names = sorted({readable(image.name) for image in images})

@@ -14,7 +14,7 @@ from conftest import fails, picture, write
 from safetensors.torch import save_file
 
 from detect import main
-from ismallnet.checkpoints import WeightsError, read_checkpoint
+from ismallnet.checkpoints import WeightsError, network_tensors, read_checkpoint
 from net import from_authors, iSmallNet, load_weights
 
 
@@ -149,3 +149,17 @@ def test_the_authors_names_are_still_known_to_the_network():
     theirs = ("bbkbone.conv0_0.0.conv1.weight", "linear.0.bias")
     state = from_authors(dict.fromkeys(theirs, torch.zeros(1)))
     assert {"interior.nodes.0_0.0.conv1.weight", "mask_head.0.bias", "mean", "std"} == set(state)
+
+
+def test_several_networks_in_a_file_are_said(tmp_path, capsys):
+    first, second = iSmallNet(4).state_dict(), iSmallNet(4).state_dict()
+    torch.save({"model": first, "ema": second, "step": 3}, "two.pt")
+    found, _ = network_tensors("two.pt")
+    assert torch.equal(found["mask_head.0.weight"], first["mask_head.0.weight"])
+    assert "holds several networks; model is taken, ema left out" in capsys.readouterr().err
+    torch.save({"netG": first}, "other.pt")
+    with pytest.raises(WeightsError, match=r"found the network under 'netG'; save that alone: torch"):
+        network_tensors("other.pt")
+    torch.save({"optimizer": {}, "epoch": 1}, "none.pt")
+    with pytest.raises(WeightsError, match=r"found no tensors, but \['optimizer', 'epoch'\]"):
+        network_tensors("none.pt")

@@ -307,3 +307,9 @@ def test_lists_streams_and_cameras(capsys):
     assert "f/list.txt: names b.png, which is not there" in fails(main, "f/list.txt", capsys=capsys)
     for text in ("rtsp://camera/1", "0"):
         assert "type python detect.py --watch FOLDER" in fails(main, text, capsys=capsys)
+
+
+def test_a_table_of_points_is_no_frame():
+    write(Path("t.csv"), "x,y,t\n1,2,3\n4,5,6\n")
+    with pytest.raises(DataError, match=r"t\.csv: found a table of 3 columns, expected a frame"):
+        as_frames(read_csv(Path("t.csv")), Path("t.csv"))

@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,8 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
-from ismallnet.greys import GreyRange
-from ismallnet.images import no_scene, stands_alone, value_limits
+from ismallnet.greys import EIGHT_BITS, GreyRange, eight_bit_doubts
+from ismallnet.images import no_scene, stands_alone, to_units, value_limits
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
 from test import main as infer
@@ -83,7 +84,7 @@ def test_a_background_of_one_value_is_no_border():
 
 def test_what_is_said_of_single_images():
     image = deep()
-    assert read(image)[1][3:] == (0, False, False, False, False, False)
+    assert read(image)[1][3:] == (0, False, False, False, False, False, ())
     hot = image.copy()
     hot[0, 0] = 60000
     assert read(hot)[1].bright and not read(hot)[1].cut
@@ -160,7 +161,7 @@ def test_the_range_of_a_list_is_one_line(deep_set, capsys):
         "tiny test: uint16 in 2 of 2 images: percentiles 0.1 and 100 of each become 0 and 255: "
         "7000 / 7000 / 7000 and 7400 / 7450 / 7500 (smallest / median / largest)"
     ]
-    write(deep_set / "images/d.png", np.zeros((40, 48), np.uint8))
+    write(deep_set / "images/d.png", deep().astype(np.uint8))
     Frames(find_dataset("tiny"), "test", grey=GreyRange(limits=(7000, 9000)))
     assert (
         capsys.readouterr().out
@@ -303,3 +304,43 @@ def test_a_hint_can_be_typed_as_it_is(tmp_path, weights, capsys):
     write(tmp_path / "m/s/interior/c.png", target_mask((9, 9)))
     error = fails(visualization, *roots, "--results", "out", "--maps-root", "m", capsys=capsys)
     assert f"expected (40, 48); type {hint} --force" in error
+
+
+# --- 8 bits ----------------------------------------------------------------------------------------
+
+BASE = np.random.default_rng(0).integers(60, 160, (40, 48)).astype(np.uint8)
+WHITE = np.pad(BASE, 3, constant_values=255)
+ODD = {
+    "flat": np.full((40, 48), 90, np.uint8),
+    "colours": np.dstack([BASE, np.zeros_like(BASE), 255 - BASE]),
+    "dim": BASE // 8,
+    "white": WHITE,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_images_of_8_bits_are_said(kind, capsys, tmp_path):
+    assert eight_bit_doubts(BASE) == () and eight_bit_doubts(ODD[kind]) == (kind,)
+    assert doubts(ODD[kind], {"bright": None}, True) == [kind]
+    root = make_set(tmp_path / "data" / "tiny")
+    pixels = cv2.resize(ODD[kind], (48, 40), interpolation=cv2.INTER_NEAREST)
+    for name in "abcd":
+        write(root / f"images/{name}.png", BASE)
+    write(root / "images/d.png", pixels)
+    Frames(find_dataset("tiny"), "test")
+    line = next(line for line in capsys.readouterr().out.splitlines() if "tiny test: 1 images" in line)
+    text = EIGHT_BITS[kind].split(" (")[0]
+    assert line.startswith(f"note: tiny test: 1 images {text}") and line.endswith(": d")
+
+
+def test_a_saturated_side_is_no_white_border():
+    image = BASE.copy()
+    image[:5] = 255
+    assert eight_bit_doubts(image) == ()
+
+
+def test_infinite_pixels_become_the_median():
+    image = deep().astype(np.float32)
+    image[1, :3] = np.nan, np.inf, -np.inf
+    units = to_units(image, (7000, 8000))
+    assert units[1, 0, 0] == units[1, 1, 0] == units[1, 2, 0] and 20 < units[1, 1, 0] < 80

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import picture, target_mask, write
 from PIL import Image
 
@@ -148,3 +149,10 @@ def test_text_pgm_of_16_bits_with_and_without_a_last_line_end(end):
     Path("a.pgm").write_text(f"P2\n32 24\n65535\n{rows[:-100]}{end}")
     with pytest.raises(DataError, match=r"a\.pgm: not a readable image \("):
         decode(Path("a.pgm"))
+
+
+def test_tiffs_of_signed_8_bits():
+    pixels = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    tifffile.imwrite("a.tif", pixels)
+    found = decode(Path("a.tif"))
+    assert found.dtype == np.int8 and np.array_equal(found, pixels)

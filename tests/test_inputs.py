@@ -271,10 +271,12 @@ def test_a_border_that_takes_the_grey_values_is_named():
     deep = picture().astype(np.uint16) + 7000
     border = deep.copy()
     border[:, :3] = 0
-    for pixels, expected in ((deep, []), (border, ["border"])):
-        assert doubts(pixels, {"bright": value_limits(pixels)}, own=True) == expected
+    for pixels in (deep, border):  # the border is left out of the limits
+        assert doubts(pixels, {"bright": value_limits(pixels)}, own=True) == []
+    assert doubts(border, {"bright": (0.0, float(border.max()))}, own=True) == ["border"]
     celsius = np.where(border == 0, -9999, deep / 100.0).astype(np.float32)
-    assert doubts(celsius, {"bright": value_limits(celsius)}, own=True) == ["border"]
+    assert doubts(celsius, {"bright": value_limits(celsius)}, own=True) == []
+    assert doubts(celsius, {"bright": (-9999.0, 80.0)}, own=True) == ["border"]
 
 
 def test_frames_in_the_colours_of_a_palette_are_named():

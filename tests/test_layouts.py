@@ -526,3 +526,47 @@ def test_boxes_and_polygons_are_named_as_what_they_are(tmp_path, kind):
     write(root / file, text)
     with pytest.raises(DataError, match=rf"masks, but 1 files of {kind}.*Masks are needed"):
         find_dataset("s", tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["ImageSets/Segmentation", "lists", "ImageSets/Main"])
+def test_lists_of_voc_and_in_lists(tmp_path, folder):
+    root = tmp_path / "s"
+    for name in ("1", "2", "3"):
+        image(root, "JPEGImages", name)
+        mask(root, "SegmentationClass", name)
+    write(root / folder / "train.txt", "1\n2\n")
+    write(root / folder / "val.txt", "3\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+
+
+def test_lists_elsewhere_stop_the_50_50_split(tmp_path):
+    root = tmp_path / "s"
+    for name in ("1", "2", "3"):
+        image(root, "images", name)
+        mask(root, "masks", name)
+    write(root / "my" / "own" / "train_ids.txt", "1\n2\n")
+    with pytest.raises(DataError, match=r"cannot tell which of my/own/train_ids\.txt are its lists"):
+        find_dataset("s", tmp_path)
+    assert not (root / "50_50").exists()
+
+
+@pytest.mark.parametrize(("train", "test"), [("training", "validation"), ("train", "valid")])
+@pytest.mark.parametrize("form", ["images/{}", "{}/images"])
+def test_other_names_of_parts(tmp_path, train, test, form):
+    root = tmp_path / "s"
+    for part, name in ((train, "1"), (train, "2"), (test, "3")):
+        image(root, form.format(part), name)
+        mask(root, form.format(part).replace("images", "masks"), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+    assert not (root / "50_50").exists()
+
+
+def test_masks_in_the_place_of_images_are_said(tmp_path):
+    root = tmp_path / "s"
+    for name in ("1", "2", "3"):
+        mask(root, "images", name)
+        mask(root, "masks", name)
+    found = find_dataset("s", tmp_path).notes
+    assert any("3 images are the same files as their masks: 1, 2, 3" in note for note in found)

@@ -117,3 +117,17 @@ def test_lines_without_a_name_do_no_harm(tmp_path, entry):
     root = make_set(tmp_path / "s")
     write(root / "50_50/train.txt", f"{entry}\na\n")
     assert names(find_dataset("s", tmp_path), "train") == ["a"]
+
+
+def test_running_numbers_that_are_names_of_images_too(tmp_path):
+    root = make_set(tmp_path / "s", ["0", "1", "2", "3"], train=2)
+    (root / "test.txt").write_text("3\n")
+    (root / "train.txt").write_text("0 2.png\n1 0.png\n")
+    data = find_dataset("s", tmp_path)
+    assert data.problems["train"][0].endswith(
+        "'0 2.png' names two images, 0 and 2; keep the column with the names alone"
+    )
+    (root / "train.txt").write_text("0.png masks/0.png\n1.png masks/1.png\n")
+    assert not find_dataset("s", tmp_path).problems["train"]
+    (root / "train.txt").write_text("7 2.png\n")  # no image has this number
+    assert find_dataset("s", tmp_path).problems["train"]

@@ -164,3 +164,12 @@ def test_label_maps_are_made_again_where_the_masks_are_read_otherwise():
     write(root / "masks/a.png", ON.astype(np.uint8) * 255)  # now a 2 is a dark grey
     main(["--dataset", "tiny", "--workers", "1"])
     assert cv2.imread(str(root / "interior/b.png"), 0).max() == 0
+
+
+def test_a_black_palette_counts_by_its_numbers():
+    root = make_set(Path("data") / "tiny")
+    for name in "abcd":
+        Image.fromarray(ON.astype(np.uint8), "P").save(root / f"masks/{name}.png")
+    data = find_dataset("tiny")
+    assert data.targets == {"train": 2 * int(ON.sum()), "test": 2 * int(ON.sum())}
+    assert any("class or instance numbers" in note for note in data.notes)

@@ -6,6 +6,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
+from ismallnet.greys import eight_bit_doubts, is_flat
 from ismallnet.images import few_bright_pixels, no_scene
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
@@ -25,6 +26,9 @@ DOUBTS = {
     "grey values: a border, or no data. Type --range",
     "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
     "hottest white",
+    "dim": "{} of 8 bits use fewer than 28 grey values, so that targets can be lost. Stretch them to "
+    "0-255, or save the camera's 16 bits, which are stretched here",
+    "white": "{} have a white border, which can hide targets. Cut it off",
     "flat": "nothing can be detected in {}: their pixels are all alike, or no numbers",
     "outside": "in {} more than half of the pixels are outside of the grey limits, so that they became "
     "black or white, and targets there are lost. Type another --range, or --limits each",
@@ -41,7 +45,7 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
     if is_flat(pixels):
         return ["flat"]
     if pixels.dtype == np.uint8:
-        return ["colours"] if is_coloured(pixels) else []
+        return list(eight_bit_doubts(pixels))
     if not own:
         low, high = next(iter(limits.values()))
         outside = np.count_nonzero((pixels < low) | (pixels > high))
@@ -58,24 +62,13 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
     return found
 
 
-def is_flat(pixels: np.ndarray) -> bool:
-    """Whether all pixels that are numbers are alike, or there are none."""
-    if pixels.dtype.kind == "f":
-        pixels = pixels[np.isfinite(pixels)]
-    return not pixels.size or bool(pixels.min() == pixels.max())
-
-
-def is_coloured(pixels: np.ndarray) -> bool:
-    """Whether the channels of an 8-bit frame differ by more than 30 on average: a palette of a thermal
-    camera, not the traces of JPEG."""
-    return pixels.ndim == 3 and float(np.ptp(pixels, axis=2).mean()) > 30
-
-
 def has_border(pixels: np.ndarray, limits: Limits) -> bool:
     """Whether the lowest value is that of more than 0.1 % of the pixels, and the next one is further
-    away than half of the grey range."""
+    away than half of the grey range; not where the range leaves it out."""
     low, high = next(iter(limits.values()))
     finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+    if float(finite.min()) < low:
+        return False
     rest = finite[finite > finite.min()]
     return rest.size < 0.999 * finite.size and rest.min() - float(finite.min()) > (high - low) / 2
 
