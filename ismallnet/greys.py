@@ -47,11 +47,40 @@ def has_white_border(pixels: np.ndarray) -> bool:
 
 
 def eight_bit_doubts(pixels: np.ndarray) -> tuple[str, ...]:
-    """What makes one doubt an image of 8 bits, HxW or HxWx3: keys of EIGHT_BITS."""
+    """What makes one doubt an image of 8 bits, HxW or HxWx3: keys of ODD."""
     if is_flat(pixels):
         return ("flat",)
     found = {"colours": is_coloured, "dim": is_dim, "white": has_white_border}
     return tuple(key for key, test in found.items() if test(pixels))
+
+
+def roughness(pixels: np.ndarray, axis: int = 1) -> float:
+    """The mean difference of neighbours, in mean differences from the mean, outliers cut off: about 1.4
+    for pixels that have nothing to do with each other, less for pictures."""
+    values = pixels.astype(np.float64)
+    values = values.clip(*np.percentile(values, (1, 99)))
+    spread = np.abs(values - values.mean()).mean()
+    return float(np.abs(np.diff(values, axis=axis)).mean() / spread) if spread else 0.0
+
+
+def misread(pixels: np.ndarray, raw: bool = False) -> tuple[str, ...]:
+    """What makes one doubt that the values of an image, HxW, mean what they were read as: keys of ODD.
+
+    Args:
+        raw: the file says nothing of its width, which may be wrong.
+    """
+    if pixels.ndim > 2 or min(pixels.shape) < 8:
+        return ()
+    across = roughness(pixels)
+    if raw and roughness(pixels, 0) > max(0.5, 3 * across):
+        return ("rows",)
+    if pixels.dtype != np.uint16:
+        return ()
+    low, high = pixels < 1 << 14, pixels >= 3 << 14
+    split = min(low.mean(), high.mean()) > 0.005 and low.mean() + high.mean() > 0.999
+    if split and np.unique(pixels[high]).size > 16:  # fewer are a border
+        return ("signed",)
+    return ("bytes",) if across > 0.3 and roughness(pixels.byteswap()) < across / 2 else ()
 
 
 class GreyFacts(NamedTuple):
@@ -65,7 +94,7 @@ class GreyFacts(NamedTuple):
         dark, bright: few pixels take more than half of the grey values there.
         edge: a border, rows, columns or one value alone do.
         outside: more than half of the pixels are not between the limits.
-        odd: keys of EIGHT_BITS.
+        odd: keys of ODD.
     """
 
     name: str
@@ -122,9 +151,9 @@ class GreyRange:
             return GreyFacts(name, depth, limits, missing, odd=("flat",))
         cut = max(low - least, most - high) > high - low
         dark = bool(np.percentile(pixels, EXTREME) > (low + high) / 2)
-        edge = no_scene(image, limits)
+        edge, odd = no_scene(image, limits), misread(image)
         return GreyFacts(
-            name, depth, limits, missing, cut, dark, few_bright_pixels(pixels, limits), edge
+            name, depth, limits, missing, cut, dark, few_bright_pixels(pixels, limits), edge, odd=odd
         )
 
     def report(self, label: str, facts: list[GreyFacts], total: int) -> Iterator[str]:
@@ -136,7 +165,7 @@ class GreyRange:
             facts: of its images of more than 8 bits, and of odd ones of 8.
             total: all its images.
         """
-        for key, text in EIGHT_BITS.items():
+        for key, text in ODD.items():
             if names := [f.name for f in facts if key in f.odd]:
                 yield f"note: {label}: {len(names)} images {text}: {some(names)}"
         facts = [f for f in facts if f.depth != "uint8"]
@@ -161,8 +190,12 @@ class GreyRange:
                 yield f"note: {label}: {len(names)} images {text}: {some(names)}"
 
 
-EIGHT_BITS = {
+ODD = {
     "flat": "have pixels that are all alike",
+    "bytes": "look as if their two bytes were exchanged: neighbours have little to do with each other "
+    "(save them again in the right byte order; a raw file is read with --raw WIDTHxHEIGHT:>u2)",
+    "signed": "hold signed values as unsigned ones, small and near 65535 (save them as signed)",
+    "rows": "have rows that do not continue each other (another WIDTH in --raw?)",
     "colours": "are in colours (the networks learn grey images: save them as grey, the hottest white)",
     "dim": "of 8 bits use fewer than 28 grey values (stretch them, or save the camera's 16 bits)",
     "white": "have a white border (cut it off, from the masks too)",

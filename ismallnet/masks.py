@@ -173,13 +173,15 @@ class MaskReport:
 def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
     """Looks at all mask files; those that cannot be read are left to whoever needs them."""
 
-    def look(path: Path) -> tuple[Path, np.ndarray, np.ndarray] | None:
+    def look(path: Path) -> tuple[Path, np.ndarray, np.ndarray, np.ndarray] | None:
         try:
-            return path, *np.unique(mask_pixels(path), return_counts=True)
+            pixels = mask_pixels(path)
         except DataError:
             return None
+        return path, *np.unique(pixels, return_counts=True), boxes_in(pixels)
 
-    found = [entry for entry in read_ahead(look, paths) if entry is not None]
+    looked = [entry for entry in read_ahead(look, paths) if entry is not None]
+    found = [entry[:3] for entry in looked]
     rule = decide((values for _, values, _ in found), threshold)
     targets, inverted, faint = {}, set(), []
     for path, values, counts in found:
@@ -211,6 +213,8 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             f"note: {len(several)} masks have several colours of a palette: {some(several)}. All but "
             "black are target, VOC's border of pixels that do not count too"
         )
+    if text := drawn_boxes(sum((entry[3] for entry in looked), np.zeros(3, int))):
+        notes.append(text)
     if pictures:
         names = some(sorted(path.name for path in pictures))
         notes.append(f"note: {len(pictures)} masks look like pictures, not like masks: {names}")
@@ -231,6 +235,32 @@ def soft_edges(found: list[tuple[Path, np.ndarray, np.ndarray]]) -> str:
         f"note: {len(soft)} masks hold more than {MANY_NUMBERS} different values above 0: {names}. If "
         "these are soft edges or JPEG's traces, say where target begins: "
         f"--mask-threshold {min(half, 255)}"
+    )
+
+
+def boxes_in(pixels: np.ndarray) -> np.ndarray:
+    """Of a mask's targets of 4x4 px and more: how many there are, how many fill their box, and how many
+    are its outline alone."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats((pixels > 0).astype(np.uint8))
+    width, height, area = stats[1:, 2], stats[1:, 3], stats[1:, 4]
+    large = (width >= 4) & (height >= 4)
+    full, hollow = area == width * height, area == 2 * (width + height) - 4
+    return np.array([large.sum(), (large & full).sum(), (large & hollow).sum()])
+
+
+def drawn_boxes(counts: np.ndarray) -> str:
+    """A note where all larger targets of a set are boxes; empty where they are not.
+
+    Args:
+        counts: the sum of `boxes_in` over the masks.
+    """
+    large, full, hollow = map(int, counts)
+    if large < 3 or large not in (full, hollow):
+        return ""
+    what = "fill their boxes" if large == full else "are outlines of boxes, hollow inside"
+    return (
+        f"note: all {large} targets of 4x4 px and more {what}: these are drawn boxes, not masks, and "
+        "IoU and nIoU with them mean little. Draw the targets' pixels"
     )
 
 

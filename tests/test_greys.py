@@ -15,7 +15,8 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
-from ismallnet.greys import EIGHT_BITS, GreyRange, eight_bit_doubts
+from ismallnet.greys import ODD as ODD_TEXTS
+from ismallnet.greys import GreyRange, eight_bit_doubts, misread
 from ismallnet.images import no_scene, stands_alone, to_units, value_limits
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
@@ -329,7 +330,7 @@ def test_odd_images_of_8_bits_are_said(kind, capsys, tmp_path):
     write(root / "images/d.png", pixels)
     Frames(find_dataset("tiny"), "test")
     line = next(line for line in capsys.readouterr().out.splitlines() if "tiny test: 1 images" in line)
-    text = EIGHT_BITS[kind].split(" (")[0]
+    text = ODD_TEXTS[kind].split(" (")[0]
     assert line.startswith(f"note: tiny test: 1 images {text}") and line.endswith(": d")
 
 
@@ -344,3 +345,29 @@ def test_infinite_pixels_become_the_median():
     image[1, :3] = np.nan, np.inf, -np.inf
     units = to_units(image, (7000, 8000))
     assert units[1, 0, 0] == units[1, 1, 0] == units[1, 2, 0] and 20 < units[1, 1, 0] < 80
+
+
+def scene() -> np.ndarray:
+    """A smooth 14-bit frame with a little noise, 64x80."""
+    y, x = np.mgrid[:64, :80]
+    noise = np.random.default_rng(0).normal(0, 3, (64, 80))
+    return (7000 + 1500 * np.sin(y / 9) * np.cos(x / 11) + noise).astype(np.uint16)
+
+
+def test_values_that_were_misread_are_said():
+    frame = scene()
+    counts = (frame.astype(np.int32) - 7000).astype(np.int16)  # around 0
+    wrong_width = frame.reshape(80, 64)
+    for pixels, raw, expected in (
+        (frame, True, ()),
+        (np.random.default_rng(1).integers(7000, 7200, (64, 80)).astype(np.uint16), True, ()),
+        (frame.byteswap(), False, ("bytes",)),
+        (counts.view(np.uint16), False, ("signed",)),
+        (counts, True, ()),
+        (wrong_width, True, ("rows",)),
+        (wrong_width, False, ()),
+    ):
+        assert misread(pixels, raw) == expected
+    assert read(frame.byteswap())[1].odd == ("bytes",) and read(frame)[1].odd == ()
+    frame = frame.byteswap()
+    assert doubts(frame, {"bright": value_limits(frame)}, True) == ["bytes"]

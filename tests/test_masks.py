@@ -173,3 +173,17 @@ def test_a_black_palette_counts_by_its_numbers():
     data = find_dataset("tiny")
     assert data.targets == {"train": 2 * int(ON.sum()), "test": 2 * int(ON.sum())}
     assert any("class or instance numbers" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(("inside", "text"), [(255, "fill their boxes"), (0, "are outlines of boxes")])
+def test_masks_that_are_drawn_boxes_are_said(inside, text):
+    def box(k: int) -> np.ndarray:
+        pixels = np.zeros((40, 48), np.uint8)
+        pixels[5 : 10 + k, 6:14], pixels[6 : 9 + k, 7:13] = 255, inside
+        return pixels
+
+    masks(box)
+    note = next(note for note in find_dataset("tiny").notes if "boxes" in note)
+    assert note.startswith(f"note: all 4 targets of 4x4 px and more {text}")
+    masks(lambda k: box(k) if k else cv2.circle(box(k) * 0, (20, 20), 6, 255, -1))
+    assert not any("boxes" in note for note in find_dataset("tiny").notes)

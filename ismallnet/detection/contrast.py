@@ -6,7 +6,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
-from ismallnet.greys import eight_bit_doubts, is_flat
+from ismallnet.greys import ODD, eight_bit_doubts, is_flat, misread
 from ismallnet.images import few_bright_pixels, no_scene
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
@@ -24,6 +24,7 @@ DOUBTS = {
     "and can be taken for targets. Type --range MIN MAX with the values of the scene, or cut them off",
     "border": "in {} the lowest value, of more than 0.1 % of the pixels, takes more than half of the "
     "grey values: a border, or no data. Type --range",
+    **{key: f"{{}} {ODD[key]}" for key in ("bytes", "signed", "rows")},
     "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
     "hottest white",
     "dim": "{} of 8 bits use fewer than 28 grey values, so that targets can be lost. Stretch them to "
@@ -35,15 +36,18 @@ DOUBTS = {
 }
 
 
-def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
+def doubts(pixels: np.ndarray, limits: Limits, own: bool, raw: bool = False) -> list[str]:
     """The keys of DOUBTS that apply to a frame.
 
     Args:
         limits: that were used.
         own: whether they are percentiles of the frame itself.
+        raw: of a file without a header.
     """
     if is_flat(pixels):
         return ["flat"]
+    if odd := misread(pixels, raw):
+        return list(odd)
     if pixels.dtype == np.uint8:
         return list(eight_bit_doubts(pixels))
     if not own:

@@ -179,7 +179,7 @@ class Outcome:
         self.problems.pop(work.job.key, None)  # of a file that was watched while it was copied
         say(self.bar, self.request, settings, work, entry, self.noted)
         own = settings.limits is None and self.request.limits == "each"
-        kinds = doubts(work.frame.pixels, work.limits, own)
+        kinds = doubts(work.frame.pixels, work.limits, own, bool(work.frame.source.raw))
         self.doubts += [(kind, work.job.name) for kind in kinds]
 
 
