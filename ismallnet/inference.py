@@ -53,7 +53,7 @@ class NotFiniteError(UserError):
     def __init__(self, name: str, index: int = 0):
         super().__init__(
             f"{name}: the network's logits are not finite, an overflow of mixed precision or damaged "
-            "weights; try --amp off"
+            "weights; type --amp off, or where that is on already another --weights"
         )
         self.index = index
 

@@ -78,6 +78,8 @@ def decode_map(path: Path) -> np.ndarray:
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
+        if missing := int(np.isnan(pixels).sum()):
+            raise DataError(f"{path}: {missing} pixels are NaN, expected probabilities from 0 to 1")
         raise DataError(
             f"{path}: found floats from {pixels.min():g} to {pixels.max():g}, expected probabilities "
             f"from 0 to 1{'; logits? Apply a sigmoid' if np.isfinite(pixels).all() else ''}"

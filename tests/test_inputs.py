@@ -17,6 +17,7 @@ from scipy.io import savemat
 from streaming import run
 
 from detect import main
+from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.formats import read_csv, read_dicom
@@ -294,3 +295,9 @@ def test_a_link_that_leads_nowhere_is_an_error_that_names_it():
     sources = find_sources(["f"])
     problems = [found.problem for found in read_frames([(source, [0]) for source in sources])]
     assert problems[0] == "" and "f/b.png: not a readable image ([Errno 2]" in problems[1]
+
+
+def test_a_text_file_of_numbers_is_no_list_of_frames():
+    Path("t.txt").write_text(" ".join(map(str, range(1000))))
+    with pytest.raises(DataError, match=r"t\.txt: names 0 1 2 .{80,100} …, which is not there; .*csv$"):
+        find_sources(["t.txt"])

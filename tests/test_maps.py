@@ -112,3 +112,13 @@ def test_the_plain_name_comes_first(tmp_path):
     for name in ("a_Pred.png", "a.bmp"):
         write(Path("m") / name, np.zeros((4, 4), np.uint8))
     assert map_file(Path("m"), "a").name == "a.bmp" and map_file(Path("m"), "b").name == "b.png"
+
+
+def test_floats_that_are_no_probabilities_say_why(capsys):
+    Path("theirs").mkdir()
+    for value, text in ((np.nan, "240 pixels are NaN"), (8.0, "logits? Apply a sigmoid")):
+        maps = np.zeros(ON.shape, np.float32)
+        maps[:5] = value
+        for name in "cd":
+            np.save(f"theirs/{name}.npy", maps)
+        assert text in fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)

@@ -46,6 +46,7 @@ EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number o
 VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEO += (".ts", ".mts", ".m2ts", ".h264")
 DESCRIPTION = 270  # a tag of TIFF
+TABLE = re.compile(r"(?:[-+.\deE]+[\s,;]*){4,}")  # a line of numbers
 READERS = 4  # threads that read image files, at most
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
@@ -145,15 +146,24 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
     return here
 
 
+def is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the file system
+        return False
+
+
 def in_list(path: Path) -> list[Path]:
     """The files that a text file names, a line each, beside it or from the current folder."""
     found = []
     for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
         if not (name := line.strip().strip("\"'")):
             continue
-        places = [place for place in (path.parent / name, Path(name)) if place.is_file()]
+        places = [place for place in (path.parent / name, Path(name)) if is_there(place)]
         if not places:
-            raise DataError(f"{path}: names {name}, which is not there; expected a file a line")
+            shown = name if len(name) <= 100 else f"{name[:100]} …"
+            table = "; a table of numbers? Rename it to .csv" if TABLE.fullmatch(name) else ""
+            raise DataError(f"{path}: names {shown}, which is not there; expected a file a line{table}")
         found.append(places[0])
     return found
 
