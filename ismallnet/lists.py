@@ -20,6 +20,8 @@ MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: 
 KINDS = ("train", "trainval", "test", "val")  # of split folders and lists
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
 PARTS = (*KINDS, *OTHER_NAMES)  # names of split folders
+# A first line with the names of columns: image,mask or name;split.
+HEADER = re.compile(r"\W*(image|img|name|file|filename|mask|id|path)\w*\W*[,;\t]", re.IGNORECASE)
 MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
 LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")
@@ -202,6 +204,8 @@ def listed(
             problems.append(f"{path}: the entry {line!r} points outside the data set{hint}")
         elif not images and line.startswith("#"):
             continue
+        elif not images and line is lines[0] and HEADER.match(line):
+            notes.append(f"{shown(path, root)}: the first line, {line!r}, is taken for a header")
         elif not images:
             absent += 1
             hint = index.nearest(line) if absent <= MOST_NAMED else ""

@@ -122,6 +122,12 @@ def holds_zero_one(folder: Path, names: list[str]) -> bool:
     """
     if read_about(folder):
         return False
+    if folder.is_dir() and names and not any(map_file(folder, name).exists() for name in names):
+        held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise DataError(
+            f"{folder}: found no map of the {len(names)} images in it; it holds {held}. Expected "
+            f"{names[0]}.png, or {names[0]}_ANYTHING.png, also {', '.join(MAP_ENDINGS)}"
+        )
     if note := several_files(folder, names):
         print(note)
     if not survey_maps(folder, names):

@@ -131,3 +131,14 @@ def test_running_numbers_that_are_names_of_images_too(tmp_path):
     assert not find_dataset("s", tmp_path).problems["train"]
     (root / "train.txt").write_text("7 2.png\n")  # no image has this number
     assert find_dataset("s", tmp_path).problems["train"]
+
+
+def test_a_header_is_said_and_left_out(tmp_path):
+    root = make_set(tmp_path / "s", ["a", "b", "c"], train=2)
+    (root / "train.txt").write_text("image,mask\na.png,a.png\nb.png,b.png\n")
+    (root / "test.txt").write_text("c\n")
+    data = find_dataset("s", tmp_path)
+    assert [s.name for s in data.lists["train"]] == ["a", "b"] and not data.problems["train"]
+    assert "train.txt: the first line, 'image,mask', is taken for a header" in data.notes
+    (root / "test.txt").write_text("c\nimage,mask\n")  # not the first line
+    assert find_dataset("s", tmp_path).problems["test"]

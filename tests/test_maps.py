@@ -122,3 +122,10 @@ def test_floats_that_are_no_probabilities_say_why(capsys):
         for name in "cd":
             np.save(f"theirs/{name}.npy", maps)
         assert text in fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
+
+
+def test_a_folder_without_a_map_says_what_it_holds(capsys):
+    write(Path("theirs/pred_c.png"), ON.astype(np.uint8) * 255)
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
+    assert "theirs: found no map of the 2 images in it; it holds pred_c.png" in message
+    assert "Expected c.png, or c_ANYTHING.png" in message
