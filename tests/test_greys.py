@@ -106,7 +106,7 @@ def test_what_is_said_of_single_images():
     assert read(image, GreyRange(limits=(7390, 8000)))[1].outside is True
 
 
-SPOILT = {  # what lies in a frame that is no part of the scene
+DISTURBED = {  # what lies in a frame that is no part of the scene
     "border": lambda x: x.__setitem__(np.s_[:4], 65535),
     "frame": lambda x: [x.__setitem__(s, 65535) for s in (np.s_[:3], np.s_[-3:], np.s_[:, :3])],
     "telemetry": lambda x: x.__setitem__(0, np.random.default_rng(1).integers(0, 65535, 96)),
@@ -118,12 +118,12 @@ SPOILT = {  # what lies in a frame that is no part of the scene
 
 
 @pytest.mark.parametrize("depth", [np.uint16, np.float32])
-@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("kind", DISTURBED)
 def test_borders_telemetry_and_broken_lines_are_said(kind, depth, capsys):
     image = deep(shape=(80, 96)).astype(depth)
     image[30:33, 70:75] = 7900  # targets: of the brightest 0.1 % are 7 pixels
     assert not read(image)[1].edge and not no_scene(image, value_limits(image))
-    SPOILT[kind](image)
+    DISTURBED[kind](image)
     facts = read(image)[1]
     assert facts.edge and not facts.bright
     note = next(line for line in GreyRange().report("s", [facts], 1) if "rows, columns" in line)
