@@ -230,6 +230,15 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
             f"{path}: {shape} is read as {count} frames of {width}x{height} (width x height). If this "
             "is wrong, save it as .npy with another order of its axes: numpy.moveaxis(array, -1, 0)",
         )
+    colours = array.ndim == 3 and shape[-1] == 3 and (array != array[..., :1]).any()
+    if colours or (array.ndim == 3 and shape[0] == 3):
+        found = ("a picture in colours", "three frames", "-1, 0")
+        read, other, axes = found if colours else ("3 frames", "one picture", "0, -1")
+        note(
+            f"three of {path}",
+            f"{path}: {shape} is read as {read}. If it is {other}, save numpy.moveaxis(array, {axes}) "
+            "as .npy",
+        )
     if array.ndim == 2 or (array.ndim == 3 and shape[-1] == 3):
         array = array[None]
     wrong = array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3)

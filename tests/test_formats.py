@@ -313,3 +313,14 @@ def test_a_table_of_points_is_no_frame():
     write(Path("t.csv"), "x,y,t\n1,2,3\n4,5,6\n")
     with pytest.raises(DataError, match=r"t\.csv: found a table of 3 columns, expected a frame"):
         as_frames(read_csv(Path("t.csv")), Path("t.csv"))
+
+
+def test_three_planes_say_how_they_are_read(capsys):
+    stack = np.arange(3 * 20 * 24).reshape(3, 20, 24)
+    assert as_frames(stack, Path("s.npy")).shape == (3, 20, 24)
+    assert "s.npy: (3, 20, 24) is read as 3 frames. If it is one picture" in capsys.readouterr().err
+    assert as_frames(np.moveaxis(stack, 0, -1), Path("c.mat")).shape == (1, 20, 24, 3)
+    assert "is read as a picture in colours. If it is three frames" in capsys.readouterr().err
+    grey = np.repeat(stack[0][..., None], 3, axis=2)
+    assert as_frames(grey, Path("g.npy")).shape == (1, 20, 24, 3)
+    assert capsys.readouterr().err == ""
