@@ -164,9 +164,9 @@ class Frames:
         except DataError as error:
             return error, None
 
-    def read(self, sample: Sample) -> tuple[Item, GreyFacts | None]:
-        """A frame as it is on disk, and its grey values if it has more than 8 bits."""
-        image, facts = self.grey.read(sample.image, sample.name)
+    def read(self, sample: Sample, look: bool = True) -> tuple[Item, GreyFacts | None]:
+        """A frame as it is on disk, and with `look` what is to be said of its grey values."""
+        image, facts = self.grey.read(sample.image, sample.name, look)
         shape = image.shape[:2]
         maps = read_maps(self.maps, sample, shape, self.remake) if self.maps else []
         if maps and checksum(maps) != self.map_checksums[sample.name]:
@@ -196,7 +196,7 @@ class Frames:
         return len(self.samples)
 
     def __getitem__(self, i: int) -> Item:
-        return self.read(self.samples[i])[0] if self.cache is None else self.cache[i]
+        return self.read(self.samples[i], look=False)[0] if self.cache is None else self.cache[i]
 
 
 def read_lists(

@@ -69,12 +69,13 @@ def misread(pixels: np.ndarray, raw: bool = False) -> tuple[str, ...]:
     Args:
         raw: the file says nothing of its width, which may be wrong.
     """
-    if pixels.ndim > 2 or min(pixels.shape) < 8:
+    deep = pixels.dtype == np.uint16
+    if pixels.ndim > 2 or min(pixels.shape) < 8 or not (raw or deep) or not np.isfinite(pixels).all():
         return ()
     across = roughness(pixels)
     if raw and roughness(pixels, 0) > max(0.5, 3 * across):
         return ("rows",)
-    if pixels.dtype != np.uint16:
+    if not deep:
         return ()
     low, high = pixels < 1 << 14, pixels >= 3 << 14
     split = min(low.mean(), high.mean()) > 0.005 and low.mean() + high.mean() > 0.999
@@ -121,22 +122,24 @@ class GreyRange:
     limits: tuple[float, float] | None = None
     percentiles: tuple[float, float] = PERCENTILES
 
-    def read(self, path: Path, name: str = "") -> tuple[np.ndarray, GreyFacts | None]:
+    def read(
+        self, path: Path, name: str = "", look: bool = True
+    ) -> tuple[np.ndarray, GreyFacts | None]:
         """An image in 0-255 units, as `read_image` gives it, and its grey values; None for one of 8
-        bits that has nothing odd.
+        bits that has nothing odd, and where they are not to be looked at.
 
         Raises:
             DataError: not a readable image, or no pixel of it is a number.
         """
         pixels = decode(path)
         if pixels.dtype == np.uint8:
-            odd = eight_bit_doubts(pixels)
+            odd = eight_bit_doubts(pixels) if look else ()
             facts = GreyFacts(name, "uint8", (0.0, 255.0), odd=odd) if odd else None
             return to_units(pixels, None), facts
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
         limits = tuple(self.limits or value_limits(pixels, self.percentiles))
-        return to_units(pixels, limits), self.facts(name, pixels, limits)
+        return to_units(pixels, limits), self.facts(name, pixels, limits) if look else None
 
     def facts(self, name: str, pixels: np.ndarray, limits: tuple[float, float]) -> GreyFacts:
         """The grey values of an image; `limits` are those that its values were read with."""

@@ -21,7 +21,7 @@ KINDS = ("train", "trainval", "test", "val")  # of split folders and lists
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
 PARTS = (*KINDS, *OTHER_NAMES)  # names of split folders
 # A first line with the names of columns: image,mask or name;split.
-HEADER = re.compile(r"\W*(image|img|name|file|filename|mask|id|path)\w*\W*[,;\t]", re.IGNORECASE)
+HEADER = re.compile(r"\W*(image|img|name|file|filename|mask|id|path)[a-z_]*\W*[,;\t]", re.IGNORECASE)
 MOST_NAMED = 10  # entries in a report
 LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
 LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")

@@ -366,8 +366,15 @@ def test_values_that_were_misread_are_said():
         (counts, True, ()),
         (wrong_width, True, ("rows",)),
         (wrong_width, False, ()),
+        (np.full((64, 80), np.nan, np.float32), True, ()),
     ):
         assert misread(pixels, raw) == expected
     assert read(frame.byteswap())[1].odd == ("bytes",) and read(frame)[1].odd == ()
     frame = frame.byteswap()
     assert doubts(frame, {"bright": value_limits(frame)}, True) == ["bytes"]
+
+
+def test_images_are_looked_at_once_not_in_each_epoch(deep_set, monkeypatch):
+    frames = Frames(find_dataset("tiny"), "test", memory=0)  # each is read again
+    monkeypatch.setattr(GreyRange, "facts", lambda *args: pytest.fail("looked at again"))
+    assert frames[0].image.shape == (40, 48, 3)

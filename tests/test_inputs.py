@@ -301,3 +301,6 @@ def test_a_text_file_of_numbers_is_no_list_of_frames():
     Path("t.txt").write_text(" ".join(map(str, range(1000))))
     with pytest.raises(DataError, match=r"t\.txt: names 0 1 2 .{80,100} …, which is not there; .*csv$"):
         find_sources(["t.txt"])
+    Path("t.txt").write_text("2" * 90 + "_7.png")  # at once, and no table
+    with pytest.raises(DataError, match=r"_7\.png, which is not there; expected a file a line$"):
+        find_sources(["t.txt"])

@@ -140,5 +140,7 @@ def test_a_header_is_said_and_left_out(tmp_path):
     data = find_dataset("s", tmp_path)
     assert [s.name for s in data.lists["train"]] == ["a", "b"] and not data.problems["train"]
     assert "train.txt: the first line, 'image,mask', is taken for a header" in data.notes
+    (root / "test.txt").write_text("image_7,1\nc\n")  # an image that is not there
+    assert find_dataset("s", tmp_path).problems["test"]
     (root / "test.txt").write_text("c\nimage,mask\n")  # not the first line
     assert find_dataset("s", tmp_path).problems["test"]

@@ -46,7 +46,7 @@ EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number o
 VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEO += (".ts", ".mts", ".m2ts", ".h264")
 DESCRIPTION = 270  # a tag of TIFF
-TABLE = re.compile(r"(?:[-+.\deE]+[\s,;]*){4,}")  # a line of numbers
+TABLE = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){3,}[\s,;]*")  # a line of numbers
 READERS = 4  # threads that read image files, at most
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
