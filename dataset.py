@@ -15,7 +15,7 @@ import numpy as np
 
 from ismallnet.cli import DataError, memory_limit, progress, read_ahead, some
 from ismallnet.folders import leads_inside
-from ismallnet.greys import GreyFacts, GreyRange
+from ismallnet.greys import GreyFacts, GreyRange, darker
 from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.lists import MOST_NAMED
@@ -55,8 +55,13 @@ def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
 
 def resized_note(names: list[str]) -> str:
     """What a run says, once, of the masks that it resized."""
-    which = f" ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})" if names else ""
-    return f"{len(names)} masks resized to their images{which}"
+    return f"{len(names)} masks resized to their images ({some(names)})"
+
+
+def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
+    rather than made smaller."""
+    return all(abs(one - other) <= 4 for one, other in zip(image_shape(sample.mask), shape))
 
 
 def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Path:
@@ -124,12 +129,14 @@ class Frames:
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
         self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
         self.greys: list[GreyFacts] = []  # of the frames of more than 8 bits
+        dark: list[bool] = []  # of the frames with targets: whether these are darker than around them
         read = read_ahead(self._try, self.samples)
         for result, facts in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
             self.greys += [facts] if facts else []
+            dark += [] if (found := darker(result.image, result.mask)) is None else [found]
             _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
             self.shapes.append(result.mask.shape)
@@ -141,12 +148,25 @@ class Frames:
         if problems:
             raise DataError(complaint(data, split, problems))
         pairs = zip(self.samples, self.shapes)
-        if resized := [sample.name for sample, shape in pairs if is_resized(sample, shape)]:
-            print(f"{data.name} {split}: {resized_note(resized)}")
+        if resized := [pair for pair in pairs if is_resized(*pair)]:
+            print(f"{data.name} {split}: {resized_note([sample.name for sample, _ in resized])}")
+            if close := [sample.name for sample, shape in resized if nearly(sample, shape)]:
+                print(
+                    f"note: {data.name} {split}: {len(close)} of these masks differ from their images "
+                    f"by up to 4 rows or columns: {some(close)}. They are stretched, so that targets "
+                    "move by up to as many pixels; if rows or columns were cut off, put them back"
+                )
             if lost := self.lost_targets():
                 print(f"note: {data.name} {split}: targets were lost in that: {some(lost)}")
         for line in grey.report(f"{data.name} {split}", self.greys, len(self.samples)):
             print(line)
+        if 2 * sum(dark) > len(dark):
+            other = "bright" if grey.dark else "dark"
+            print(
+                f"note: {data.name} {split}: the targets of {sum(dark)} of {len(dark)} images are "
+                "darker than their surroundings, as they are read; networks look for bright ones: "
+                f"--polarity {other} inverts the images"
+            )
 
     def lost_targets(self) -> list[str]:
         """The images whose masks hold fewer targets at the image's size than in their files."""

@@ -30,7 +30,7 @@ from ismallnet.results import UNFINISHED
 from ismallnet.tables import table
 from ismallnet.weights import describe, find_weights, on_device
 
-GREY_SETTINGS = ("range", "percentiles")
+GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
 Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
@@ -58,9 +58,14 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
 
 
 def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
-    """A note where images of more than 8 bits are read otherwise than in the training; else nothing."""
+    """A note where images are read otherwise than in the training; else nothing."""
     trained = info.get("args")
-    if not frames.greys or not isinstance(trained, dict):
+    if not isinstance(trained, dict):
+        return ""
+    polarity = trained.get("polarity", "bright")
+    if polarity != args.polarity and data.name in info.get("dataset", ()):
+        return f"note: the weights were trained with --polarity {polarity}; type it here too\n"
+    if not frames.greys:
         return ""
     default = ([], list(PERCENTILES))
     then = (list(trained.get("range") or ()), list(trained.get("percentiles") or PERCENTILES))

@@ -13,7 +13,7 @@ from ismallnet.cli import DataError, some
 from ismallnet.folders import label_files, label_kind, walk
 from ismallnet.formats import disguise
 from ismallnet.pairing import BOXES
-from ismallnet.shapes import Shape, decode_counts
+from ismallnet.shapes import Shape, covered, decode_counts
 
 LABELME_SHAPES = {"polygon": "polygon", "rectangle": "rectangle", "circle": "circle"}
 
@@ -146,7 +146,10 @@ def read_coco(content: dict, path: Path, found: Annotations) -> None:
             if entry.get("segmentation") in (None, [], {}, [[]]):
                 found.boxes.append(name)
                 continue
-            picture.shapes += segmentation(entry["segmentation"], picture)
+            shapes = segmentation(entry["segmentation"], picture)
+            for shape in shapes:
+                check_order(shape, picture.size, entry.get("bbox"))
+            picture.shapes += shapes
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found.problems.append(f"{path}, {name}: {reason(error)}")
 
@@ -169,6 +172,34 @@ def segmentation(found: list | dict, picture: Picture) -> list[Shape]:
         raise ValueError(f"run lengths of {width}x{height} pixels in an image of another size")
     picture.size = (height, width)
     return [Shape("counts", np.zeros((0, 2)), tuple(counts))]
+
+
+def check_order(shape: Shape, size: tuple[int, int] | None, box: object) -> None:
+    """
+    Args:
+        size: (H, W).
+        box: COCO's x, y, width, height; anything else says nothing.
+
+    Raises:
+        ValueError: run lengths are in their box only if they are counted along the rows.
+    """
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(n, (int, float)) for n in box)
+    if shape.kind != "counts" or not numbers:
+        return
+
+    def fits(pixels: np.ndarray) -> bool:
+        y, x = np.nonzero(pixels)
+        if not len(y):
+            return True
+        found = (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
+        return bool(np.abs(np.subtract(found, box)).max() <= 1.5)
+
+    pixels = covered(shape, size)
+    if not fits(pixels) and fits(pixels.T.reshape(size)):
+        raise ValueError(
+            "its run lengths are counted along the rows, COCO's go down the columns; encode it again, "
+            "with pycocotools.mask.encode(numpy.asfortranarray(mask))"
+        )
 
 
 # --- labelme ---------------------------------------------------------------------------------------

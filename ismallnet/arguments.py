@@ -61,26 +61,32 @@ def add_data_arguments(
             metavar=("LOW", "HIGH"),
             help="percentiles of such an image's own values that become 0 and 255",
         )
+        add(
+            "--polarity",
+            choices=("bright", "dark"),
+            default="bright",
+            help="dark: targets are darker than their surroundings (black-hot); images are inverted",
+        )
     if maps:
         add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
 
 
 def grey_range(args: argparse.Namespace) -> GreyRange:
-    """What a command line says of images of more than 8 bits.
+    """What a command line says of the images' grey values.
 
     Raises:
         DataError: values that cannot be used, or both flags.
     """
-    low, high = args.percentiles
+    (low, high), dark = args.percentiles, args.polarity == "dark"
     if not 0 <= low < high <= 100:
         raise DataError(f"--percentiles: found {low:g} {high:g}, expected 0 <= LOW < HIGH <= 100")
     if not args.range:
-        return GreyRange(percentiles=(low, high))
+        return GreyRange(percentiles=(low, high), dark=dark)
     if (low, high) != PERCENTILES:
         raise DataError("--range and --percentiles: expected one of them")
     if not args.range[0] < args.range[1]:
         raise DataError(f"--range: found {args.range[0]:g} {args.range[1]:g}, expected MIN < MAX")
-    return GreyRange(limits=tuple(args.range))
+    return GreyRange(limits=tuple(args.range), dark=dark)
 
 
 def given_reading(args: argparse.Namespace) -> Reading:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, some
@@ -46,12 +47,43 @@ def has_white_border(pixels: np.ndarray) -> bool:
     return any((p[0] == 255).all() and (p[-1] == 255).all() for p in (pixels, pixels.T))
 
 
+def has_drawings(pixels: np.ndarray) -> bool:
+    """Whether 40 pixels or more of an 8-bit image are white lines, and more than half of their edges
+    drop by 60 and more from one pixel to the next, as those of text, a reticle or a box do, and those
+    of no image of NUAA-SIRST and NUDT-SIRST."""
+    grey = (pixels if pixels.ndim == 2 else pixels.max(axis=2)).astype(np.int16)
+    white = (grey >= 250).astype(np.uint8)
+    inner = cv2.erode(white, np.ones((3, 3), np.uint8))
+    if white.sum() < 40 or 2 * inner.sum() > white.sum():
+        return False
+    edges = sharp = 0
+    for one, other in ((grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])):
+        edge = (one >= 250) != (other >= 250)
+        edges += int(edge.sum())
+        sharp += int((edge & (np.minimum(one, other) < 190)).sum())
+    return 2 * sharp > edges
+
+
 def eight_bit_doubts(pixels: np.ndarray) -> tuple[str, ...]:
     """What makes one doubt an image of 8 bits, HxW or HxWx3: keys of ODD."""
     if is_flat(pixels):
         return ("flat",)
-    found = {"colours": is_coloured, "dim": is_dim, "white": has_white_border}
+    found = {"colours": is_coloured, "dim": is_dim, "white": has_white_border, "drawn": has_drawings}
     return tuple(key for key, test in found.items() if test(pixels))
+
+
+def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
+    """Whether the targets of an image, HxWx3, are darker than a ring of 2 px around them, 2 px away;
+    None without targets, or without a ring.
+
+    Args:
+        mask: HxW uint8, 0 on all other pixels.
+    """
+    if not mask.any():
+        return None
+    near, far = (cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
+    ring, grey = far & ~near, image[..., :3].mean(axis=2, dtype=np.float32)
+    return bool(grey[mask > 0].mean() < grey[ring].mean()) if ring.any() else None
 
 
 def roughness(pixels: np.ndarray, axis: int = 1) -> float:
@@ -61,6 +93,22 @@ def roughness(pixels: np.ndarray, axis: int = 1) -> float:
     values = values.clip(*np.percentile(values, (1, 99)))
     spread = np.abs(values - values.mean()).mean()
     return float(np.abs(np.diff(values, axis=axis)).mean() / spread) if spread else 0.0
+
+
+def flag_bit(pixels: np.ndarray) -> int:
+    """The highest bit that is set in some of the pixels of an image, HxW uint16, 0.1 to 5 %, if it is
+    no part of their value: without it nearly all of them are like their neighbours. 0 without any."""
+    bit = int(pixels.max()).bit_length() - 1
+    flagged = pixels >= 1 << bit
+    if bit < 12 or not 0.001 < flagged.mean() <= 0.05:
+        return 0
+    cleared = np.where(flagged, pixels - (1 << bit), pixels).astype(np.uint16)
+    apart = [  # from the neighbours, as they are and without the bit
+        np.abs(values.astype(np.int32) - cv2.medianBlur(values, 3))[flagged]
+        for values in (pixels, cleared)
+    ]
+    alone = np.median(apart[0]) > (1 << bit) / 2
+    return bit if alone and np.percentile(apart[1], 90) < (1 << bit) / 16 else 0
 
 
 def misread(pixels: np.ndarray, raw: bool = False) -> tuple[str, ...]:
@@ -81,6 +129,8 @@ def misread(pixels: np.ndarray, raw: bool = False) -> tuple[str, ...]:
     split = min(low.mean(), high.mean()) > 0.005 and low.mean() + high.mean() > 0.999
     if split and np.unique(pixels[high]).size > 16:  # fewer are a border
         return ("signed",)
+    if flag_bit(pixels):
+        return ("flag",)
     return ("bytes",) if across > 0.3 and roughness(pixels.byteswap()) < across / 2 else ()
 
 
@@ -116,11 +166,13 @@ class GreyRange:
 
     Args:
         limits: the same two for all images (--range); by default
-        percentiles: of each image's own values.
+        percentiles: of each image's own values; with `dark` counted from the bright end.
+        dark: targets are dark: images of any depth are inverted.
     """
 
     limits: tuple[float, float] | None = None
     percentiles: tuple[float, float] = PERCENTILES
+    dark: bool = False
 
     def read(
         self, path: Path, name: str = "", look: bool = True
@@ -135,11 +187,18 @@ class GreyRange:
         if pixels.dtype == np.uint8:
             odd = eight_bit_doubts(pixels) if look else ()
             facts = GreyFacts(name, "uint8", (0.0, 255.0), odd=odd) if odd else None
-            return to_units(pixels, None), facts
+            return self.turned(to_units(pixels, None)), facts
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
-        limits = tuple(self.limits or value_limits(pixels, self.percentiles))
-        return to_units(pixels, limits), self.facts(name, pixels, limits) if look else None
+        low, high = self.percentiles
+        percentiles = (100 - high, 100 - low) if self.dark else (low, high)
+        limits = tuple(self.limits or value_limits(pixels, percentiles))
+        facts = self.facts(name, pixels, limits) if look else None
+        return self.turned(to_units(pixels, limits)), facts
+
+    def turned(self, image: np.ndarray) -> np.ndarray:
+        """An image in 0-255 units, inverted where targets are dark."""
+        return 255 - image if self.dark else image
 
     def facts(self, name: str, pixels: np.ndarray, limits: tuple[float, float]) -> GreyFacts:
         """The grey values of an image; `limits` are those that its values were read with."""
@@ -173,7 +232,7 @@ class GreyRange:
                 yield f"note: {label}: {len(names)} images {text}: {some(names)}"
         facts = [f for f in facts if f.depth != "uint8"]
         if not facts:
-            if self != GreyRange():
+            if self.limits or self.percentiles != PERCENTILES:
                 yield f"{label}: all images have 8 bits; --range and --percentiles change nothing"
             return
         head = (
@@ -198,9 +257,13 @@ ODD = {
     "bytes": "look as if their two bytes were exchanged: neighbours have little to do with each other "
     "(save them again in the right byte order; a raw file is read with --raw WIDTHxHEIGHT:>u2)",
     "signed": "hold signed values as unsigned ones, small and near 65535 (save them as signed)",
+    "flag": "have their highest bit set in a few pixels that are otherwise like their neighbours: a "
+    "flag of the camera, not brightness (clear it: pixels & 0x7fff for bit 15)",
     "rows": "have rows that do not continue each other (another WIDTH in --raw?)",
     "colours": "are in colours (the networks learn grey images: save them as grey, the hottest white)",
     "dim": "of 8 bits use fewer than 28 grey values (stretch them, or save the camera's 16 bits)",
+    "drawn": "have white lines with sharp edges: text, a reticle or boxes burnt in, which are found as "
+    "targets (switch them off in the camera, or paint over them)",
     "white": "have a white border (cut it off, from the masks too)",
 }
 NOTES = {

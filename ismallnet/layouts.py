@@ -50,10 +50,10 @@ SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder",
 SHARED += ("mask_suffix", "missing_masks", "follow_links")
 STAGES = {
     "utils": ("maps_root",),
-    "train": ("range", "percentiles", "maps_root", "runs"),
-    "test": ("range", "percentiles", "results", "runs"),
+    "train": ("range", "percentiles", "polarity", "maps_root", "runs"),
+    "test": ("range", "percentiles", "polarity", "results", "runs"),
     "eval": ("results",),
-    "visualization": ("range", "percentiles", "maps_root", "results"),
+    "visualization": ("range", "percentiles", "polarity", "maps_root", "results"),
 }
 
 
@@ -197,6 +197,9 @@ def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
     """The split folders of a data set that hold images, by part: the folder with the image folder, and
     the part where the image folder's name has it (train/images, or train_images)."""
     folders = {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+    if not folders:  # with the images themselves, and their masks beside them
+        pairs = {part: f for part in PARTS if (f := inside(root, part))}
+        folders = {p: f for p, f in pairs.items() if masks_beside(image_files(f), AS_IT_LIES)}
     if folders:
         return {part: (folder, "") for part, folder in folders.items()}
     return {part: (root, part) for part in PARTS if image_folders(root, part)}
@@ -256,7 +259,7 @@ def images_in(
     """
     root = root or data.root
     reading = data.reading
-    found = named(root, reading.image_folder, "--image-folder") or image_folders(root, joined)
+    found = named(root, reading.image_folder, "--image-folder") or image_folders(root, joined) or [root]
     (folder, *others) = found
     masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root, joined)
     masks = masks or mask_folders(root)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ismallnet.pairing import ImageFile
 
 MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")  # of mask files: X_mask.png is X's
+MASK_BEGINNINGS = ("mask_", "gt_", "label_", "seg_")  # as mask_X.png
 KINDS = ("train", "trainval", "test", "val")  # of split folders and lists
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
 PARTS = (*KINDS, *OTHER_NAMES)  # names of split folders
@@ -98,6 +99,8 @@ def read_list(path: Path) -> tuple[list[str], str]:
             reason = error.reason
             continue
         if "\0" not in text:
+            if re.match(r"\s*[\[{].*[\]}]\s*$", text, re.DOTALL):
+                raise DataError(f"{path}: found JSON, expected a text file with one name a line")
             lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", text)]
             return [line for line in lines if line], encoding
     raise DataError(f"{path}: not a text file ({reason}); expected one name a line")

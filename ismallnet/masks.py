@@ -206,8 +206,8 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         )
     if rule.numbers and (text := soft_edges(found)):
         notes.append(text)
-    if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
-        notes.append(text)
+    if not rule.numbers:
+        notes += filter(None, (check(rule, found, threshold) for check in (lost_numbers, half_lost)))
     if several := [path.name for path in read_ahead(several_colours, paths) if path]:
         notes.append(
             f"note: {len(several)} masks have several colours of a palette: {some(several)}. All but "
@@ -276,6 +276,23 @@ def is_picture(grey: np.ndarray, counts: np.ndarray) -> bool:
     """
     between = (grey > 16) & (grey < 239)
     return bool(5 * counts[between].sum() > counts.sum())
+
+
+def half_lost(rule: MaskRule, found: list, threshold: int) -> str:
+    """A note where no mask holds much more than the threshold, and many pixels lie little below it:
+    dark colours whose values JPEG has changed."""
+    counted = [(rule(values), counts) for _, values, counts in found]
+    largest = max((int(grey.max()) for grey, _ in counted if len(grey)), default=0)
+    half = max(largest // 2, 1)
+    below = sum(int(counts[(grey >= half) & (grey < threshold)].sum()) for grey, counts in counted)
+    above = sum(int(counts[grey >= threshold].sum()) for grey, counts in counted)
+    if not above or largest > 1.5 * threshold or 4 * below < above:
+        return ""
+    return (
+        f"note: the masks' largest value is {largest}, and {below} pixels from {half} to "
+        f"{threshold - 1} are not target, beside {above} that are. If they belong to the targets, type "
+        f"--mask-threshold {half}"
+    )
 
 
 def lost_numbers(rule: MaskRule, found: list, threshold: int) -> str:

@@ -2,13 +2,14 @@
 
 import functools
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
 from ismallnet.folders import image_files, label_files, leads_inside, walk
-from ismallnet.lists import MASK_ENDINGS, kind_of
+from ismallnet.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint
 
@@ -75,22 +76,25 @@ class ImageFile:
 
 
 def masks_beside(paths: list[Path], reading: Reading) -> set[Path]:
-    """Of the files of an image folder those that are masks of others: X_mask.png beside X.png."""
+    """Of the files of an image folder those that are masks of others: X_mask.png or mask_X.png beside
+    X.png."""
     stems = {path.with_suffix("") for path in paths}
     endings = (reading.mask_suffix,) if reading.mask_suffix else MASK_ENDINGS
-    ending = {path: next((e for e in endings if path.stem.endswith(e)), "") for path in paths}
-    return {
-        path
-        for path in paths
-        if (e := ending[path])
-        and path.with_name(path.stem.removesuffix(e) + reading.image_suffix) in stems
-    }
+    beginnings = () if reading.mask_suffix else MASK_BEGINNINGS
+
+    def is_mask(path: Path) -> bool:
+        names = [path.stem.removesuffix(e) for e in endings if path.stem.endswith(e)][:1]
+        names += [path.stem.removeprefix(b) for b in beginnings if path.stem.startswith(b)]
+        return any(path.with_name(name + reading.image_suffix) in stems for name in names)
+
+    return {path for path in paths if is_mask(path)}
 
 
 def assign_masks(images: list[ImageFile], suffix: str = "") -> None:
     """Gives each image its mask, X.png or else X_pixels0.png, X_mask.png, …: that in the mask
     folder's subfolder of the same name; then, where no other image could mean it, that right in
-    the mask folder."""
+    the mask folder. Images that have none then get one in another case, mask_X.png, …, or
+    SUBFOLDER_X.png, which no other image has."""
     read = functools.cache(lambda folder: {p.stem: p for p in reversed(image_files(folder))})
     endings = (suffix,) if suffix else ("", *MASK_ENDINGS)
     stems = Counter((image.part, image.stem) for image in images)
@@ -106,6 +110,27 @@ def assign_masks(images: list[ImageFile], suffix: str = "") -> None:
     for image in images:
         if image.subfolder == "backgrounds" and uses[image.mask] > 1:
             image.mask = None  # it is that of the target image of the same name
+    if not suffix:
+        assign_other_names([image for image in images if not image.mask], {*uses})
+
+
+def assign_other_names(images: list[ImageFile], used: set[Path | None]) -> None:
+    """Gives images without a mask one of a less usual name, unless several of them could mean it."""
+    read = functools.cache(lambda folder: {p.stem.casefold(): p for p in reversed(image_files(folder))})
+    found = []
+    for image in images:
+        if image.masks is None or image.subfolder == "backgrounds":
+            continue
+        stem, inner = image.stem.casefold(), image.subfolder.casefold().replace("/", "_")
+        names = [f"{stem}{ending}" for ending in ("", *MASK_ENDINGS)]
+        names += [f"{beginning}{stem}" for beginning in MASK_BEGINNINGS]
+        tries = [(image.masks / image.subfolder, name) for name in names]
+        tries += [(image.masks, f"{inner}_{name}") for name in names] if inner else []
+        files = (read(folder).get(name) for folder, name in tries)
+        found.append((image, next((f for f in files if f not in used and f != image.path), None)))
+    uses = Counter(mask for _, mask in found)
+    for image, mask in found:
+        image.mask = mask if uses[mask] == 1 else None
 
 
 def name_images(images: list[ImageFile]) -> None:
@@ -156,6 +181,13 @@ def refuse_without_masks(
     files = [path for top in folders for f in walk(top) for path in image_files(f)]
     if files := sorted(set(files) - {image.path for image in images}):
         ending = f"{reading.mask_suffix}.png"
+        stems = {image.stem for image in images}
+        if parts := [f for f in files if re.sub(r"_\d+$", "", f.stem) in stems and f.stem not in stems]:
+            raise DataError(
+                f"{parts[0]}: {len(parts)} masks are called as an image and a number: masks by "
+                f"instance? Merge those of each image into one, {images[0].stem}.png: a pixel is "
+                "target where it is in any of them. If each image has one of them: --mask-suffix _0"
+            )
         raise DataError(
             f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
             f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or "

@@ -1,5 +1,6 @@
 """What lies in RESULTS/NAME: whether it is finished, which network it is of, and its maps."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ismallnet.images import decode
 from ismallnet.metrics import quantise
 
 MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+MAP_PREFIXES = ("pred_", "mask_", "out_", "result_")
 MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
@@ -36,8 +38,11 @@ def read_about(maps: Path) -> dict:
 
 def map_file(folder: Path, name: str) -> Path:
     """The map of an image in a folder of maps: X.png, or what other programs call it."""
-    candidates = (folder / f"{name}{suffix}{end}" for suffix in MAP_SUFFIXES for end in MAP_ENDINGS)
-    return next((path for path in candidates if path.exists()), folder / f"{name}.png")
+    (place, stem), plain = os.path.split(name), folder / f"{name}.png"
+    stems = [f"{stem}{suffix}" for suffix in MAP_SUFFIXES]
+    stems += [f"{prefix}{stem}" for prefix in MAP_PREFIXES]
+    candidates = (folder / place / f"{one}{end}" for one in stems for end in MAP_ENDINGS)
+    return next((path for path in candidates if path.exists()), plain)
 
 
 def maps_in(folder: Path, name: str) -> Path:
@@ -75,7 +80,8 @@ def decode_map(path: Path) -> np.ndarray:
     pixels = pixels.squeeze() if pixels.ndim > 2 and 1 in pixels.shape else pixels
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    if pixels.dtype == bool:
+    whole = pixels.dtype.kind in "bui" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255
+    if whole:  # also 0 and 1 as 64 bits
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
         if missing := int(np.isnan(pixels).sum()):

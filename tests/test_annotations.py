@@ -377,3 +377,26 @@ def test_a_set_with_polygons_alone_says_what_to_type(unlabelled, capsys):
     assert "python utils.py --dataset tiny --from-annotations FILE. Boxes do not" in error
     main(["--dataset", "tiny", "--from-annotations", "annotations/instances.json"])  # in the data set
     assert (mask("a") == target_mask()).all()
+
+
+@pytest.mark.parametrize("size", [(40, 48), (48, 48)])
+def test_run_lengths_along_the_rows_are_refused_where_the_box_tells(unlabelled, size, capsys):
+    pixels = np.zeros(size, bool)
+    pixels[10:13, 12:16] = True
+    box = [12, 10, 4, 3]
+
+    def runs(flat: np.ndarray) -> list[int]:
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], flat])))
+        return np.diff(np.concatenate([[0], ends, [flat.size]])).astype(int).tolist()
+
+    for name in "abcd":
+        write(unlabelled / f"images/{name}.png", picture(shape=size))
+    one = {"image_id": 1, "bbox": box}
+    down = {**one, "segmentation": {"counts": runs(pixels.T.ravel()), "size": list(size)}}
+    along = {**one, "segmentation": {"counts": runs(pixels.ravel()), "size": list(size)}}
+    arguments = ["--dataset", "tiny", "--from-annotations"]
+    message = fails(main, *arguments, save(coco([along], size=size)), capsys=capsys)
+    assert "annotation 10: its run lengths are counted along the rows" in message
+    assert "asfortranarray" in message and not (unlabelled / "masks").exists()
+    main([*arguments, save(coco([down], size=size))])
+    assert ((mask("a") > 0) == pixels).all()

@@ -8,6 +8,7 @@ from conftest import make_set, picture, target_mask, write
 from dataset import Frames, mean_and_std, read_mask
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError
+from ismallnet.greys import GreyRange
 from ismallnet.layouts import Sample, find_dataset
 from ismallnet.results import read_map
 
@@ -63,7 +64,7 @@ def test_mean_and_std_over_all_training_pixels(data):
 
 
 def test_wrong_maps_are_named(tmp_path):
-    write(tmp_path / "a.png", np.zeros((4, 4), np.uint16))
+    write(tmp_path / "a.png", np.full((4, 4), 300, np.uint16))
     write(tmp_path / "b.png", np.zeros((4, 5), np.uint8))
     write(tmp_path / "c.png", np.full((4, 4, 3), 7, np.uint8))  # grey saved as RGB: other programs do
     for name, message in (("a", "uint16"), ("b", "found 5x4"), ("nothere", "missing")):
@@ -93,3 +94,43 @@ def test_what_was_found_is_printed_once(data, capsys):
     open_datasets(parser.parse_args(["--dataset", "tiny", "tiny"]))
     out = capsys.readouterr().out
     assert out.count("lists 50_50/train.txt and 50_50/test.txt; 2 train, 2 test") == 1
+
+
+def test_masks_that_lack_a_row_are_named_apart_from_smaller_ones(tmp_path, capsys):
+    root = make_set(tmp_path / "s", shape=(80, 96))
+    write(root / "masks/c.png", target_mask((79, 96)))
+    write(root / "masks/d.png", target_mask((40, 48)))
+    Frames(find_dataset("s", tmp_path), "test")
+    out = capsys.readouterr().out
+    assert "2 masks resized to their images (c, d)" in out
+    assert "1 of these masks differ from their images by up to 4 rows or columns: c. They are" in out
+    write(root / "masks/c.png", target_mask((80, 96)))
+    Frames(find_dataset("s", tmp_path), "test")
+    assert "rows or columns" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_dark_targets_are_said_and_inverted(tmp_path, capsys, depth):
+    root = make_set(tmp_path / "s")
+    data = find_dataset("s", tmp_path)
+    plain = {}
+    for name in "cd":
+        plain[name] = cv2.imread(f"{root}/images/{name}.png", 0).astype(depth)
+        plain[name] = plain[name] * 100 + 1000 if depth == np.uint16 else plain[name]
+        write(root / f"images/{name}.png", plain[name])
+    whole = (0, 100)  # no percentile between two values
+    frames = [Frames(data, "test", grey=GreyRange(percentiles=whole))[k].image for k in (0, 1)]
+    assert "darker" not in capsys.readouterr().out
+    for name, pixels in plain.items():
+        write(root / f"images/{name}.png", np.iinfo(depth).max - pixels)
+    Frames(data, "test")
+    assert "note: s test: the targets of 2 of 2 images are darker" in capsys.readouterr().out
+    dark = Frames(data, "test", grey=GreyRange(percentiles=whole, dark=True))
+    assert "darker" not in capsys.readouterr().out
+    assert all(np.allclose(dark[k].image, frames[k], atol=1e-3) for k in (0, 1))
+
+
+def test_dark_targets_percentiles_count_from_the_bright_end(tmp_path):
+    write(tmp_path / "a.png", np.arange(10000).reshape(100, 100).astype(np.uint16))
+    _, facts = GreyRange(percentiles=(1, 100), dark=True).read(tmp_path / "a.png")
+    assert facts.limits == (0, 9900)

@@ -15,6 +15,7 @@ from streaming import results, run
 from detect import main
 from ismallnet.cli import DataError
 from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.detection.videos import missing_bytes
 from ismallnet.formats import RawLayout, as_frames, read_csv
 from ismallnet.images import decode, few_bright_pixels, image_shape, read_image, value_limits
 
@@ -281,6 +282,46 @@ def test_a_video_of_16_bits_keeps_them():
     found = frames("d.mkv")
     assert len(found) == 3
     assert all(f.dtype == np.uint16 and np.array_equal(f, deep(k)) for k, f in enumerate(found))
+
+
+def matroska(size: bytes, contents: int) -> bytes:
+    """An EBML header of 4 bytes of contents, and a segment with its size and so many bytes."""
+    return b"\x1a\x45\xdf\xa3\x84abcd\x18\x53\x80\x67" + size + bytes(contents)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (matroska(b"\x84", 4), 0),
+        (matroska(b"\x84", 1), 3),
+        (matroska(b"\x40\x0a", 7), 3),  # sizes of 2 and of 8 bytes
+        (matroska(b"\x01" + (2**40).to_bytes(7, "big"), 9), 2**40 - 9),
+        (matroska(b"\x01" + b"\xff" * 7, 9), 0),  # unknown
+        (matroska(b"\xff", 9), 0),
+        (matroska(b"\x84", 4)[:9], 0),
+        (b"RIFF", 0),
+        (b"", 0),
+    ],
+)
+def test_bytes_that_a_matroska_file_lacks(raw, expected):
+    Path("v.mkv").write_bytes(raw)
+    assert missing_bytes(Path("v.mkv")) == expected
+
+
+def test_a_video_that_was_cut_off_is_said(capsys, monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    code = cv2.VideoWriter_fourcc(*"FFV1")
+    writer = cv2.VideoWriter("v.mkv", cv2.CAP_FFMPEG, code, 10, (48, 40))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write FFV1")
+    for k in range(8):
+        writer.write(np.dstack([picture(k)] * 3))
+    writer.release()
+    assert len(frames("v.mkv")) == 8 and capsys.readouterr().err == ""
+    raw = Path("v.mkv").read_bytes()
+    Path("w.mkv").write_bytes(raw[: len(raw) // 2])
+    assert 0 < len(frames("w.mkv")) < 8
+    assert "w.mkv: " in (said := capsys.readouterr().err) and "missing at its end" in said
 
 
 def test_folders_of_folders(capsys, network_file, monkeypatch):

@@ -311,11 +311,13 @@ def test_a_hint_can_be_typed_as_it_is(tmp_path, weights, capsys):
 
 BASE = np.random.default_rng(0).integers(60, 160, (40, 48)).astype(np.uint8)
 WHITE = np.pad(BASE, 3, constant_values=255)
+DRAWN = cv2.rectangle(BASE.copy(), (8, 8), (38, 30), 255)
 ODD = {
     "flat": np.full((40, 48), 90, np.uint8),
     "colours": np.dstack([BASE, np.zeros_like(BASE), 255 - BASE]),
     "dim": BASE // 8,
     "white": WHITE,
+    "drawn": DRAWN,
 }
 
 
@@ -357,12 +359,16 @@ def scene() -> np.ndarray:
 def test_values_that_were_misread_are_said():
     frame = scene()
     counts = (frame.astype(np.int32) - 7000).astype(np.int16)  # around 0
+    flags = np.random.default_rng(2).random(frame.shape) < 0.01
     wrong_width = frame.reshape(80, 64)
     for pixels, raw, expected in (
         (frame, True, ()),
         (np.random.default_rng(1).integers(7000, 7200, (64, 80)).astype(np.uint16), True, ()),
         (frame.byteswap(), False, ("bytes",)),
         (counts.view(np.uint16), False, ("signed",)),
+        (frame | (flags << 15).astype(np.uint16), False, ("flag",)),
+        (np.where(flags, 50000, frame).astype(np.uint16), False, ()),  # hot pixels
+        (scene() + np.uint16(900), False, ()),  # from below bit 13 to above it
         (counts, True, ()),
         (wrong_width, True, ("rows",)),
         (wrong_width, False, ()),

@@ -304,3 +304,13 @@ def test_a_text_file_of_numbers_is_no_list_of_frames():
     Path("t.txt").write_text("2" * 90 + "_7.png")  # at once, and no table
     with pytest.raises(DataError, match=r"_7\.png, which is not there; expected a file a line$"):
         find_sources(["t.txt"])
+
+
+def test_a_log_beside_frames_is_no_frame(capsys):
+    write(Path("f/a.png"), picture())
+    write(Path("f/log.csv"), "time,temperature\n12:00,21.5\n12:01,21.6\n")
+    write(Path("f/table.csv"), "\n".join(",".join("5" * 9) for _ in range(9)))
+    assert [source.path.name for source in find_sources(["f"])] == ["a.png", "table.csv"]
+    assert "1 files are left out, which are no frames: log.csv" in capsys.readouterr().err
+    (Path("f/a.png")).unlink()  # alone it may be meant as one
+    assert len(find_sources(["f"])) == 2

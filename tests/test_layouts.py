@@ -1,23 +1,11 @@
 import numpy as np
 import pytest
-from conftest import make_set, picture, target_mask, write
+from conftest import make_set, picture, write
+from sets import image, mask, names
 
 from ismallnet.cli import DataError
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import Reading, find_dataset
-
-
-def names(data, split):
-    return [s.name for s in data.lists[split]]
-
-
-def image(root, folder, name, ending=".png"):
-    write(root / folder / f"{name}{ending}", picture())
-
-
-def mask(root, folder, name):
-    write(root / folder / f"{name}.png", target_mask())
-
 
 # who: (image folder, mask folder, mask ending, training list, test list)
 LAYOUTS = {
@@ -61,96 +49,6 @@ def test_layout_is_found(tmp_path, who):
     assert names(data, "train") == ["x1", "x2"] and names(data, "test") == ["x3"]
     assert data.lists["test"][0].mask.name == f"x3{ending}.png"
     assert not any(data.problems.values())
-
-
-def test_open_sirst_v2_backgrounds_have_empty_masks(tmp_path):
-    root = tmp_path / "v2"
-    image(root, "images/targets", "t")
-    mask(root, "annotations/masks", "t_pixels0")
-    image(root, "images/backgrounds", "empty")
-    write(root / "splits/trainval_full.txt", "t\n")
-    write(root / "splits/test_full.txt", "empty\n")
-    data = find_dataset("v2", tmp_path)
-    assert data.lists["test"][0].mask is None and data.lists["train"][0].mask is not None
-    assert not any(data.problems.values())
-
-
-def test_target_and_background_of_one_name(tmp_path):
-    root = tmp_path / "v2"
-    for folder in ("targets", "backgrounds"):
-        image(root, f"images/{folder}", "1")
-    mask(root, "annotations/masks", "1_pixels0")
-    write(root / "splits/train_full.txt", "targets/1\n")
-    write(root / "splits/test_full.txt", "backgrounds/1.png\n")
-    data = find_dataset("v2", tmp_path)
-    assert names(data, "train") == ["targets/1"] and names(data, "test") == ["backgrounds/1"]
-    assert data.lists["train"][0].mask and data.lists["test"][0].mask is None
-    write(root / "splits/test_full.txt", "1\n")
-    assert "could be" in find_dataset("v2", tmp_path).problems["test"][0]
-
-
-def test_plain_x_png_is_taken_before_x_pixels0(tmp_path):
-    root = make_set(tmp_path / "s")
-    mask(root, "masks", "a_pixels0")
-    assert find_dataset("s", tmp_path).lists["train"][0].mask.name == "a.png"
-
-
-@pytest.mark.parametrize("first", ["train", "trainval"])
-def test_split_folders(tmp_path, first):
-    root = tmp_path / "s"
-    for part, name in ((first, "1"), (first, "2"), ("test", "3")):
-        image(root, f"{part}/images", name)
-        mask(root, f"{part}/masks", name)
-    if first == "trainval":  # is taken before train
-        image(root, "train/images", "1x")
-        mask(root, "train/masks", "1x")
-    write(root / "train_log.txt", "not a list")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
-
-
-@pytest.mark.parametrize(
-    ("images", "masks"),
-    [
-        ("{}_images", "{}_masks"),
-        ("images_{}", "masks_{}"),
-        ("{}-img", "{}-label"),
-        ("{}Images", "{}GT"),
-        ("{}_images", "masks"),
-    ],
-)
-def test_split_folders_with_the_part_in_their_names(tmp_path, images, masks):
-    root = tmp_path / "s"
-    for part, name in (("train", "1"), ("train", "2"), ("test", "3")):
-        image(root, images.format(part), name)
-        mask(root, masks.format(part), name)
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
-    assert data.lists["test"][0].mask == root / masks.format("test") / "3.png"
-    assert f"images in {images.format('train')}/" in data.layout
-    assert not any(note.startswith("note:") for note in data.notes)
-
-
-def test_split_folders_that_repeat_a_name(tmp_path):
-    root = tmp_path / "s"
-    for part in ("train", "test"):
-        image(root, f"{part}/images", "1")
-        mask(root, f"{part}/masks", "1")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
-    assert data.lists["train"][0].mask == root / "train/masks/1.png"
-
-
-def test_lists_may_name_images_of_train_beside_trainval(tmp_path):
-    root = tmp_path / "s"
-    for part, name in (("train", "1"), ("train", "2"), ("trainval", "2"), ("test", "3")):
-        image(root, f"{part}/images", name)
-        mask(root, f"{part}/masks", name)
-    write(root / "train.txt", "1\n2\n")
-    write(root / "test.txt", "3\n")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1", "2"] and not data.problems["train"]
-    assert [s.image.parent.parent.name for s in data.lists["train"]] == ["train", "trainval"]
 
 
 PRIORITY = [
@@ -323,17 +221,6 @@ def test_the_extension_in_a_list_need_not_be_the_file_s(tmp_path):
     assert names(find_dataset("s", tmp_path), "train") == ["a", "b"]
 
 
-def test_lists_of_split_folders_that_repeat_a_name(tmp_path):
-    root = tmp_path / "s"
-    for part in ("train", "test"):
-        for name in "12":
-            image(root, f"{part}/images", name)
-            mask(root, f"{part}/masks", name)
-        write(root / f"{part}.txt", "1\n")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
-
-
 def test_lists_that_cannot_be_told_apart_are_not_replaced_by_a_new_split(tmp_path):
     root = make_set(tmp_path / "s")
     for file in (root / "50_50").iterdir():
@@ -444,63 +331,6 @@ def test_subfolders_without_lists_are_all_used(tmp_path):
     assert sorted(names(data, "train") + names(data, "test")) == ["3", "A/1", "B/2"]
 
 
-@pytest.mark.parametrize("form", ["{}/images", "images/{}"])
-def test_val_serves_where_there_is_no_test_folder(tmp_path, form):
-    root = tmp_path / "s"
-    for part, name in (("train", "1"), ("val", "2")):
-        image(root, form.format(part), name)
-        mask(root, form.format(part).replace("images", "masks"), name)
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1"] and names(data, "test") == ["2"]
-    assert "val/ serves" in data.notes[0] and not any(data.problems.values())
-    image(root, form.format("test"), "3")
-    mask(root, form.format("test").replace("images", "masks"), "3")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "test") == ["3"] and "val/ is left out" in data.notes[0]
-
-
-def test_one_folder_with_images_and_masks(tmp_path):
-    root = tmp_path / "s"
-    for name in ("x_1", "x_10", "x_2", "x_3"):
-        image(root, "training", f"{name}_1")
-        mask(root, "training", f"{name}_2")
-    with pytest.raises(DataError, match="--image-folder DIR"):
-        find_dataset("s", tmp_path)
-    write(root / "train.txt", "x_1\nx_10\n")
-    write(root / "test.txt", "x_2_1.png\nx_3\n")
-    reading = Reading("training", "training", "_1", "_2")
-    data = find_dataset("s", tmp_path, reading=reading)
-    assert names(data, "train") == ["x_1", "x_10"] and names(data, "test") == ["x_2", "x_3"]
-    assert data.lists["train"][0].mask == root / "training/x_1_2.png"
-    assert not any(data.problems.values())
-    with pytest.raises(DataError, match="no such folder"):
-        find_dataset("s", tmp_path, reading=Reading("../s"))
-
-
-def test_masks_beside_their_images(tmp_path):
-    root = make_set(tmp_path / "s")
-    for file in [*(root / "masks").iterdir()]:
-        file.rename(root / "images" / f"{file.stem}_mask.png")
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["a", "b"] and not any(data.problems.values())
-    assert data.lists["train"][0].mask == root / "images/a_mask.png"
-
-
-def test_missing_masks_may_be_empty(tmp_path):
-    root = make_set(tmp_path / "s")
-    (root / "masks/b.png").unlink()
-    assert "--missing-masks empty" in find_dataset("s", tmp_path).problems["train"][0]
-    reading = Reading(missing_masks="empty")
-    data = find_dataset("s", tmp_path, reading=reading)
-    assert data.lists["train"][1].mask is None and not any(data.problems.values())
-    assert any("1 images without a mask" in note for note in data.notes)
-    (root / "masks").rename(root / "answers")
-    with pytest.raises(DataError, match=r"no target at all.*--mask-folder"):
-        find_dataset("s", tmp_path, reading=reading)
-    reading = Reading(mask_folder="answers", missing_masks="empty")
-    assert find_dataset("s", tmp_path, reading=reading).lists["train"][0].mask == root / "answers/a.png"
-
-
 def test_links_that_lead_out_are_followed_when_asked(tmp_path):
     root = make_set(tmp_path / "data" / "s")
     (root / "images").rename(tmp_path / "disk")
@@ -549,24 +379,3 @@ def test_lists_elsewhere_stop_the_50_50_split(tmp_path):
     with pytest.raises(DataError, match=r"cannot tell which of my/own/train_ids\.txt are its lists"):
         find_dataset("s", tmp_path)
     assert not (root / "50_50").exists()
-
-
-@pytest.mark.parametrize(("train", "test"), [("training", "validation"), ("train", "valid")])
-@pytest.mark.parametrize("form", ["images/{}", "{}/images"])
-def test_other_names_of_parts(tmp_path, train, test, form):
-    root = tmp_path / "s"
-    for part, name in ((train, "1"), (train, "2"), (test, "3")):
-        image(root, form.format(part), name)
-        mask(root, form.format(part).replace("images", "masks"), name)
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
-    assert not (root / "50_50").exists()
-
-
-def test_masks_in_the_place_of_images_are_said(tmp_path):
-    root = tmp_path / "s"
-    for name in ("1", "2", "3"):
-        mask(root, "images", name)
-        mask(root, "masks", name)
-    found = find_dataset("s", tmp_path).notes
-    assert any("3 images are the same files as their masks: 1, 2, 3" in note for note in found)

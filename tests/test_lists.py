@@ -4,14 +4,11 @@ import unicodedata
 
 import pytest
 from conftest import make_set, write
+from sets import names
 
 from dataset import Frames
 from ismallnet.cli import DataError
 from ismallnet.layouts import find_dataset
-
-
-def names(data, split):
-    return [sample.name for sample in data.lists[split]]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +141,10 @@ def test_a_header_is_said_and_left_out(tmp_path):
     assert find_dataset("s", tmp_path).problems["test"]
     (root / "test.txt").write_text("c\nimage,mask\n")  # not the first line
     assert find_dataset("s", tmp_path).problems["test"]
+
+
+def test_lists_in_json_are_refused(tmp_path):
+    root = make_set(tmp_path / "s")
+    write(root / "50_50/train.txt", '{"train": ["a", "b"],\n "test": ["c"]}\n')
+    with pytest.raises(DataError, match=r"train\.txt: found JSON, expected a text file"):
+        find_dataset("s", tmp_path)

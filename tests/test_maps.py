@@ -125,7 +125,19 @@ def test_floats_that_are_no_probabilities_say_why(capsys):
 
 
 def test_a_folder_without_a_map_says_what_it_holds(capsys):
-    write(Path("theirs/pred_c.png"), ON.astype(np.uint8) * 255)
+    write(Path("theirs/prob.c.png"), ON.astype(np.uint8) * 255)
     message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
-    assert "theirs: found no map of the 2 images in it; it holds pred_c.png" in message
+    assert "theirs: found no map of the 2 images in it; it holds prob.c.png" in message
     assert "Expected c.png, or c_ANYTHING.png" in message
+
+
+def test_beginnings_and_whole_numbers_of_any_type():
+    Path("theirs").mkdir()
+    write(Path("theirs/pred_c.png"), ON.astype(np.uint8) * 255)
+    np.save("theirs/mask_d.npy", ON.astype(np.int64) * 255)
+    assert iou() == 1.0
+    write(Path("theirs/c.png"), ~ON.astype(bool) * np.uint8(255))  # X.png is taken before pred_X.png
+    assert map_file(Path("theirs"), "c").name == "c.png"
+    assert map_file(Path("theirs"), "s/d") == Path("theirs/s/d.png")
+    write(Path("theirs/s/pred_d.png"), ON.astype(np.uint8))
+    assert map_file(Path("theirs"), "s/d") == Path("theirs/s/pred_d.png")

@@ -187,3 +187,26 @@ def test_masks_that_are_drawn_boxes_are_said(inside, text):
     assert note.startswith(f"note: all 4 targets of 4x4 px and more {text}")
     masks(lambda k: box(k) if k else cv2.circle(box(k) * 0, (20, 20), 6, 255, -1))
     assert not any("boxes" in note for note in find_dataset("tiny").notes)
+
+
+def test_dark_colours_that_jpeg_has_changed_are_said():
+    on = np.zeros_like(ON)
+    on[8:18, 10:21] = True
+    colours = np.dstack([np.zeros_like(on, np.uint8)] * 3)
+    colours[on] = 128, 0, 0
+    masks(lambda k: Image.fromarray(colours), "jpg")
+    note = next(text for text in find_dataset("tiny").notes if "largest value" in text)
+    threshold = int(note.rpartition("--mask-threshold ")[2])
+    assert 48 <= threshold <= 80
+    data = find_dataset("tiny", mask_threshold=threshold)
+    assert not any("largest value" in text for text in data.notes)
+    found = [read_mask(s, ON.shape, threshold) > 0 for s in data.samples("test")]
+    assert all((one & on).sum() >= 0.9 * (one | on).sum() for one in found)
+
+
+@pytest.mark.parametrize("values", [(255, 100), (140, 20)])
+def test_other_values_below_the_threshold_are_not(values):
+    soft = np.where(ON, values[0], 0).astype(np.uint8)
+    soft[20:23, 20:24] = values[1]
+    masks(lambda k: soft)
+    assert not any("largest value" in text for text in find_dataset("tiny").notes)

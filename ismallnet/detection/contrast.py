@@ -24,11 +24,12 @@ DOUBTS = {
     "and can be taken for targets. Type --range MIN MAX with the values of the scene, or cut them off",
     "border": "in {} the lowest value, of more than 0.1 % of the pixels, takes more than half of the "
     "grey values: a border, or no data. Type --range",
-    **{key: f"{{}} {ODD[key]}" for key in ("bytes", "signed", "rows")},
+    **{key: f"{{}} {ODD[key]}" for key in ("bytes", "signed", "flag", "rows")},
     "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
     "hottest white",
     "dim": "{} of 8 bits use fewer than 28 grey values, so that targets can be lost. Stretch them to "
     "0-255, or save the camera's 16 bits, which are stretched here",
+    "drawn": f"{{}} {ODD['drawn']}",
     "white": "{} have a white border, which can hide targets. Cut it off",
     "flat": "nothing can be detected in {}: their pixels are all alike, or no numbers",
     "outside": "in {} more than half of the pixels are outside of the grey limits, so that they became "

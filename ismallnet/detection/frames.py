@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, read_ahead
+from ismallnet.detection.videos import count_frames, missing_bytes, open_video
 from ismallnet.folders import EXTENSIONS
 from ismallnet.formats import (
     ARRAYS,
@@ -116,7 +117,7 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
     """The frame files of a folder; those that are left out are named, hidden ones are not."""
     paths = [path for path in folder.rglob("*") if path.name[0] != "."]
     files = [path for path in paths if is_file(path)]
-    below = [path for path in files if is_frame_file(path, raw)]
+    below = without_logs([path for path in files if is_frame_file(path, raw)])
     here = [path for path in below if path.parent == folder]
     if recursive and (
         links := [f"{path.name}/" for path in paths if path.is_symlink() and path.is_dir()]
@@ -144,6 +145,14 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
     if others:
         note(f"below {folder}", f"{folder}: frames in {names} are left out; --recursive takes them")
     return here
+
+
+def without_logs(paths: list[Path]) -> list[Path]:
+    """Frame files without the .csv that are no tables of pixels, where frames of other kinds are."""
+    tables = [path for path in paths if path.suffix.lower() == ".csv"]
+    if len(tables) == len(paths):
+        return paths
+    return [path for path in paths if path not in tables or not describe(path).problem]
 
 
 def is_there(path: Path) -> bool:
@@ -243,27 +252,14 @@ def describe_video(path: Path, exact: bool) -> Source:
     """
     if what := disguise(path):
         raise DataError(f"{path}: not a readable video ({what})")
-    video = cv2.VideoCapture(str(path))
-    count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-    # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
-    if not exact or not 0 < count < 2**31:
-        count = next(n for n in itertools.count() if not video.grab())
-    video.release()
-    return Source(path, "video", max(int(count), 1), fps if fps > 0 else 25.0)
-
-
-def open_video(path: Path) -> tuple[cv2.VideoCapture, bool]:
-    """A video, and whether its frames are of more than 8 bits, which OpenCV gives unchanged only when
-    it is told not to make colours of them."""
-    video = cv2.VideoCapture(str(path))
-    video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-    found, pixels = video.read()
-    deep = found and pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 2
-    video.release()
-    video = cv2.VideoCapture(str(path))
-    if deep:
-        video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-    return video, deep
+    if lacks := missing_bytes(path):
+        note(
+            f"end of {path}",
+            f"{path}: {lacks} bytes are missing at its end: it was cut off; the frames that are there "
+            "are used",
+        )
+    count, fps = count_frames(path, exact)
+    return Source(path, "video", max(count, 1), fps)
 
 
 def read_frames(chosen: list[tuple[Source, list[int]]], workers: int = 2) -> Iterator[Frame]:

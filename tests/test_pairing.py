@@ -1,0 +1,141 @@
+"""Which mask belongs to which image."""
+
+import pytest
+from conftest import make_set, write
+from sets import image, mask, names
+
+from ismallnet.cli import DataError
+from ismallnet.layouts import Reading, find_dataset
+
+
+def test_open_sirst_v2_backgrounds_have_empty_masks(tmp_path):
+    root = tmp_path / "v2"
+    image(root, "images/targets", "t")
+    mask(root, "annotations/masks", "t_pixels0")
+    image(root, "images/backgrounds", "empty")
+    write(root / "splits/trainval_full.txt", "t\n")
+    write(root / "splits/test_full.txt", "empty\n")
+    data = find_dataset("v2", tmp_path)
+    assert data.lists["test"][0].mask is None and data.lists["train"][0].mask is not None
+    assert not any(data.problems.values())
+
+
+def test_target_and_background_of_one_name(tmp_path):
+    root = tmp_path / "v2"
+    for folder in ("targets", "backgrounds"):
+        image(root, f"images/{folder}", "1")
+    mask(root, "annotations/masks", "1_pixels0")
+    write(root / "splits/train_full.txt", "targets/1\n")
+    write(root / "splits/test_full.txt", "backgrounds/1.png\n")
+    data = find_dataset("v2", tmp_path)
+    assert names(data, "train") == ["targets/1"] and names(data, "test") == ["backgrounds/1"]
+    assert data.lists["train"][0].mask and data.lists["test"][0].mask is None
+    write(root / "splits/test_full.txt", "1\n")
+    assert "could be" in find_dataset("v2", tmp_path).problems["test"][0]
+
+
+def test_plain_x_png_is_taken_before_x_pixels0(tmp_path):
+    root = make_set(tmp_path / "s")
+    mask(root, "masks", "a_pixels0")
+    assert find_dataset("s", tmp_path).lists["train"][0].mask.name == "a.png"
+
+
+def test_one_folder_with_images_and_masks(tmp_path):
+    root = tmp_path / "s"
+    for name in ("x_1", "x_10", "x_2", "x_3"):
+        image(root, "training", f"{name}_1")
+        mask(root, "training", f"{name}_2")
+    with pytest.raises(DataError, match="--image-folder DIR"):
+        find_dataset("s", tmp_path)
+    write(root / "train.txt", "x_1\nx_10\n")
+    write(root / "test.txt", "x_2_1.png\nx_3\n")
+    reading = Reading("training", "training", "_1", "_2")
+    data = find_dataset("s", tmp_path, reading=reading)
+    assert names(data, "train") == ["x_1", "x_10"] and names(data, "test") == ["x_2", "x_3"]
+    assert data.lists["train"][0].mask == root / "training/x_1_2.png"
+    assert not any(data.problems.values())
+    with pytest.raises(DataError, match="no such folder"):
+        find_dataset("s", tmp_path, reading=Reading("../s"))
+
+
+def test_masks_beside_their_images(tmp_path):
+    root = make_set(tmp_path / "s")
+    for file in [*(root / "masks").iterdir()]:
+        file.rename(root / "images" / f"{file.stem}_mask.png")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["a", "b"] and not any(data.problems.values())
+    assert data.lists["train"][0].mask == root / "images/a_mask.png"
+
+
+def test_missing_masks_may_be_empty(tmp_path):
+    root = make_set(tmp_path / "s")
+    (root / "masks/b.png").unlink()
+    assert "--missing-masks empty" in find_dataset("s", tmp_path).problems["train"][0]
+    reading = Reading(missing_masks="empty")
+    data = find_dataset("s", tmp_path, reading=reading)
+    assert data.lists["train"][1].mask is None and not any(data.problems.values())
+    assert any("1 images without a mask" in note for note in data.notes)
+    (root / "masks").rename(root / "answers")
+    with pytest.raises(DataError, match=r"no target at all.*--mask-folder"):
+        find_dataset("s", tmp_path, reading=reading)
+    reading = Reading(mask_folder="answers", missing_masks="empty")
+    assert find_dataset("s", tmp_path, reading=reading).lists["train"][0].mask == root / "answers/a.png"
+
+
+def test_masks_in_the_place_of_images_are_said(tmp_path):
+    root = tmp_path / "s"
+    for name in ("1", "2", "3"):
+        mask(root, "images", name)
+        mask(root, "masks", name)
+    found = find_dataset("s", tmp_path).notes
+    assert any("3 images are the same files as their masks: 1, 2, 3" in note for note in found)
+
+
+def found_masks(root) -> dict[str, str]:
+    data = find_dataset(root.name, root.parent)
+    assert not any(data.problems.values())
+    pairs = {s.name: s.mask for samples in data.lists.values() for s in samples}
+    return {name: file.relative_to(root).as_posix() for name, file in pairs.items()}
+
+
+def test_masks_of_less_usual_names(tmp_path):
+    root = tmp_path / "s"
+    for name, other in (
+        ("A1", "a1"),
+        ("b", "mask_b"),
+        ("c", "c_GT"),
+        ("d", "d"),
+        ("seq1/01", "seq1_01"),
+    ):
+        image(root, "images", name)
+        mask(root, "masks", other)
+    assert found_masks(root) == {
+        "A1": "masks/a1.png",
+        "b": "masks/mask_b.png",
+        "c": "masks/c_GT.png",
+        "d": "masks/d.png",
+        "seq1/01": "masks/seq1_01.png",
+    }
+
+
+def test_a_less_usual_name_that_several_images_could_mean_is_no_ones(tmp_path):
+    root = make_set(tmp_path / "s", names=("a", "A", "b", "c"))
+    for name in ("a", "A"):
+        (root / "masks" / f"{name}.png").unlink()
+    mask(root, "masks", "mask_a")
+    assert len(find_dataset("s", tmp_path).problems["train"]) == 2
+    mask(root, "masks", "a")  # as before
+    data = find_dataset("s", tmp_path)
+    assert len(data.problems["train"]) == 0 and data.lists["train"][0].mask.name == "a.png"
+
+
+def test_masks_by_instance_are_named_as_what_they_are(tmp_path):
+    root = tmp_path / "s"
+    for name in ("x", "y"):
+        image(root, "images", name)
+        mask(root, "masks", f"{name}_0")
+    mask(root, "masks", "x_1")
+    with pytest.raises(DataError, match=r"3 masks are called as an image and a number.*x\.png"):
+        find_dataset("s", tmp_path)
+    data = find_dataset("s", tmp_path, reading=Reading(mask_suffix="_0"))
+    assert any("masks/x_1.png" in note for note in data.notes)

@@ -1,0 +1,116 @@
+"""Data sets whose folders are the lists: train/, test/, val/."""
+
+import pytest
+from conftest import write
+from sets import image, mask, names
+
+from ismallnet.layouts import find_dataset
+
+
+@pytest.mark.parametrize("first", ["train", "trainval"])
+def test_split_folders(tmp_path, first):
+    root = tmp_path / "s"
+    for part, name in ((first, "1"), (first, "2"), ("test", "3")):
+        image(root, f"{part}/images", name)
+        mask(root, f"{part}/masks", name)
+    if first == "trainval":  # is taken before train
+        image(root, "train/images", "1x")
+        mask(root, "train/masks", "1x")
+    write(root / "train_log.txt", "not a list")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}_images", "{}_masks"),
+        ("images_{}", "masks_{}"),
+        ("{}-img", "{}-label"),
+        ("{}Images", "{}GT"),
+        ("{}_images", "masks"),
+    ],
+)
+def test_split_folders_with_the_part_in_their_names(tmp_path, images, masks):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("test", "3")):
+        image(root, images.format(part), name)
+        mask(root, masks.format(part), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+    assert data.lists["test"][0].mask == root / masks.format("test") / "3.png"
+    assert f"images in {images.format('train')}/" in data.layout
+    assert not any(note.startswith("note:") for note in data.notes)
+
+
+def test_split_folders_that_repeat_a_name(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        image(root, f"{part}/images", "1")
+        mask(root, f"{part}/masks", "1")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
+    assert data.lists["train"][0].mask == root / "train/masks/1.png"
+
+
+def test_lists_may_name_images_of_train_beside_trainval(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("trainval", "2"), ("test", "3")):
+        image(root, f"{part}/images", name)
+        mask(root, f"{part}/masks", name)
+    write(root / "train.txt", "1\n2\n")
+    write(root / "test.txt", "3\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and not data.problems["train"]
+    assert [s.image.parent.parent.name for s in data.lists["train"]] == ["train", "trainval"]
+
+
+def test_lists_of_split_folders_that_repeat_a_name(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        for name in "12":
+            image(root, f"{part}/images", name)
+            mask(root, f"{part}/masks", name)
+        write(root / f"{part}.txt", "1\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train/1"] and names(data, "test") == ["test/1"]
+
+
+@pytest.mark.parametrize("form", ["{}/images", "images/{}"])
+def test_val_serves_where_there_is_no_test_folder(tmp_path, form):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("val", "2")):
+        image(root, form.format(part), name)
+        mask(root, form.format(part).replace("images", "masks"), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1"] and names(data, "test") == ["2"]
+    assert "val/ serves" in data.notes[0] and not any(data.problems.values())
+    image(root, form.format("test"), "3")
+    mask(root, form.format("test").replace("images", "masks"), "3")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "test") == ["3"] and "val/ is left out" in data.notes[0]
+
+
+@pytest.mark.parametrize(("train", "test"), [("training", "validation"), ("train", "valid")])
+@pytest.mark.parametrize("form", ["images/{}", "{}/images"])
+def test_other_names_of_parts(tmp_path, train, test, form):
+    root = tmp_path / "s"
+    for part, name in ((train, "1"), (train, "2"), (test, "3")):
+        image(root, form.format(part), name)
+        mask(root, form.format(part).replace("images", "masks"), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+    assert not (root / "50_50").exists()
+
+
+@pytest.mark.parametrize("name", ["{}_mask", "mask_{}"])
+def test_split_folders_with_the_images_in_them(tmp_path, name):
+    root = tmp_path / "s"
+    for part, stem in (("train", "1_jpg.rf.0a"), ("train", "2_jpg.rf.1b"), ("valid", "3_jpg.rf.2c")):
+        image(root, part, stem, ".jpg")
+        mask(root, part, name.format(stem))
+        write(root / part / "_classes.csv", "Pixel Value, Class\n0, background\n1, target\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1_jpg.rf.0a", "2_jpg.rf.1b"]
+    assert names(data, "test") == ["3_jpg.rf.2c"] and not any(data.problems.values())
+    assert data.lists["test"][0].mask == root / "valid" / f"{name.format('3_jpg.rf.2c')}.png"
