@@ -92,28 +92,37 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if a == b else projection
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu_(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         y = y * self.ca(y)
         y = y * self.sa(y)
-        return F.relu(y + self.shortcut(x))
+        return F.relu_(y.add_(self.shortcut(x)))
+
+
+def resize(x: Tensor, factor: float, align: bool = True) -> Tensor:
+    """Bilinear, (N, C, H, W) -> (N, C, factor · H, factor · W)."""
+    y = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align)
+    if y.requires_grad:
+        # The gradient is mostly a part of a concatenation's. The backward pass of a tensor with gaps
+        # takes five times as long as that of a copy without.
+        last = y.is_contiguous(memory_format=torch.channels_last)
+        form = torch.channels_last if last else torch.contiguous_format
+        y.register_hook(lambda gradient: gradient.contiguous(memory_format=form))
+    return y
 
 
 def up(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    return resize(x, 2)
 
 
 def down(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
+    return resize(x, 0.5)
 
 
 def aggregation_inputs(laterals: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
     """Per scale s = 0..4: 1x1 convolution, then bilinear x2^s, all to (N, width, H, W)."""
     outs = [lateral(f) for lateral, f in zip(laterals, features)]
-    return [
-        F.interpolate(f, scale_factor=2**s, mode="bilinear", align_corners=False) if s else f
-        for s, f in enumerate(outs)
-    ]
+    return [resize(f, 2**s, align=False) if s else f for s, f in enumerate(outs)]
 
 
 class Stream(nn.Module):
