@@ -55,7 +55,8 @@ def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
 
 def resized_note(names: list[str]) -> str:
     """What a run says, once, of the masks that it resized."""
-    return f"{len(names)} masks resized to their images ({some(names)})"
+    which = f" ({some(names)})" if names else ""
+    return f"{len(names)} masks resized to their images{which}"
 
 
 def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
@@ -131,12 +132,12 @@ class Frames:
         self.greys: list[GreyFacts] = []  # of the frames of more than 8 bits
         dark: list[bool] = []  # of the frames with targets: whether these are darker than around them
         read = read_ahead(self._try, self.samples)
-        for result, facts in progress(read, f"{data.name} {split}", len(self.samples)):
+        for result, facts, is_dark in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
             self.greys += [facts] if facts else []
-            dark += [] if (found := darker(result.image, result.mask)) is None else [found]
+            dark += [] if is_dark is None else [is_dark]
             _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
             self.shapes.append(result.mask.shape)
@@ -178,11 +179,12 @@ class Frames:
                     lost.append(f"{sample.name} ({count} targets, {len(centres)} left)")
         return lost
 
-    def _try(self, sample: Sample) -> tuple[Item | DataError, GreyFacts | None]:
+    def _try(self, sample: Sample) -> tuple[Item | DataError, GreyFacts | None, bool | None]:
         try:
-            return self.read(sample)
+            item, facts = self.read(sample)
+            return item, facts, darker(item.image, item.mask)
         except DataError as error:
-            return error, None
+            return error, None, None
 
     def read(self, sample: Sample, look: bool = True) -> tuple[Item, GreyFacts | None]:
         """A frame as it is on disk, and with `look` what is to be said of its grey values."""

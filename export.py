@@ -23,6 +23,7 @@ from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command
 from ismallnet.comparison import Comparison, compare
 from ismallnet.files import atomic_write
+from ismallnet.greys import GreyRange
 from ismallnet.layouts import find_dataset
 from ismallnet.quantisation import calibration_frames, to_fp16, to_int8, with_notes
 from net import iSmallNet, load_weights
@@ -131,9 +132,10 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
     """Returns the exit code."""
     output = Path(args.output)
     sets = {name: find_dataset(name, args.data_root) for name in (args.calibrate, args.verify) if name}
-    test = Frames(sets[args.verify], "test") if args.verify else None
+    grey = GreyRange.of_training(model.info)
+    test = Frames(sets[args.verify], "test", grey=grey) if args.verify else None
     count = args.calibrate_images
-    calibration = calibration_frames(sets[args.calibrate], count) if args.calibrate else None
+    calibration = calibration_frames(sets[args.calibrate], count, grey) if args.calibrate else None
     raw, notes = convert(to_onnx(model), args.precision, calibration, args.tolerance)
     if args.calibrate:
         notes["calibrate"] = args.calibrate

@@ -174,6 +174,8 @@ def main(argv: list[str] | None = None) -> None:
         others = open_others(args.compare, data)
         entries = draw_dataset(data, maps, others, args)
         about = read_about(maps)
+        if (polarity := about.get("polarity", args.polarity)) != args.polarity:
+            print(f"note: {maps}: made with --polarity {polarity}; type it here too")
         figures = read_json(maps / "metrics.json")
         if figures and read_json(maps / "metrics_about.json") != about:
             print(f"{maps}/metrics.json: of other maps than these, left out")

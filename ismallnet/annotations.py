@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
+import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, some
@@ -181,21 +182,23 @@ def check_order(shape: Shape, size: tuple[int, int] | None, box: object) -> None
         box: COCO's x, y, width, height; anything else says nothing.
 
     Raises:
-        ValueError: run lengths are in their box only if they are counted along the rows.
+        ValueError: run lengths give one area in their box only if they are counted along the rows.
     """
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(n, (int, float)) for n in box)
-    if shape.kind != "counts" or not numbers:
+    if shape.kind != "counts":
         return
+    down = covered(shape, size)
+    along = down.T.reshape(size)
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(n, (int, float)) for n in box)
 
     def fits(pixels: np.ndarray) -> bool:
-        y, x = np.nonzero(pixels)
-        if not len(y):
-            return True
-        found = (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
-        return bool(np.abs(np.subtract(found, box)).max() <= 1.5)
+        (y, x), box_is = np.nonzero(pixels), np.array(box)
+        found = np.array((x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1))
+        return bool(np.abs(found - box_is).max() <= 1.5)
 
-    pixels = covered(shape, size)
-    if not fits(pixels) and fits(pixels.T.reshape(size)):
+    pieces = [cv2.connectedComponents(pixels.astype(np.uint8))[0] - 1 for pixels in (down, along)]
+    if not pieces[0] or (numbers and fits(down)):
+        return
+    if (numbers and fits(along)) or pieces[0] > 2 * pieces[1]:
         raise ValueError(
             "its run lengths are counted along the rows, COCO's go down the columns; encode it again, "
             "with pycocotools.mask.encode(numpy.asfortranarray(mask))"

@@ -19,6 +19,7 @@ from ismallnet.images import (
     value_limits,
 )
 
+WHITE = 230  # from here up, of 8 bits
 EXTREME = 0.1  # percent of the pixels, at either end, that may be dead or hot
 
 
@@ -48,19 +49,29 @@ def has_white_border(pixels: np.ndarray) -> bool:
 
 
 def has_drawings(pixels: np.ndarray) -> bool:
-    """Whether 40 pixels or more of an 8-bit image are white lines, and more than half of their edges
-    drop by 60 and more from one pixel to the next, as those of text, a reticle or a box do, and those
-    of no image of NUAA-SIRST and NUDT-SIRST."""
-    grey = (pixels if pixels.ndim == 2 else pixels.max(axis=2)).astype(np.int16)
-    white = (grey >= 250).astype(np.uint8)
+    """Whether an 8-bit image has white lines drawn into it, as of text, a reticle or a box: white
+    pixels side by side or up to 6 px apart that reach over 22 px and more, few of them with white all
+    around, of whose edges more than half drop by 50 and more from one pixel to the next."""
+    grey = pixels if pixels.ndim == 2 else cv2.max(cv2.max(*cv2.split(pixels)[:2]), pixels[..., 2])
+    white = (grey >= WHITE).astype(np.uint8)
+    if cv2.countNonZero(white) < 30:
+        return False
     inner = cv2.erode(white, np.ones((3, 3), np.uint8))
-    if white.sum() < 40 or 2 * inner.sum() > white.sum():
+    near = cv2.dilate(white, np.ones((7, 7), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(near)
+    labels *= white
+    area, filled = (np.bincount(labels[mask > 0], minlength=count) for mask in (white, inner))
+    extent = stats[:, 2:4].max(axis=1) - 6
+    drawn = (extent >= 22) & (area >= 30) & (4 * filled <= area)
+    if not 0 < area[drawn].sum() < 0.05 * grey.size:  # more is noise
         return False
     edges = sharp = 0
-    for one, other in ((grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])):
-        edge = (one >= 250) != (other >= 250)
+    for axis in (0, 1):
+        one, other = np.moveaxis(grey, axis, 0)[1:], np.moveaxis(grey, axis, 0)[:-1]
+        first, second = np.moveaxis(labels, axis, 0)[1:], np.moveaxis(labels, axis, 0)[:-1]
+        edge = ((one >= WHITE) != (other >= WHITE)) & drawn[np.maximum(first, second)]
         edges += int(edge.sum())
-        sharp += int((edge & (np.minimum(one, other) < 190)).sum())
+        sharp += int((edge & (np.minimum(one, other) < WHITE - 50)).sum())
     return 2 * sharp > edges
 
 
@@ -79,11 +90,25 @@ def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
     Args:
         mask: HxW uint8, 0 on all other pixels.
     """
-    if not mask.any():
+    x, y, width, height = cv2.boundingRect(mask)
+    rows, columns = (slice(max(a - 4, 0), a + n + 4) for a, n in ((y, height), (x, width)))
+    if not width:
         return None
-    near, far = (cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
-    ring, grey = far & ~near, image[..., :3].mean(axis=2, dtype=np.float32)
-    return bool(grey[mask > 0].mean() < grey[ring].mean()) if ring.any() else None
+    cut, grey = mask[rows, columns], image[rows, columns].mean(axis=2, dtype=np.float32)
+    near, far = (cv2.dilate(cut, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
+    target, ring = grey[cut > 0], grey[far & ~near]
+    return bool(target.mean() < ring.mean()) if ring.size else None
+
+
+def inverted(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of any type with dark and bright exchanged."""
+    return -pixels if pixels.dtype.kind == "f" else ~pixels
+
+
+def inverted_limits(limits: tuple[float, float], dtype: np.dtype) -> tuple[float, float]:
+    """What a lower and an upper value become in `inverted` pixels of a type."""
+    total = 0.0 if dtype.kind == "f" else float(np.iinfo(dtype).max + np.iinfo(dtype).min)
+    return total - limits[1], total - limits[0]
 
 
 def roughness(pixels: np.ndarray, axis: int = 1) -> float:
@@ -96,11 +121,13 @@ def roughness(pixels: np.ndarray, axis: int = 1) -> float:
 
 
 def flag_bit(pixels: np.ndarray) -> int:
-    """The highest bit that is set in some of the pixels of an image, HxW uint16, 0.1 to 5 %, if it is
+    """The highest bit that is set in some of the pixels of an image, HxW uint16, 0.1 to 20 %, if it is
     no part of their value: without it nearly all of them are like their neighbours. 0 without any."""
     bit = int(pixels.max()).bit_length() - 1
+    if bit < 12:
+        return 0
     flagged = pixels >= 1 << bit
-    if bit < 12 or not 0.001 < flagged.mean() <= 0.05:
+    if not 0.001 < flagged.mean() <= 0.2 or np.unique(pixels[flagged]).size < 4:  # else hot pixels
         return 0
     cleared = np.where(flagged, pixels - (1 << bit), pixels).astype(np.uint16)
     apart = [  # from the neighbours, as they are and without the bit
@@ -174,6 +201,14 @@ class GreyRange:
     percentiles: tuple[float, float] = PERCENTILES
     dark: bool = False
 
+    @classmethod
+    def of_training(cls, info: dict) -> "GreyRange":
+        """How the images were read that a network was trained on, from what its weights say."""
+        args = info.get("args") if isinstance(info.get("args"), dict) else {}
+        limits, percentiles = args.get("range"), args.get("percentiles") or PERCENTILES
+        dark = args.get("polarity") == "dark"
+        return cls(tuple(limits) if limits else None, tuple(percentiles), dark)
+
     def read(
         self, path: Path, name: str = "", look: bool = True
     ) -> tuple[np.ndarray, GreyFacts | None]:
@@ -183,22 +218,23 @@ class GreyRange:
         Raises:
             DataError: not a readable image, or no pixel of it is a number.
         """
-        pixels = decode(path)
+        stored = decode(path)
+        pixels = inverted(stored) if self.dark else stored
         if pixels.dtype == np.uint8:
             odd = eight_bit_doubts(pixels) if look else ()
             facts = GreyFacts(name, "uint8", (0.0, 255.0), odd=odd) if odd else None
-            return self.turned(to_units(pixels, None)), facts
+            return to_units(pixels, None), facts
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
-        low, high = self.percentiles
-        percentiles = (100 - high, 100 - low) if self.dark else (low, high)
-        limits = tuple(self.limits or value_limits(pixels, percentiles))
+        if limits := self.limits:
+            limits = inverted_limits(limits, pixels.dtype) if self.dark else limits
+        else:
+            limits = value_limits(pixels, self.percentiles)
         facts = self.facts(name, pixels, limits) if look else None
-        return self.turned(to_units(pixels, limits)), facts
-
-    def turned(self, image: np.ndarray) -> np.ndarray:
-        """An image in 0-255 units, inverted where targets are dark."""
-        return 255 - image if self.dark else image
+        if facts and self.dark:
+            odd = tuple(key for key in facts.odd if key == "flat") or misread(stored)
+            facts = facts._replace(limits=inverted_limits(limits, pixels.dtype), odd=odd)
+        return to_units(pixels, limits), facts
 
     def facts(self, name: str, pixels: np.ndarray, limits: tuple[float, float]) -> GreyFacts:
         """The grey values of an image; `limits` are those that its values were read with."""
@@ -238,15 +274,20 @@ class GreyRange:
         head = (
             f"{label}: {', '.join(sorted({f.depth for f in facts}))} in {len(facts)} of {total} images"
         )
+        low, high = self.percentiles
+        ends, which = "0 and 255", f"{low:g} and {high:g}"
+        if self.dark:
+            ends, which = "255 and 0, inverted", f"{100 - high:g} and {100 - low:g}"
         if self.limits:
-            yield f"{head}: {self.limits[0]:g} and {self.limits[1]:g} become 0 and 255 (--range)"
+            yield f"{head}: {self.limits[0]:g} and {self.limits[1]:g} become {ends} (--range)"
         else:
             low, high = (three_of([f.limits[end] for f in facts]) for end in (0, 1))
-            which = " and ".join(f"{p:g}" for p in self.percentiles)
             yield (
-                f"{head}: percentiles {which} of each become 0 and 255: {low} and {high} "
+                f"{head}: percentiles {which} of each become {ends}: {low} and {high} "
                 "(smallest / median / largest)"
             )
+        if self.dark:
+            label = f"{label}, as inverted"
         for key, text in NOTES.items():
             if names := [f.name for f in facts if getattr(f, key)]:
                 yield f"note: {label}: {len(names)} images {text}: {some(names)}"

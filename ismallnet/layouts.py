@@ -19,7 +19,13 @@ from ismallnet.folders import (
 )
 from ismallnet.lists import KINDS, PARTS, find_lists, kind_of
 from ismallnet.masks import TARGET, survey
-from ismallnet.oddities import archives, left_out_hint, left_out_notes, unused_masks
+from ismallnet.oddities import (
+    archives,
+    left_out_hint,
+    left_out_notes,
+    masks_without_image,
+    unused_masks,
+)
 from ismallnet.pairing import (
     AS_IT_LIES,
     MASK_FOLDERS,
@@ -29,6 +35,7 @@ from ismallnet.pairing import (
     assign_masks,
     masks_beside,
     name_images,
+    refuse_instances,
     refuse_without_masks,
 )
 from ismallnet.splits import apply_lists
@@ -161,6 +168,9 @@ def find_images(
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     assign_masks(images, reading.mask_suffix)
+    if not reading.mask_suffix:
+        unused = masks_without_image(images)
+        refuse_instances([file for file in unused if not file.stem.endswith("_pixels0")], images)
     data.notes += unused_masks(images, root)
     name_images(images)
     return data, images, lists

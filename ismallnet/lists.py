@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -99,11 +100,22 @@ def read_list(path: Path) -> tuple[list[str], str]:
             reason = error.reason
             continue
         if "\0" not in text:
-            if re.match(r"\s*[\[{].*[\]}]\s*$", text, re.DOTALL):
+            if is_json(text):
                 raise DataError(f"{path}: found JSON, expected a text file with one name a line")
             lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", text)]
             return [line for line in lines if line], encoding
     raise DataError(f"{path}: not a text file ({reason}); expected one name a line")
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON object or array of more than a number."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return not (isinstance(found, list) and len(found) == 1)  # a name in brackets
 
 
 def readings(line: str) -> Iterator[str]:
@@ -144,7 +156,8 @@ class Index(dict):
                 self.folded.setdefault(key, []).append(image)
             if image.mask:
                 key = unicodedata.normalize("NFC", readable(image.mask.relative_to(root).as_posix()))
-                self.masks.setdefault(without_extension(key), []).append(image)
+                for name in dict.fromkeys((without_extension(key), image.mask.stem)):
+                    self.masks.setdefault(name, []).append(image)
 
     def find(self, line: str) -> list[ImageFile]:
         """The images that a line may mean: none, one, or several of which its list must choose."""

@@ -199,15 +199,18 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         if not any((values > 0).any() for _, values, _ in found):
             kind = "no mask holds a target"
         notes.append(f"mask values {rule.values or 'none'}; {kind}")
+    half = "" if rule.numbers else half_lost(rule, found, threshold)
+    if half:
+        notes.append(half)
     if faint:
+        hint = "" if half else ". Where does target begin? --mask-threshold 1 takes all values above 0"
         notes.append(
-            f"note: {len(faint)} masks hold values above 0, but no target: "
-            f"{some(faint)}. Where does target begin? --mask-threshold 1 takes all values above 0"
+            f"note: {len(faint)} masks hold values above 0, but no target: {some(faint)}{hint}"
         )
     if rule.numbers and (text := soft_edges(found)):
         notes.append(text)
-    if not rule.numbers:
-        notes += filter(None, (check(rule, found, threshold) for check in (lost_numbers, half_lost)))
+    if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
+        notes.append(text)
     if several := [path.name for path in read_ahead(several_colours, paths) if path]:
         notes.append(
             f"note: {len(several)} masks have several colours of a palette: {some(several)}. All but "
@@ -279,8 +282,10 @@ def is_picture(grey: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def half_lost(rule: MaskRule, found: list, threshold: int) -> str:
-    """A note where no mask holds much more than the threshold, and many pixels lie little below it:
-    dark colours whose values JPEG has changed."""
+    """A note where no mask holds much more than the usual threshold, and many pixels lie little below
+    it: dark colours whose values JPEG has changed."""
+    if threshold != TARGET:
+        return ""
     counted = [(rule(values), counts) for _, values, counts in found]
     largest = max((int(grey.max()) for grey, _ in counted if len(grey)), default=0)
     half = max(largest // 2, 1)

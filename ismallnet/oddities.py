@@ -74,13 +74,18 @@ def left_out_hint(root: Path, names: tuple[str, ...]) -> str:
     return "".join(f". {hint}" for hint in hints) + unpack_hint(root)
 
 
-def unused_masks(images: list[ImageFile], root: Path) -> list[str]:
-    """A note on files of the mask folders that no image has as its mask: X_pixels1.png beside
-    X_pixels0.png, say."""
+def masks_without_image(images: list[ImageFile]) -> list[Path]:
+    """The files of the mask folders that are neither an image nor an image's mask."""
     used = {path for image in images for path in (image.path, image.mask)}
     folders = dict.fromkeys(image.masks for image in images if image.masks)
     files = (path for top in folders for f in walk(top) for path in image_files(f))
-    names = [shown(path, root) for path in dict.fromkeys(files) if path not in used]
+    return [path for path in dict.fromkeys(files) if path not in used]
+
+
+def unused_masks(images: list[ImageFile], root: Path) -> list[str]:
+    """A note on files of the mask folders that no image has as its mask: X_pixels1.png beside
+    X_pixels0.png, say."""
+    names = [shown(path, root) for path in masks_without_image(images)]
     if not names or not any(image.mask for image in images):
         return []
     return [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, label_files, leads_inside, walk
+from ismallnet.folders import image_files, inside, label_files, leads_inside, walk
 from ismallnet.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint
@@ -21,6 +21,8 @@ MASK_FOLDERS = (  # compared without case; the first one that holds images wins
     *("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label", "annotations"),
     *("gt", "ground_truth", "SegmentationClass", "ann_dir"),
 )
+BESIDE = "mask_"  # mask_X.png beside X.png; label_X.png there could be an image
+INSTANCE = re.compile(r"[_-](pixels)?\d+$")  # the end of X_1.png, X_pixels1.png
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
 
 
@@ -80,12 +82,13 @@ def masks_beside(paths: list[Path], reading: Reading) -> set[Path]:
     X.png."""
     stems = {path.with_suffix("") for path in paths}
     endings = (reading.mask_suffix,) if reading.mask_suffix else MASK_ENDINGS
-    beginnings = () if reading.mask_suffix else MASK_BEGINNINGS
 
     def is_mask(path: Path) -> bool:
-        names = [path.stem.removesuffix(e) for e in endings if path.stem.endswith(e)][:1]
-        names += [path.stem.removeprefix(b) for b in beginnings if path.stem.startswith(b)]
-        return any(path.with_name(name + reading.image_suffix) in stems for name in names)
+        stem = path.stem
+        names = [stem[: -len(e)] for e in endings if stem.lower().endswith(e.lower())][:1]
+        if not reading.mask_suffix and stem.startswith(BESIDE):
+            names.append(stem.removeprefix(BESIDE))
+        return any(name and path.with_name(name + reading.image_suffix) in stems for name in names)
 
     return {path for path in paths if is_mask(path)}
 
@@ -111,11 +114,16 @@ def assign_masks(images: list[ImageFile], suffix: str = "") -> None:
         if image.subfolder == "backgrounds" and uses[image.mask] > 1:
             image.mask = None  # it is that of the target image of the same name
     if not suffix:
-        assign_other_names([image for image in images if not image.mask], {*uses})
+        taken = {*uses, *(image.path for image in images)}
+        assign_other_names([image for image in images if not image.mask], taken)
 
 
-def assign_other_names(images: list[ImageFile], used: set[Path | None]) -> None:
-    """Gives images without a mask one of a less usual name, unless several of them could mean it."""
+def assign_other_names(images: list[ImageFile], taken: set[Path | None]) -> None:
+    """Gives images without a mask one of a less usual name, unless several of them could mean it.
+
+    Args:
+        taken: files that are not to be used: images, and masks of others.
+    """
     read = functools.cache(lambda folder: {p.stem.casefold(): p for p in reversed(image_files(folder))})
     found = []
     for image in images:
@@ -124,11 +132,13 @@ def assign_other_names(images: list[ImageFile], used: set[Path | None]) -> None:
         stem, inner = image.stem.casefold(), image.subfolder.casefold().replace("/", "_")
         names = [f"{stem}{ending}" for ending in ("", *MASK_ENDINGS)]
         names += [f"{beginning}{stem}" for beginning in MASK_BEGINNINGS]
-        tries = [(image.masks / image.subfolder, name) for name in names]
+        folder = inside(image.masks, image.subfolder) if image.subfolder else image.masks
+        tries = [(folder, name) for name in names] if folder else []
         tries += [(image.masks, f"{inner}_{name}") for name in names] if inner else []
         files = (read(folder).get(name) for folder, name in tries)
-        found.append((image, next((f for f in files if f not in used and f != image.path), None)))
-    uses = Counter(mask for _, mask in found)
+        found.append((image, next((file for file in files if file not in taken), None)))
+    pairs = {(image.path.with_suffix(""), mask) for image, mask in found}  # X.png and X.jpg are one
+    uses = Counter(mask for _, mask in pairs)
     for image, mask in found:
         image.mask = mask if uses[mask] == 1 else None
 
@@ -181,13 +191,7 @@ def refuse_without_masks(
     files = [path for top in folders for f in walk(top) for path in image_files(f)]
     if files := sorted(set(files) - {image.path for image in images}):
         ending = f"{reading.mask_suffix}.png"
-        stems = {image.stem for image in images}
-        if parts := [f for f in files if re.sub(r"_\d+$", "", f.stem) in stems and f.stem not in stems]:
-            raise DataError(
-                f"{parts[0]}: {len(parts)} masks are called as an image and a number: masks by "
-                f"instance? Merge those of each image into one, {images[0].stem}.png: a pixel is "
-                "target where it is in any of them. If each image has one of them: --mask-suffix _0"
-            )
+        refuse_instances(files, images)
         raise DataError(
             f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
             f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or "
@@ -198,3 +202,27 @@ def refuse_without_masks(
             f"{root}: found no mask for any image, so --missing-masks empty would leave no target "
             "at all. Name the masks' folder: --mask-folder DIR --mask-suffix TEXT"
         )
+
+
+def refuse_instances(files: list[Path], images: list[ImageFile]) -> None:
+    """
+    Args:
+        files: masks that no image has.
+
+    Raises:
+        DataError: they are called as an image and a number, as masks by instance are.
+    """
+    stems = {image.stem for image in images}
+    numbers = {file: INSTANCE.search(file.stem) for file in files if file.stem not in stems}
+    parts = {
+        f: number[0] for f, number in numbers.items() if number and f.stem[: number.start()] in stems
+    }
+    if not parts:
+        return
+    file, number = next(iter(parts.items()))
+    image = file.stem.removesuffix(number)
+    raise DataError(
+        f"{file}: {len(parts)} masks are called as an image and a number: masks by instance? Merge "
+        f"those of each image into one, {image}.png: a pixel is target where it is in any of them. If "
+        f"each image has one of them, or the others do not count: --mask-suffix={number}"
+    )

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataset import Frames
+from dataset import GREY, Frames
 from ismallnet.backends import Exported
 from ismallnet.cli import DataError, optional, progress
+from ismallnet.greys import GreyRange
 from ismallnet.inference import predict
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import count_standard, figures_standard, quantise
@@ -120,11 +121,12 @@ class Calibrated:
         return sum(len(self.groups[group]) for group in groups)
 
 
-def calibration_frames(data: DatasetFolder, count: int) -> Frames:
+def calibration_frames(data: DatasetFolder, count: int, grey: GreyRange = GREY) -> Frames:
     """Images of the training list, evenly spaced, and none that the test list has too.
 
     Args:
         count: at most so many.
+        grey: how they are read.
 
     Raises:
         DataError: there are none, or one cannot be used.
@@ -138,7 +140,7 @@ def calibration_frames(data: DatasetFolder, count: int) -> Frames:
         )
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
     chosen = {"train": [samples[i] for i in places]}
-    return Frames(replace(data, lists=chosen, problems={"train": []}), "train")
+    return Frames(replace(data, lists=chosen, problems={"train": []}), "train", grey=grey)
 
 
 def maps_of(raw: bytes, frames: Frames, label: str, count: int | None = None) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from ismallnet.images import decode
 from ismallnet.metrics import quantise
 
 MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-MAP_PREFIXES = ("pred_", "mask_", "out_", "result_")
+MAP_PREFIXES = ("pred_", "Pred_", "out_", "result_")  # mask_X.png may be the ground truth
 MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
@@ -86,9 +86,10 @@ def decode_map(path: Path) -> np.ndarray:
     if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
         if missing := int(np.isnan(pixels).sum()):
             raise DataError(f"{path}: {missing} pixels are NaN, expected probabilities from 0 to 1")
+        hint = "; from 0 to 255? Divide by 255" if pixels.max() > 100 else "; logits? Apply a sigmoid"
         raise DataError(
             f"{path}: found floats from {pixels.min():g} to {pixels.max():g}, expected probabilities "
-            f"from 0 to 1{'; logits? Apply a sigmoid' if np.isfinite(pixels).all() else ''}"
+            f"from 0 to 1{hint if np.isfinite(pixels).all() else ''}"
         )
     if pixels.ndim != 2 or (pixels.dtype != np.uint8 and pixels.dtype.kind != "f"):
         raise DataError(
@@ -132,7 +133,7 @@ def holds_zero_one(folder: Path, names: list[str]) -> bool:
         held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise DataError(
             f"{folder}: found no map of the {len(names)} images in it; it holds {held}. Expected "
-            f"{names[0]}.png, or {names[0]}_ANYTHING.png, also {', '.join(MAP_ENDINGS)}"
+            f"{names[0]}.png, {names[0]}_pred.png or pred_{names[0]}.png, also {', '.join(MAP_ENDINGS)}"
         )
     if note := several_files(folder, names):
         print(note)
@@ -148,7 +149,8 @@ def several_files(folder: Path, names: list[str]) -> str:
     files: dict[str, list[str]] = {name: [] for name in names}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() in MAP_ENDINGS:
-            stem = path.stem
+            beginning = next((p for p in MAP_PREFIXES if path.stem.startswith(p)), "")
+            stem = path.stem if path.stem in files else path.stem.removeprefix(beginning)
             while stem not in files and "_" in stem:  # the longest image name that the file begins with
                 stem = stem.rpartition("_")[0]
             if stem in files:

@@ -391,12 +391,16 @@ def test_run_lengths_along_the_rows_are_refused_where_the_box_tells(unlabelled, 
 
     for name in "abcd":
         write(unlabelled / f"images/{name}.png", picture(shape=size))
-    one = {"image_id": 1, "bbox": box}
-    down = {**one, "segmentation": {"counts": runs(pixels.T.ravel()), "size": list(size)}}
-    along = {**one, "segmentation": {"counts": runs(pixels.ravel()), "size": list(size)}}
-    arguments = ["--dataset", "tiny", "--from-annotations"]
-    message = fails(main, *arguments, save(coco([along], size=size)), capsys=capsys)
-    assert "annotation 10: its run lengths are counted along the rows" in message
-    assert "asfortranarray" in message and not (unlabelled / "masks").exists()
-    main([*arguments, save(coco([down], size=size))])
-    assert ((mask("a") > 0) == pixels).all()
+    boxes = [box, None, [12, 10, 16, 13]] if size[0] != size[1] else [box]  # a transposed square fits
+    down, along = (
+        {"image_id": 1, "segmentation": {"counts": runs(flat), "size": list(size)}}
+        for flat in (pixels.T.ravel(), pixels.ravel())
+    )
+    arguments = ["--dataset", "tiny", "--overwrite", "--from-annotations"]
+    for one in boxes:
+        file = save(coco([{**along, "bbox": one}], size=size))
+        message = fails(main, *arguments, file, capsys=capsys)
+        assert "annotation 10: its run lengths are counted along the rows" in message
+        assert "asfortranarray" in message
+        main([*arguments, save(coco([{**down, "bbox": one}], size=size))])
+        assert ((mask("a") > 0) == pixels).all()

@@ -16,7 +16,7 @@ from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.greys import ODD as ODD_TEXTS
-from ismallnet.greys import GreyRange, eight_bit_doubts, misread
+from ismallnet.greys import GreyRange, eight_bit_doubts, has_drawings, misread
 from ismallnet.images import no_scene, stands_alone, to_units, value_limits
 from ismallnet.layouts import find_dataset
 from net import iSmallNet
@@ -311,7 +311,7 @@ def test_a_hint_can_be_typed_as_it_is(tmp_path, weights, capsys):
 
 BASE = np.random.default_rng(0).integers(60, 160, (40, 48)).astype(np.uint8)
 WHITE = np.pad(BASE, 3, constant_values=255)
-DRAWN = cv2.rectangle(BASE.copy(), (8, 8), (38, 30), 255)
+DRAWN = cv2.rectangle(BASE.copy(), (8, 10), (34, 24), 255)
 ODD = {
     "flat": np.full((40, 48), 90, np.uint8),
     "colours": np.dstack([BASE, np.zeros_like(BASE), 255 - BASE]),
@@ -342,6 +342,29 @@ def test_a_saturated_side_is_no_white_border():
     assert eight_bit_doubts(image) == ()
 
 
+def test_small_bright_things_are_no_drawings():
+    image = np.repeat(np.repeat(BASE, 4, 0), 4, 1)
+    places = np.random.default_rng(1).integers(4, 150, (20, 2))
+    for y, x in places:
+        image[y : y + 2 + y % 2, x : x + 2 + y % 2] = 255
+    assert not has_drawings(image) and (image == 255).sum() > 60
+    image[100:140, 100:150] = 255  # a saturated cloud does not hide the text
+    cv2.putText(image, "12:04:33", (8, 90), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 235)
+    assert has_drawings(image) and has_drawings(np.dstack([image] * 3))
+
+
+def test_dark_images_are_looked_at_as_inverted():
+    write(Path("x.png"), ~DRAWN)
+    assert GreyRange(dark=True).read(Path("x.png"), "x")[1].odd == ("drawn",)
+    assert GreyRange().read(Path("x.png"), "x")[1] is None
+
+
+def test_how_images_were_read_in_the_training():
+    assert GreyRange.of_training({}) == GreyRange()
+    args = {"range": [1, 2], "percentiles": [0.1, 100], "polarity": "dark"}
+    assert GreyRange.of_training({"args": args}) == GreyRange((1, 2), dark=True)
+
+
 def test_infinite_pixels_become_the_median():
     image = deep().astype(np.float32)
     image[1, :3] = np.nan, np.inf, -np.inf
@@ -368,6 +391,9 @@ def test_values_that_were_misread_are_said():
         (counts.view(np.uint16), False, ("signed",)),
         (frame | (flags << 15).astype(np.uint16), False, ("flag",)),
         (np.where(flags, 50000, frame).astype(np.uint16), False, ()),  # hot pixels
+        (np.where(flags, 40000, frame).astype(np.uint16), False, ()),  # which are so by chance
+        (np.where(np.roll(flags, 1, 1) | flags, frame | 1 << 15, frame), False, ("flag",)),
+        (np.zeros((64, 80), np.uint16), False, ()),
         (scene() + np.uint16(900), False, ()),  # from below bit 13 to above it
         (counts, True, ()),
         (wrong_width, True, ("rows",)),

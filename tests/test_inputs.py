@@ -312,5 +312,7 @@ def test_a_log_beside_frames_is_no_frame(capsys):
     write(Path("f/table.csv"), "\n".join(",".join("5" * 9) for _ in range(9)))
     assert [source.path.name for source in find_sources(["f"])] == ["a.png", "table.csv"]
     assert "1 files are left out, which are no frames: log.csv" in capsys.readouterr().err
+    write(Path("f/empty.csv"), "")  # a frame that was not written is an error
+    assert "empty.csv" in [source.path.name for source in find_sources(["f"])]
     (Path("f/a.png")).unlink()  # alone it may be meant as one
-    assert len(find_sources(["f"])) == 2
+    assert len(find_sources(["f"])) == 3

@@ -9,6 +9,7 @@ from sets import names
 from dataset import Frames
 from ismallnet.cli import DataError
 from ismallnet.layouts import find_dataset
+from ismallnet.lists import is_json
 
 
 @pytest.mark.parametrize(
@@ -146,5 +147,7 @@ def test_a_header_is_said_and_left_out(tmp_path):
 def test_lists_in_json_are_refused(tmp_path):
     root = make_set(tmp_path / "s")
     write(root / "50_50/train.txt", '{"train": ["a", "b"],\n "test": ["c"]}\n')
+    for text in ("{a}\n{b}\n", "[a]\n[b]\n", "[1]\n"):  # names in brackets
+        assert not is_json(text)
     with pytest.raises(DataError, match=r"train\.txt: found JSON, expected a text file"):
         find_dataset("s", tmp_path)

@@ -116,7 +116,7 @@ def test_the_plain_name_comes_first(tmp_path):
 
 def test_floats_that_are_no_probabilities_say_why(capsys):
     Path("theirs").mkdir()
-    for value, text in ((np.nan, "240 pixels are NaN"), (8.0, "logits? Apply a sigmoid")):
+    for value, text in ((np.nan, "240 pixels are NaN"), (8.0, "logits? Apply"), (255, "Divide")):
         maps = np.zeros(ON.shape, np.float32)
         maps[:5] = value
         for name in "cd":
@@ -128,16 +128,28 @@ def test_a_folder_without_a_map_says_what_it_holds(capsys):
     write(Path("theirs/prob.c.png"), ON.astype(np.uint8) * 255)
     message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
     assert "theirs: found no map of the 2 images in it; it holds prob.c.png" in message
-    assert "Expected c.png, or c_ANYTHING.png" in message
+    assert "Expected c.png, c_pred.png or pred_c.png" in message
 
 
 def test_beginnings_and_whole_numbers_of_any_type():
     Path("theirs").mkdir()
     write(Path("theirs/pred_c.png"), ON.astype(np.uint8) * 255)
-    np.save("theirs/mask_d.npy", ON.astype(np.int64) * 255)
+    np.save("theirs/out_d.npy", ON.astype(np.int64) * 255)
     assert iou() == 1.0
     write(Path("theirs/c.png"), ~ON.astype(bool) * np.uint8(255))  # X.png is taken before pred_X.png
     assert map_file(Path("theirs"), "c").name == "c.png"
     assert map_file(Path("theirs"), "s/d") == Path("theirs/s/d.png")
     write(Path("theirs/s/pred_d.png"), ON.astype(np.uint8))
     assert map_file(Path("theirs"), "s/d") == Path("theirs/s/pred_d.png")
+
+
+def test_masks_beside_maps_are_no_maps(capsys):
+    for name in "cd":
+        write(Path(f"theirs/mask_{name}.png"), ON.astype(np.uint8) * 255)
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
+    assert "found no map of the 2 images" in message and "c_pred.png or pred_c.png" in message
+    for name in "cd":
+        write(Path(f"theirs/{name}.png"), ON.astype(np.uint8) * 255)
+        write(Path(f"theirs/pred_{name}.png"), ON.astype(np.uint8) * 255)
+    note = several_files(Path("theirs"), ["c", "d"])
+    assert "of 2 images, as c.png, pred_c.png: c.png is taken" in note

@@ -139,3 +139,59 @@ def test_masks_by_instance_are_named_as_what_they_are(tmp_path):
         find_dataset("s", tmp_path)
     data = find_dataset("s", tmp_path, reading=Reading(mask_suffix="_0"))
     assert any("masks/x_1.png" in note for note in data.notes)
+
+
+def test_an_image_is_never_a_mask(tmp_path):
+    root = tmp_path / "s"
+    for name in ("seq1/0", "seq1_0", "B", "c"):
+        image(root, "images", name)
+    image(root, "images", "b", ".jpg")
+    for name in ("seq1_0", "B", "c"):
+        mask(root, "images", f"{name}_mask")
+    write(root / "train.txt", "seq1/0\nseq1_0\nb.jpg\n")
+    write(root / "test.txt", "c\nB.png\n")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["seq1_0"] and len(data.problems["train"]) == 2
+    assert all("found no mask for it" in problem for problem in data.problems["train"])
+    pairs = {s.name: s.mask.name for samples in data.lists.values() for s in samples}
+    assert pairs == {"seq1_0": "seq1_0_mask.png", "c": "c_mask.png", "B": "B_mask.png"}
+
+
+def test_masks_beside_their_images_in_other_forms(tmp_path):
+    root = tmp_path / "s"
+    for name, other in (("a", "a_GT"), ("b", "b_Mask"), ("c", "mask_c"), ("label_c", "mask_label_c")):
+        image(root, "images", name)
+        mask(root, "images", other)
+    mask(root, "images", "mask_")  # an image, of no name as a mask
+    write(root / "train.txt", "a\nb\n")
+    write(root / "test.txt", "c\nlabel_c\n")
+    assert list(found_masks(root)) == ["a", "b", "c", "label_c"]
+
+
+def test_folders_in_another_case_and_twins(tmp_path):
+    root = tmp_path / "s"
+    for name in ("Seq1/01", "Seq1/02"):
+        image(root, "images", name)
+        mask(root, "masks", name.lower())
+    image(root, "images", "x")
+    image(root, "images", "x", ".jpg")  # the first is used
+    mask(root, "masks", "mask_x")
+    write(root / "train.txt", "Seq1/01\nmask_x\n")  # by its mask's name
+    write(root / "test.txt", "Seq1/02\n")
+    assert list(found_masks(root)) == ["Seq1/01", "x", "Seq1/02"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("_pixels0", "_pixels1"), ("", "_1"), ("", "-2")])
+def test_masks_by_instance_beside_a_first_one(tmp_path, first, second):
+    root = tmp_path / "s"
+    for name in ("x", "y"):
+        image(root, "images", name)
+        mask(root, "masks", f"{name}{first}")
+    mask(root, "masks", f"y{second}")
+    with pytest.raises(
+        DataError, match=rf"1 masks are called as an .*y\.png: .*--mask-suffix={second}"
+    ):
+        find_dataset("s", tmp_path)
+    mask(root, "masks", "x_more")  # a note is enough
+    (root / "masks" / f"y{second}.png").unlink()
+    assert any("masks/x_more.png" in note for note in find_dataset("s", tmp_path).notes)

@@ -48,6 +48,7 @@ VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp
 VIDEO += (".ts", ".mts", ".m2ts", ".h264")
 DESCRIPTION = 270  # a tag of TIFF
 TABLE = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){3,}[\s,;]*")  # a line of numbers
+ROW = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){7,}")  # the beginning of a row of pixels
 READERS = 4  # threads that read image files, at most
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
@@ -148,11 +149,22 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
 
 
 def without_logs(paths: list[Path]) -> list[Path]:
-    """Frame files without the .csv that are no tables of pixels, where frames of other kinds are."""
-    tables = [path for path in paths if path.suffix.lower() == ".csv"]
+    """Frame files without the .csv that hold no row of pixels, where frames of other kinds are. Empty
+    ones stay: a frame that was not written is an error."""
+    tables = {path for path in paths if path.suffix.lower() == ".csv"}
     if len(tables) == len(paths):
         return paths
-    return [path for path in paths if path not in tables or not describe(path).problem]
+    return [path for path in paths if path not in tables or holds_row(path)]
+
+
+def holds_row(path: Path) -> bool:
+    """Whether the beginning of a text file has a line of 8 numbers or more, or is empty."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 16).decode(errors="replace")
+    except OSError:
+        return True  # said when its turn comes
+    return not head.strip() or any(ROW.match(line) for line in head.splitlines())
 
 
 def is_there(path: Path) -> bool:
