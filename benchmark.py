@@ -189,7 +189,7 @@ def accuracy(args: argparse.Namespace, device: torch.device) -> Rows:
 
 def light(args: argparse.Namespace, device: torch.device) -> Rows:
     """Inference of one frame by the network and by smaller ones, as test.py and detect.py run them."""
-    sizes = (("full", 16), ("full", 8), ("single", 8), ("single", 6))
+    sizes = (("full", 16), ("full", 8), ("single", 8), ("single", 6), ("plain", 8))
     models = {f"{v}, width {w}": prepared(network(w, v), device) for v, w in sizes}
     rows = []
     for height, width in FRAMES:

@@ -25,7 +25,6 @@ from torch import nn
 
 from dataset import Frames, Item, fingerprint, maps_folder, read_lists
 from ismallnet.arguments import grey_range, open_datasets
-from ismallnet.checkpoints import HELD_OUT, TEST_LIST
 from ismallnet.cli import DataError, command, progress
 from ismallnet.distributed import (
     Interruption,
@@ -38,6 +37,7 @@ from ismallnet.greys import GreyRange
 from ismallnet.inference import autocast, precision
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import DatasetFolder
+from ismallnet.results import HELD_OUT, TEST_LIST
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.distillation import Teacher
 from ismallnet.training.monitor import Monitor

@@ -20,11 +20,6 @@ from ismallnet.cli import UserError, note
 from ismallnet.files import atomic_write
 from ismallnet.formats import disguise
 
-# What weights were chosen on, or their figures are of (`selected_on`, `figures_on` in a checkpoint's
-# `info`).
-NOTHING = "nothing"
-TEST_LIST = "the test list"
-HELD_OUT = "held-out training images (--hold-out {})"
 # Under these names programs keep a state dict in a checkpoint.
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 WRAPPINGS += ("params", "weights")

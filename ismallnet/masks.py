@@ -178,7 +178,7 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
             pixels = mask_pixels(path)
         except DataError:
             return None
-        return path, *np.unique(pixels, return_counts=True), boxes_in(pixels)
+        return path, *values_of(pixels), boxes_in(pixels)
 
     looked = [entry for entry in read_ahead(look, paths) if entry is not None]
     found = [entry[:3] for entry in looked]
@@ -241,10 +241,23 @@ def soft_edges(found: list[tuple[Path, np.ndarray, np.ndarray]]) -> str:
     )
 
 
+def values_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of a mask, rising, and how many pixels have each."""
+    if pixels.dtype != np.uint8:
+        return np.unique(pixels, return_counts=True)
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    return values.astype(np.uint8), counts[values]
+
+
 def boxes_in(pixels: np.ndarray) -> np.ndarray:
     """Of a mask's targets of 4x4 px and more: how many there are, how many fill their box, and how many
     are its outline alone."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats((pixels > 0).astype(np.uint8))
+    target = (pixels > 0).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(target)
+    if not w:
+        return np.zeros(3, int)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(target[y : y + h, x : x + w])
     width, height, area = stats[1:, 2], stats[1:, 3], stats[1:, 4]
     large = (width >= 4) & (height >= 4)
     full, hollow = area == width * height, area == 2 * (width + height) - 4

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.checkpoints import TEST_LIST
 from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.files import read_json
 from ismallnet.formats import ARRAYS, read_array
 from ismallnet.images import decode
 from ismallnet.metrics import quantise
 
+# What weights were chosen on, or their figures are of (`selected_on`, `figures_on` in a checkpoint's
+# `info`, and in about.json).
+NOTHING = "nothing"
+TEST_LIST = "the test list"
+HELD_OUT = "held-out training images (--hold-out {})"
 MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 MAP_PREFIXES = ("pred_", "Pred_", "out_", "result_")  # mask_X.png may be the ground truth
 MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")

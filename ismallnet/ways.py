@@ -35,7 +35,8 @@ def ways_of(model: iSmallNet, path: Path, files: Iterable[str], device: torch.de
         with autocast(device, amp):
             return fast(x.contiguous(memory_format=torch.channels_last)).mask
 
-    ways = {"plain": lambda x: plain(model, x).mask, "default": partial(run, "off")}
+    as_it_is = partial(plain, model) if model.variant == "full" else model
+    ways = {"plain": lambda x: as_it_is(x).mask, "default": partial(run, "off")}
     ways["bf16"] = partial(run, "bf16")
     for file in files:
         for backend, amp in (("onnxruntime", "off"), ("openvino", "off"), ("openvino", "bf16")):

@@ -71,10 +71,10 @@ def test_smaller_networks_are_timed_beside_the_full_one_on_frames_of_several_siz
     monkeypatch.setattr(benchmark, "FRAMES", ((32, 32), (32, 48)))
     main(["--parts", "light", "--rounds", "1", "--device", "cpu"])
     rows = json.loads(Path("results/benchmark.json").read_text())["light"]
-    names = ["full, width 16", "full, width 8", "single, width 8", "single, width 6"]
+    names = ["full, width 16", "full, width 8", "single, width 8", "single, width 6", "plain, width 8"]
     assert [row["way"] for row in rows] == 2 * names
-    assert [row["frame"] for row in rows] == 4 * ["32x32"] + 4 * ["48x32"]
-    for full, smallest in ((rows[0], rows[3]), (rows[4], rows[7])):
+    assert [row["frame"] for row in rows] == 5 * ["32x32"] + 5 * ["48x32"]
+    for full, smallest in ((rows[0], rows[4]), (rows[5], rows[9])):
         assert full["× full, width 16"] == 1
         assert smallest["× full, width 16"] == pytest.approx(full["seconds"] / smallest["seconds"])
         assert smallest["a second"] == pytest.approx(1 / smallest["seconds"])
@@ -231,3 +231,18 @@ def test_onnx_files_run_on_each_backend(small, monkeypatch):
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--parts", "pipeline", "--dataset", "none"]])
 def test_bad_arguments(argv, capsys):
     assert argv[-1] in fails(main, *argv, capsys=capsys)
+
+
+@pytest.mark.parametrize("variant", ["full", "single", "plain"])
+def test_all_ways_of_a_variant_give_the_same(variant):
+    torch.manual_seed(0)
+    model = iSmallNet(4, variant).eval()
+    save_weights(model.state_dict(), {}, Path("w.safetensors"))
+    x = torch.randn(1, 3, 32, 32)
+    kept = load_weights("w.safetensors")  # rounded to fp16
+    ways = ways_of(kept, Path("w.safetensors"), [], torch.device("cpu"))
+    with torch.inference_mode():
+        expected = kept(x).mask
+        assert torch.allclose(ways["plain"](x), expected, atol=1e-4)
+        assert torch.allclose(ways["default"](x), expected, atol=1e-4)
+        assert torch.allclose(ways["bf16"](x).float(), expected, atol=0.02 * expected.abs().max())

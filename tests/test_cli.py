@@ -1,6 +1,8 @@
 """What all command lines share."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,12 @@ def test_errors_of_people_have_no_traceback_and_others_do(capsys):
     assert capsys.readouterr().err == "error: a.png: found text, expected an image\n"
     with pytest.raises(ZeroDivisionError):
         main([ZeroDivisionError()])
+
+
+@pytest.mark.parametrize("name", ["utils", "eval"])
+def test_scripts_without_a_network_do_not_wait_for_torch(name):
+    code = f"import {name}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["utils", "test", "eval", "visualization", "synthetic"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ismallnet.checkpoints import NOTHING
 from ismallnet.inference import autocast
+from ismallnet.results import NOTHING
 from ismallnet.weights import named_weights
 from net import load_weights
 

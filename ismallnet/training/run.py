@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from ismallnet.checkpoints import NOTHING, TEST_LIST, WeightsError, save_checkpoint
+from ismallnet.checkpoints import WeightsError, save_checkpoint
 from ismallnet.cli import DataError
 from ismallnet.files import sweep, write_json
+from ismallnet.results import NOTHING, TEST_LIST
 from ismallnet.training.eventlog import EventLog
 from net import iSmallNet
 
