@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import GOLDEN
 from torch._subclasses import FakeTensorMode
 
@@ -20,6 +21,7 @@ from net import (
     losses,
     map_loss,
     pad_to_multiple,
+    resize,
 )
 
 sys.path.insert(0, str(GOLDEN))
@@ -365,3 +367,23 @@ def test_outputs_have_names_and_stay_a_tuple(variant):
     assert mask is outputs.mask and mask.shape == (1, 1, 16, 20)
     assert (interior is None) == (variant in ("single", "plain", "boundary"))
     assert (boundary is None) == (variant in ("single", "plain", "interior"))
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("factor", [2, 0.5, 8])
+def test_the_gradient_of_a_part_of_a_concatenation_is_the_same_packed(form, factor):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=form)
+    beside = torch.randn(2, 5, int(8 * factor), int(8 * factor)).contiguous(memory_format=form)
+    weight = torch.randn(4, 8, 3, 3).contiguous(memory_format=form)
+    gradients, packed = [], []
+    for function in (
+        resize,
+        lambda x, factor: F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True),
+    ):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf, factor)
+        y.register_hook(lambda g: packed.append(g.is_contiguous(memory_format=form)))
+        F.conv2d(torch.cat([beside, y], dim=1), weight).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients) and packed == [True, False]
