@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 from ismallnet.distributed import pick_device
+from ismallnet.greys import inverted as inverted_pixels
+from ismallnet.greys import inverted_limits
 from ismallnet.images import PERCENTILES, to_units, value_limits
 from ismallnet.inference import predict, predict_frame, prepared
 from ismallnet.metrics import local_snr, quantise, ring
@@ -115,10 +117,7 @@ def inverted(
     pixels: np.ndarray, limits: tuple[float, float] | None
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
     """A frame and its limits with dark and bright exchanged: what was mapped to g becomes 255 - g."""
-    if limits is None:
-        return 255 - pixels, None
-    exact = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32  # in 24 bits
-    return -pixels.astype(np.float32 if exact else np.float64), (-limits[1], -limits[0])
+    return inverted_pixels(pixels), limits and inverted_limits(limits, pixels.dtype)
 
 
 def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
