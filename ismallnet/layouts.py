@@ -168,10 +168,10 @@ def find_images(
         data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     assign_masks(images, reading.mask_suffix)
+    unused = masks_without_image(images)
     if not reading.mask_suffix:
-        unused = masks_without_image(images)
         refuse_instances([file for file in unused if not file.stem.endswith("_pixels0")], images)
-    data.notes += unused_masks(images, root)
+    data.notes += unused_masks(unused, images, root)
     name_images(images)
     return data, images, lists
 

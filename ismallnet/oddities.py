@@ -82,10 +82,9 @@ def masks_without_image(images: list[ImageFile]) -> list[Path]:
     return [path for path in dict.fromkeys(files) if path not in used]
 
 
-def unused_masks(images: list[ImageFile], root: Path) -> list[str]:
-    """A note on files of the mask folders that no image has as its mask: X_pixels1.png beside
-    X_pixels0.png, say."""
-    names = [shown(path, root) for path in masks_without_image(images)]
+def unused_masks(files: list[Path], images: list[ImageFile], root: Path) -> list[str]:
+    """A note on files that no image has as its mask (`masks_without_image`)."""
+    names = [shown(path, root) for path in files]
     if not names or not any(image.mask for image in images):
         return []
     return [

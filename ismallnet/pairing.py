@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, inside, label_files, leads_inside, walk
+from ismallnet.folders import image_files, inside, label_files, leads_inside
 from ismallnet.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
-from ismallnet.oddities import left_out_hint
+from ismallnet.oddities import left_out_hint, masks_without_image
 
 BOXES = (
     "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
@@ -187,11 +187,8 @@ def refuse_without_masks(
         )
     if hint := left_out_hint(root, MASK_FOLDERS):
         raise DataError(f"{root}: found no mask for any image{hint}")
-    folders = dict.fromkeys(image.masks for image in images if image.masks)
-    files = [path for top in folders for f in walk(top) for path in image_files(f)]
-    if files := sorted(set(files) - {image.path for image in images}):
+    if files := sorted(masks_without_image(images)):
         ending = f"{reading.mask_suffix}.png"
-        refuse_instances(files, images)
         raise DataError(
             f"{files[0]}: this mask and {len(files) - 1} others there have other names than the "
             f"images: expected {images[0].stem}{ending} for {images[0].path.name}. Rename them, or "
