@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tensorboardX import proto
 
 from ismallnet.checkpoints import read_checkpoint
+from ismallnet.training.eventlog import read_scalar
 from train import main
 
 REPOSITORY = Path(__file__).parent.parent
@@ -35,21 +35,7 @@ def start(*argv, **options) -> subprocess.Popen:
 
 
 def logged(folder, tag: str = "loss/mask") -> dict[int, float]:
-    """The values of a scalar in a run's TensorBoard files by step, as TensorBoard shows them: a session
-    that starts at a step takes the place of what was logged from there on. Each step is there once."""
-    values = {}
-    for path in sorted(Path(folder).glob("events*"), key=lambda p: p.stat().st_mtime_ns):
-        raw = path.read_bytes()
-        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
-            size = int.from_bytes(raw[:8], "little")
-            if len(raw) < 16 + size:  # cut off by a kill: TensorBoard, too, leaves the file there
-                break
-            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
-            raw = raw[16 + size :]
-            if event.session_log.status == proto.event_pb2.SessionLog.START:
-                values = {step: value for step, value in values.items() if step < event.step}
-            for value in event.summary.value:
-                if value.tag == tag:
-                    assert event.step not in values
-                    values[event.step] = value.simple_value
-    return values
+    """The values of a scalar in a run's TensorBoard files by step; each step is there once."""
+    pairs = read_scalar(folder, tag)
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)

@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, each on its way to the disk as soon as it is added.
+"""TensorBoard events of a run, each on its way to the disk as soon as it is added; and reading them.
 
 tensorboardX's own SummaryWriter hands them to a thread, and what waits there is lost when a run is
 killed, though the checkpoint that came after it stays.
@@ -43,3 +43,21 @@ class EventLog:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def read_scalar(folder: Path | str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of a scalar in a run's folder, as TensorBoard shows them: a file takes the place of
+    all that earlier ones hold from its first step on."""
+    values = []
+    for path in sorted(Path(folder).glob("events*"), key=lambda path: path.stat().st_mtime_ns):
+        raw = memoryview(path.read_bytes())
+        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
+            size = int.from_bytes(raw[:8], "little")
+            if len(raw) < 16 + size:  # cut off by a kill: TensorBoard, too, leaves the file there
+                break
+            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
+            raw = raw[16 + size :]
+            if event.session_log.status == proto.event_pb2.SessionLog.START:
+                values = [(step, value) for step, value in values if step < event.step]
+            values += [(event.step, v.simple_value) for v in event.summary.value if v.tag == name]
+    return values

@@ -1,0 +1,73 @@
+"""The learning curves of runs: the figure of docs/EXPERIMENTS.md. Nothing is written but the figure.
+
+    python docs/curves.py runs/NUAA-SIRST/long runs/NUDT-SIRST/long
+
+Left: the loss of each output, a running mean over 2 % of the run. Right: IoU of each output on 16 fixed
+training crops, by the moving average of the weights.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from ismallnet.cli import HelpFormatter, UserError, command
+from ismallnet.files import atomic_write
+from ismallnet.report.figures import pyplot
+from ismallnet.training.eventlog import read_scalar
+from net import OUTPUTS
+
+SHARE = 0.02  # of a run's steps, averaged
+COLOURS = dict(zip(OUTPUTS, ("tab:green", "tab:orange", "tab:blue")))
+
+
+def read_curve(folder: Path, name: str) -> np.ndarray:
+    """Steps and values, 2xN."""
+    pairs = read_scalar(folder, name)
+    if not pairs:
+        raise UserError(
+            f"{folder}: found no values of {name} in TensorBoard files (events*); expected the folder "
+            "of a run, as train.py writes it: runs/NAME/RUN"
+        )
+    return np.transpose(pairs)
+
+
+def smooth(curve: np.ndarray, share: float = SHARE) -> np.ndarray:
+    """The mean of each `share` of the curve's points, 2xM: neighbouring means overlap."""
+    width = max(1, round(share * curve.shape[1]))
+    return np.array([np.convolve(row, np.full(width, 1 / width), "valid") for row in curve])
+
+
+def draw(folders: list[Path], path: Path) -> None:
+    """A row a run."""
+    shape = {"figsize": (9, 2.6 * len(folders)), "squeeze": False, "layout": "constrained"}
+    figure, rows = pyplot().subplots(len(folders), 2, **shape)
+    for folder, (left, right) in zip(folders, rows):
+        for output, colour in COLOURS.items():
+            left.plot(*smooth(read_curve(folder, f"loss/{output}")), label=output, color=colour)
+            steps, iou = read_curve(folder, f"outputs/{output}_IoU")
+            right.plot(steps, 100 * iou, ".-", label=output, color=colour)
+        left.set(ylabel="loss", xlabel="step", title=f"{folder}: loss", yscale="log")
+        for set_formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+            set_formatter("{x:g}")
+        right.set(ylabel="IoU, %", xlabel="step", title="IoU on training crops", ylim=(0, 100))
+        for panel in (left, right):
+            panel.grid(alpha=0.3)
+        right.legend(loc="lower right")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+
+
+@command()
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument("--output", default="docs/curves.png", metavar="FILE", help="the figure, PNG")
+    args = parser.parse_args(argv)
+    draw(args.runs, Path(args.output))
+
+
+if __name__ == "__main__":
+    main()
