@@ -39,7 +39,7 @@ from ismallnet.plain import network, plain
 from ismallnet.roofline import report
 from ismallnet.timing import CLOCKS, Rows, alone, markdown, rows_of, seconds_in_turn
 from ismallnet.ways import counts_of, ways_of
-from ismallnet.weights import SHIPPED
+from ismallnet.weights import SHIPPED, default_weights
 from net import iSmallNet, load_weights, losses
 
 HERE = Path(__file__).parent
@@ -67,9 +67,9 @@ def dataset(args: argparse.Namespace) -> list[str]:
 
 
 def weights_file(args: argparse.Namespace) -> Path:
-    """--weights; else those that come with the repository for --dataset, or the joint ones."""
+    """--weights; else those that come with the repository for --dataset, or the default ones."""
     own = SHIPPED / f"{args.dataset}.safetensors"
-    return Path(args.weights or (own if own.exists() else SHIPPED / "joint.safetensors")).resolve()
+    return Path(args.weights or (own if own.exists() else default_weights())).resolve()
 
 
 def pipeline(args: argparse.Namespace, device: torch.device) -> Rows:
@@ -303,7 +303,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--dataset", default="NUDT-SIRST", metavar="NAME", help="for accuracy, pipeline and labels")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
-    add("--weights", metavar="FILE", help="default: those shipped for --dataset, or the joint ones")
+    add("--weights", metavar="FILE", help="default: those shipped for --dataset, or for other sources")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--output", default="results", metavar="DIR", help="where benchmark.json is written")
     return parser

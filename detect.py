@@ -34,7 +34,7 @@ from ismallnet.distributed import Processes, run_script
 from ismallnet.formats import RawLayout
 from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
-from ismallnet.weights import SHIPPED, describe, named_weights, on_device
+from ismallnet.weights import default_weights, describe, named_weights, on_device
 
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("network and targets").add_argument
-    add("--weights", metavar="FILE", help="default: weights/joint.safetensors")
+    add("--weights", metavar="FILE", help="default: weights/NUAA-SIRST.safetensors")
     add("--width", type=int, help="width that the weights must have; default: any")
     add("--threshold", type=float, default=0.5, metavar="P", help="least probability of a target pixel")
     add(
@@ -173,7 +173,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check(args)
-    path = named_weights(args.weights) if args.weights else SHIPPED / "joint.safetensors"
+    path = named_weights(args.weights) if args.weights else default_weights()
     paths = [args.watch] if args.watch else args.input
     request = stream.Request(
         paths=paths,

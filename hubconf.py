@@ -7,7 +7,7 @@ detector = torch.hub.load("PATH/TO/THIS/REPOSITORY", "detector", source="local")
 from pathlib import Path
 
 from ismallnet.detection.detector import Detector
-from ismallnet.weights import SHIPPED
+from ismallnet.weights import DEFAULT, SHIPPED
 from net import iSmallNet, load_weights
 
 dependencies = ["torch", "torchvision", "numpy", "scipy", "skimage", "cv2", "PIL", "safetensors"]
@@ -19,17 +19,17 @@ def weights_file(weights: str) -> Path:
     return shipped if shipped.is_file() else Path(weights)
 
 
-def ismallnet(weights: str = "joint") -> iSmallNet:
+def ismallnet(weights: str = DEFAULT) -> iSmallNet:
     """The network in evaluation mode, on the CPU: `network(network.normalise(image))`, image
     (N, 3, H, W) in 0-255, gives interior, boundary and mask logits (N, 1, H, W).
 
     Args:
-        weights: "joint", "NUAA-SIRST" or "NUDT-SIRST", or a weights file.
+        weights: "NUAA-SIRST", "NUDT-SIRST" or "joint", or a weights file.
     """
     return load_weights(weights_file(weights))
 
 
-def detector(weights: str = "joint", device: str = "auto", **settings) -> Detector:
+def detector(weights: str = DEFAULT, device: str = "auto", **settings) -> Detector:
     """A Detector: `detector.detect(frame)` gives the targets of a frame, HxW or HxWx3 of any depth.
 
     Args:

@@ -11,12 +11,18 @@ from ismallnet.inference import prepared
 from net import iSmallNet
 
 SHIPPED = Path(__file__).parent.parent / "weights"
+DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
 
 
 def named_weights(text: str) -> Path:
     """A weights file, or the last.pt of a run's folder."""
     path = Path(text)
     return path / "last.pt" if (path / "last.pt").is_file() else path
+
+
+def default_weights() -> Path:
+    """The shipped weights for frames of a source that none of them has seen."""
+    return SHIPPED / f"{DEFAULT}.safetensors"
 
 
 def find_weights(args: argparse.Namespace, name: str, training: str) -> Path:
@@ -36,7 +42,7 @@ def find_weights(args: argparse.Namespace, name: str, training: str) -> Path:
     if runs:
         return max(runs, key=lambda path: path.stat().st_mtime)
     for path in (
-        SHIPPED / f"{stem}{end}" for stem in (name, "joint") for end in (".safetensors", ".pt")
+        SHIPPED / f"{stem}{end}" for stem in (name, DEFAULT) for end in (".safetensors", ".pt")
     ):
         if path.exists():
             return path

@@ -77,12 +77,12 @@ def test_shipped_weights_give_their_row(row):
 
 
 def test_without_runs_the_shipped_weights_are_taken_and_named(data, capsys):
-    (data.parent / "tiny").rename(data.parent / "NUAA-SIRST")
-    main(["--dataset", "NUAA-SIRST"])
-    assert re.search(r"weights \S*weights/NUAA-SIRST\.safetensors \(width", capsys.readouterr().out)
-    (data.parent / "NUAA-SIRST").rename(data.parent / "mine")
+    (data.parent / "tiny").rename(data.parent / "NUDT-SIRST")
+    main(["--dataset", "NUDT-SIRST"])
+    assert re.search(r"weights \S*weights/NUDT-SIRST\.safetensors \(width", capsys.readouterr().out)
+    (data.parent / "NUDT-SIRST").rename(data.parent / "mine")
     main(["--dataset", "mine"])
-    assert re.search(r"weights \S*weights/joint\.safetensors \(width", capsys.readouterr().out)
+    assert re.search(r"weights \S*weights/NUAA-SIRST\.safetensors \(width", capsys.readouterr().out)
 
 
 def test_the_readme_s_example_runs(monkeypatch, capsys):

@@ -13,7 +13,7 @@ from ismallnet.greys import inverted_limits
 from ismallnet.images import PERCENTILES, to_units, value_limits
 from ismallnet.inference import predict, predict_frame, prepared
 from ismallnet.metrics import local_snr, quantise, ring
-from ismallnet.weights import SHIPPED
+from ismallnet.weights import default_weights
 from net import iSmallNet, load_weights
 
 RING = 8  # px around a target that its local SNR looks at
@@ -187,7 +187,7 @@ class Detector:
             WeightsError: unreadable, or not this network's.
             DataError: there is no such device.
         """
-        model = load_weights(path or SHIPPED / "joint.safetensors")
+        model = load_weights(path or default_weights())
         return cls(prepared(model, pick_device(device)), **settings)
 
     def probability(self, frame: np.ndarray, limits: Limits | None = None) -> np.ndarray:
