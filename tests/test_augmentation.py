@@ -93,6 +93,28 @@ def test_an_epoch_has_every_image_once_and_its_own_order(frames):
     assert samples.name(0) == "abcd"[orders[0][0]]
 
 
+def test_balanced_data_sets_share_the_samples(frames, tmp_path):
+    """Four images and one: of 16 samples each gives 8, and in each pair of samples both are seen."""
+    make_set(tmp_path / "data" / "other", shape=(96, 120), names="xyz", train=1)
+    other = Frames(find_dataset("other"), "train")
+    samples = TrainingSet([frames, other], 2, 5, balance=True)
+    names = [samples.name(p) for p in range(64)]
+    assert all(pair.count("x") == 1 for pair in zip(names[::2], names[1::2]))
+    assert {names.index("x", p) - p for p in range(0, 64, 2)} == {0, 1}  # in random order
+    others = [name for name in names if name != "x"]
+    assert all(sorted(others[p : p + 4]) == list("abcd") for p in range(0, 32, 4))
+    assert [samples.name(p) for p in (63, 0)] == [names[63], names[0]]
+    plain = TrainingSet([frames, other], 2, 5)
+    assert sorted(plain.name(p) for p in range(5)) == list("abcdx")
+
+
+def test_balance_of_one_data_set_changes_nothing(frames):
+    orders = [
+        [TrainingSet([frames], 2, 5, balance=b).index(p) for p in range(12)] for b in (False, True)
+    ]
+    assert orders[0] == orders[1]
+
+
 def test_a_sample_depends_on_seed_and_position_only(frames):
     one, two = (TrainingSet([frames], 2, 7, crop=32) for _ in range(2))
     two[3]

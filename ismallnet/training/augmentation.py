@@ -32,6 +32,7 @@ class TrainingSet:
         augment: "crop" (random and target-centred crops) or "authors" (whole images, resized).
         crop: side of the crops, px.
         last_crop, last_from: side of the crops from that position of the sequence on.
+        balance: each data set gives as many samples as any other, and not as it has images.
         target_share: share of the crops that hold a target for certain.
         scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
         brightness, contrast: largest relative change.
@@ -50,24 +51,40 @@ class TrainingSet:
         contrast: float = 0.1,
         last_crop: int | None = None,
         last_from: float = math.inf,
+        balance: bool = False,
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
+        ends = np.cumsum([len(frames) for frames in lists])
+        parts = np.split(np.arange(len(self.frames)), ends[:-1])
+        self.groups = parts if balance else [np.arange(len(self.frames))]  # that share the samples
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
         self.last_crop, self.last_from = last_crop or crop, last_from
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by group: an epoch, and its images
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def index(self, position: int) -> int:
         """Which image stands at a position of the sequence."""
-        epoch, place = divmod(position, len(self))
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self.seed, 0, epoch))
-            self._order = epoch, rng.permutation(len(self))
-        return int(self._order[1][place])
+        group, position = self.turn(position)
+        images = self.groups[group]
+        epoch, place = divmod(position, len(images))
+        if self._orders.get(group, (-1,))[0] != epoch:
+            rng = np.random.default_rng((self.seed, 0, epoch) + ((group,) if group else ()))
+            self._orders[group] = epoch, rng.permutation(images)
+        return int(self._orders[group][1][place])
+
+    def turn(self, position: int) -> tuple[int, int]:
+        """The group whose turn it is, and the position in its own sequence. In as many samples as there
+        are groups each has one turn, in random order, so that several processes see all of them."""
+        count = len(self.groups)
+        if count == 1:
+            return 0, position
+        turns, place = divmod(position, count)
+        order = np.random.default_rng((self.seed, 3, turns)).permutation(count)
+        return int(order[place]), turns
 
     def name(self, position: int) -> str:
         frames, i = self.frames[self.index(position)]

@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--last-crop", type=int, metavar="PX", help="side in the last steps; default: as --crop")
     add("--last-share", type=float, default=0.2, metavar="P", help="share of the steps for --last-crop")
     add("--target-share", type=float, default=0.5, metavar="P", help="crops placed on a target, share")
+    add("--balance", action="store_true", help="of several data sets equal shares, not by their sizes")
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=float, default=0.1, metavar="X", help="largest relative change")
