@@ -67,6 +67,20 @@ def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
     assert len(results("in")[2]["images"]) == 3
 
 
+def test_watch_leaves_out_tables_without_pixels():
+    write(Path("in/a.png"), picture(1))
+    write(Path("in/log.csv"), "time,temperature\n12:00:01,21.5\n")
+    table = "".join(",".join(map(str, row)) + "\n" for row in picture(2).tolist())
+    write(Path("in/pixels.csv"), table)
+    process = start("--watch", "in")
+    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "error" not in out, out
+    assert "in/log.csv is left out: it holds no row of pixels" in out
+    assert {i["frame"] for i in results("in")[2]["images"]} == {"a", "pixels_000000"}
+
+
 def test_watch_goes_on_within_a_stack():
     Path("in").mkdir()
     np.save("in/s.npy", np.stack([picture(k) for k in range(60)]))

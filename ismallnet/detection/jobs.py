@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import Limits
-from ismallnet.detection.frames import Frame, Source, describe, in_number, is_frame_file, read_frames
+from ismallnet.detection.frames import (
+    Frame,
+    Source,
+    describe,
+    holds_row,
+    in_number,
+    is_frame_file,
+    read_frames,
+)
 
 Key = tuple[str, int]  # a frame: its file and its index there
 
@@ -131,6 +139,9 @@ def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
         for path, state in now.items():
             if before.get(path) == state and given.get(path) != state and state[0]:
                 given[path] = state
+                if path.suffix.lower() == ".csv" and not holds_row(path):
+                    note(f"log {path}", f"{path} is left out: it holds no row of pixels")
+                    continue
                 yield describe(path)
         before = now
         given = {path: state for path, state in given.items() if path in now}
