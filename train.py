@@ -54,7 +54,7 @@ from ismallnet.training.watch import Watch
 from net import Outputs, iSmallNet, losses, map_loss
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
-SAMPLES += ("contrast", "last_crop", "balance")  # arguments of TrainingSet
+SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
 
 
 # --- the loop ------------------------------------------------------------------------------------

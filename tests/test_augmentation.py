@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import make_set
 
-from dataset import Frames
+from dataset import Frames, Item
 from ismallnet.cli import DataError
 from ismallnet.distributed import Processes
 from ismallnet.labels import decouple_dataset
@@ -13,6 +13,7 @@ from ismallnet.training.augmentation import (
     TrainingSet,
     authors_crop,
     batches,
+    clutter,
     random_crop,
 )
 
@@ -147,6 +148,50 @@ def test_target_share(frames):
         return np.mean([samples[i].mask.any() for i in range(100)])
 
     assert share(1.0) == 1.0 and share(0.0) < 0.6
+
+
+def spotted(*spots: tuple[int, int, int]) -> Item:
+    """A dark image of 200x160 with bright squares of 3x3 px, (y, x, height); the first is a target."""
+    image, mask = np.full((200, 160, 3), 20, np.uint8), np.zeros((200, 160), np.uint8)
+    for y, x, height in spots:
+        image[y - 1 : y + 2, x - 1 : x + 2] += np.uint8(height)
+    y, x, _ = spots[0]
+    mask[y - 1 : y + 2, x - 1 : x + 2] = 255
+    return Item(image, mask, mask, mask)
+
+
+def test_clutter_is_what_is_bright_and_small_and_no_target():
+    """Highest first; not the target, what is within 8 px of it, a large area, or a flat image."""
+    item = spotted((50, 40, 200), (50, 43, 150), (150, 30, 60), (100, 100, 90))
+    item.image[160:, 100:] = 250
+    assert clutter(item).tolist() == [[100, 100], [150, 30]]
+    assert len(clutter(spotted((50, 40, 200)))) == 0
+
+
+def test_an_image_gives_ten_spots_at_most():
+    spots = [(20 * i, 80, 40 + i) for i in range(1, 9)] + [(20 * i, 20, 60 + i) for i in range(1, 9)]
+    found = clutter(spotted((190, 130, 50), *spots))
+    assert found.tolist() == [[y, x] for y, x, _ in sorted(spots, key=lambda spot: -spot[2])[:10]]
+
+
+def test_clutter_share():
+    """Crops without a target for certain lie on the only bright spot that is none, or anywhere."""
+    item = spotted((180, 140, 200), (20, 30, 150))
+
+    class One:
+        centres = (np.empty((0, 2)),)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return item
+
+    def share(p: float) -> float:
+        samples = TrainingSet([One()], 2, 0, crop=32, clutter_share=p, brightness=0, contrast=0)
+        return np.mean([(samples[i].image > 100).any().item() for i in range(200)])
+
+    assert share(1.0) == 1.0 and share(0.0) < 0.3 and 0.45 < share(0.5) < 0.8
 
 
 def test_crops_of_images_smaller_than_the_crop_are_reflected():

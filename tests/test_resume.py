@@ -221,20 +221,21 @@ def test_resume_refuses_what_would_change_the_result(capsys, data):
     assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
 
 
-def test_a_run_without_a_loss_resumes_with_the_published_one(capsys):
-    """Runs had no --loss and no --last-crop once."""
-    old = ["--epochs", 2, "--loss", "authors", "--optimizer", "adamw"]
+def test_a_run_resumes_as_it_began_where_an_argument_is_newer(capsys):
+    """Runs had no --loss, no --last-crop and no --clutter-share once."""
+    old = ["--epochs", 2, "--loss", "authors", "--optimizer", "adamw", "--clutter-share", 0]
     run(*old, folder="whole")
     run(*old, "--max-minutes", 0)
     checkpoint = read_checkpoint(RUN / "last.pt")
-    for key in ("loss", "last_crop", "last_share"):
+    for key in ("loss", "last_crop", "last_share", "clutter_share"):
         del checkpoint["info"]["args"][key]
     torch.save(checkpoint, RUN / "last.pt")
     resume = ["--dataset", "tiny", "--resume", str(RUN)]
     assert "has --loss authors" in fails(main, *resume, "--loss", "jaccard", capsys=capsys)
     assert main(resume) == 0
     whole, resumed = read_checkpoint("runs/tiny/whole/last.pt"), read_checkpoint(RUN / "last.pt")
-    assert resumed["info"]["args"]["loss"] == "authors" and resumed["info"]["step"] == 6
+    args = resumed["info"]["args"]
+    assert (args["loss"], args["clutter_share"], resumed["info"]["step"]) == ("authors", 0, 6)
     assert equal(whole["state_dict"], resumed["state_dict"])
 
 

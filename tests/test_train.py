@@ -90,12 +90,13 @@ def test_a_run_is_repeated_from_its_config():
     torch.use_deterministic_algorithms(False)
 
 
-def test_a_config_without_a_loss_is_repeated_with_the_published_one():
-    """Runs had no --loss once: it was the authors'."""
-    run("--epochs", 1, "--loss", "authors", "--optimizer", "adamw", folder="first")
+def test_a_config_is_repeated_as_it_was_where_an_argument_is_newer():
+    """Runs had no --loss once: it was the authors'; and no --clutter-share: none was placed on it."""
+    old = ["--loss", "authors", "--optimizer", "adamw", "--clutter-share", 0]
+    run("--epochs", 1, *old, folder="first")
     config = Path("runs/tiny/first/config.json")
     content = json.loads(config.read_text())
-    for key in ("loss", "last_crop", "last_share"):
+    for key in ("loss", "last_crop", "last_share", "clutter_share"):
         del content["args"][key]
     write(config, json.dumps(content))
     main(["--config", str(config), "--run-name", "again"])

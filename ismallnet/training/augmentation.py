@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +17,9 @@ from ismallnet.distributed import Processes, loader_worker
 
 PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
 PREFETCH = 4  # batches that each loader process makes ahead
+SPOT = 13  # px, side of the top-hat's square: clutter is smaller
+FROM_TARGETS = 8  # px between clutter and targets, at least
+SPOTS = 10  # an image, at most
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
 
 
@@ -34,6 +38,7 @@ class TrainingSet:
         last_crop, last_from: side of the crops from that position of the sequence on.
         balance: each data set gives as many samples as any other, and not as it has images.
         target_share: share of the crops that hold a target for certain.
+        clutter_share: share of the other crops that are placed on clutter, see `clutter`.
         scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
         brightness, contrast: largest relative change.
     """
@@ -52,6 +57,7 @@ class TrainingSet:
         last_crop: int | None = None,
         last_from: float = math.inf,
         balance: bool = False,
+        clutter_share: float = 0.0,
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
         ends = np.cumsum([len(frames) for frames in lists])
@@ -60,6 +66,8 @@ class TrainingSet:
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
+        self.clutter_share = clutter_share
+        self._clutter: dict[int, np.ndarray] = {}  # by image
         self.last_crop, self.last_from = last_crop or crop, last_from
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by group: an epoch, and its images
 
@@ -93,7 +101,8 @@ class TrainingSet:
     def __getitem__(self, position: int) -> Item:
         """A training sample, SxS: float tensors."""
         rng = np.random.default_rng((self.seed, 1, position))
-        frames, i = self.frames[self.index(position)]
+        index = self.index(position)
+        frames, i = self.frames[index]
         item = frames[i]
         # HxWx6: one geometry for the image and its maps
         planes = np.dstack([item.image, item.interior, item.boundary, item.mask])
@@ -110,6 +119,11 @@ class TrainingSet:
             centre = None
             if len(frames.centres[i]) and rng.random() < self.target_share:
                 centre = rng.choice(frames.centres[i])
+            elif self.clutter_share and rng.random() < self.clutter_share:
+                if index not in self._clutter:
+                    self._clutter[index] = clutter(item)
+                if len(self._clutter[index]):
+                    centre = rng.choice(self._clutter[index])
             cut = random_crop(planes, round(side / factor), centre, rng)
             x = torch.from_numpy(cut).permute(2, 0, 1).float()
             resized = x.shape[-1] != side
@@ -122,6 +136,18 @@ class TrainingSet:
             image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
             image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
         return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))
+
+
+def clutter(item: Item) -> np.ndarray:
+    """Bright spots of an image that are no targets: the centres (n, 2) y, x of the highest peaks of its
+    white top-hat, n <= SPOTS, the highest first."""
+    near = np.ones((2 * FROM_TARGETS + 1,) * 2, np.uint8)
+    square = np.ones((SPOT, SPOT), np.uint8)
+    grey = cv2.GaussianBlur(item.image.mean(axis=-1, dtype=np.float32), (0, 0), 1)
+    height = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, square)
+    height[cv2.dilate((item.mask > 0).astype(np.uint8), near) > 0] = 0
+    peaks = np.argwhere((height > 0) & (height == cv2.dilate(height, square)))
+    return peaks[np.argsort(-height[tuple(peaks.T)], kind="stable")[:SPOTS]]
 
 
 def random_crop(

@@ -27,7 +27,7 @@ LIMITS = {
     **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
     **dict.fromkeys(("lr", "weight_decay", "clip", "workers"), (0, math.inf)),
     **dict.fromkeys(("eval_every", "save_every", "max_minutes"), (0, math.inf)),
-    **dict.fromkeys(("target_share", "brightness", "contrast", "last_share"), (0, 1)),
+    **dict.fromkeys(("target_share", "clutter_share", "brightness", "contrast", "last_share"), (0, 1)),
     **{
         "seed": (0, 2**63 - 1),
         "hold_out": (0, math.inf),
@@ -73,6 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--last-crop", type=int, metavar="PX", help="side in the last steps; default: as --crop")
     add("--last-share", type=float, default=0.2, metavar="P", help="share of the steps for --last-crop")
     add("--target-share", type=float, default=0.5, metavar="P", help="crops placed on a target, share")
+    add(
+        "--clutter-share",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="other crops placed on clutter, share",
+    )
     add("--balance", action="store_true", help="of several data sets equal shares, not by their sizes")
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
@@ -159,6 +166,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return check(args)
 
 
+# What runs did that do not name these arguments, since there were none.
+EARLIER = {"loss": "authors", "clutter_share": 0.0}
 # Of one session, not of the run; "help" was written by mistake when a run was resumed.
 SESSION = ("config", "resume", "run_name", "max_minutes", "help")
 
@@ -171,7 +180,7 @@ def read_config(path: str) -> dict:
     """
     try:
         kept = json.loads(Path(path).read_text())["args"]
-        kept.setdefault("loss", "authors")  # the only one when runs did not name theirs
+        kept = EARLIER | kept
         kept = {key: value for key, value in kept.items() if key not in SESSION and value is not None}
         unknown = kept.keys() - vars(build_parser().parse_args([])).keys()
         if kept.get("recipe", "default") not in RECIPES:
@@ -226,7 +235,7 @@ def resume(argv: list[str] | None, path: Path) -> tuple[argparse.Namespace, dict
     """
     checkpoint = read_checkpoint(path)
     parser = build_parser()
-    parser.set_defaults(recipe="default", loss="authors")  # where an old run did not name its loss
+    parser.set_defaults(recipe="default", **EARLIER)
     try:
         kept = checkpoint["info"]["args"]
         parser.set_defaults(**{key: kept[key] for key in kept if key not in ("resume", "max_minutes")})
