@@ -1,4 +1,4 @@
-"""The learning curves of runs: the figure of docs/EXPERIMENTS.md. Nothing is written but the figure.
+"""The learning curves of runs, as a figure. Nothing else is written.
 
     python docs/curves.py runs/NUAA-SIRST/long runs/NUDT-SIRST/long
 
