@@ -34,7 +34,7 @@ from ismallnet.distributed import Processes, run_script
 from ismallnet.formats import RawLayout
 from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
-from ismallnet.weights import default_weights, describe, named_weights, on_device
+from ismallnet.weights import DEFAULT, default_weights, describe, named_weights, on_device
 
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("network and targets").add_argument
-    add("--weights", metavar="FILE", help="default: weights/NUAA-SIRST.safetensors")
+    add("--weights", metavar="FILE", help=f"default: weights/{DEFAULT}.safetensors")
     add("--width", type=int, help="width that the weights must have; default: any")
     add("--threshold", type=float, default=0.5, metavar="P", help="least probability of a target pixel")
     add(

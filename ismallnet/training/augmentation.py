@@ -60,9 +60,8 @@ class TrainingSet:
         clutter_share: float = 0.0,
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
-        ends = np.cumsum([len(frames) for frames in lists])
-        parts = np.split(np.arange(len(self.frames)), ends[:-1])
-        self.groups = parts if balance else [np.arange(len(self.frames))]  # that share the samples
+        ends = np.cumsum([len(frames) for frames in lists])[:-1] if balance else []
+        self.groups = np.split(np.arange(len(self.frames)), ends)  # that share the samples
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
