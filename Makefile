@@ -25,7 +25,7 @@ DEMO_TRAINING := --width 8 --crop 64 --batch-size 16 --epochs 22 --lr 4e-3 --eva
 help:
 	@echo "make demo    the whole pipeline on a synthetic data set, about 10 minutes on 2 CPU cores"
 	@echo "make test    the linter and the tests"
-	@echo "make soak    the long tests: kills, faults, random input, memory; half an hour on 2 CPU cores"
+	@echo "make soak    the long tests: kills, faults, random input, memory; about 20 minutes on 2 CPU cores"
 	@echo "make clean   remove the virtual environment, and the demo's data, run and results"
 
 $(VENV)/run: requirements.txt $(if $(STALE),FORCE)

@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--train", type=int, default=240, metavar="N", help="training images")
     add("--test", type=int, default=100, metavar="N", help="test images")
     add("--size", type=int, default=128, metavar="PX", help="side of the images")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of the images")
     add("--force", action="store_true", help="make it again even if it is there")
     return parser
 

@@ -73,7 +73,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that are values; where there is none, the help says what happens."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
+        if action.default is None or action.default is False:
             return action.help
         if isinstance(action.default, list | tuple):  # as it is typed
             return f"{action.help} (default: {' '.join(f'{value:g}' for value in action.default)})"

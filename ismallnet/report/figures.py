@@ -1,6 +1,6 @@
 """Figures for papers: panels and 3-D surfaces of chosen images, as PDF and SVG.
 
-    python visualization.py --dataset NUAA-SIRST --figure paper --images Misc_1 Misc_27
+    python visualization.py --dataset NUAA-SIRST --figure paper --images Misc_1 Misc_110
 
 Rows are images, columns the image, the mask and each run's map; an inset shows what lies in the frame.
 """
