@@ -1,7 +1,6 @@
 """Files that Pillow does not read, or reads wrongly: arrays, FITS, DICOM, scientific TIFFs; and files
 that are not what their name says, recognised by their first bytes."""
 
-import contextlib
 import logging
 import math
 import re
@@ -14,9 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.cli import DataError, note, optional
+from ismallnet.csvfile import read_csv
 
 FITS = (".fits", ".fit", ".fts")
 DICOM = (".dcm", ".dicom")
+LONGEST = 2.2  # frames' longer side in shorter ones, where an array may be read in two ways
+ORIENTATION, NODATA = 274, 42113  # tags of TIFF and EXIF, and GDAL's
 MOST_VALUES = 2**28  # in a TIFF page; a damaged header may promise any number
 ARRAYS = (".npy", ".npz", ".mat", ".csv")
 # What NumPy, SciPy and the optional packages raise on damaged files.
@@ -108,8 +110,45 @@ def read_behind(path: Path) -> np.ndarray:
     return pixels.reshape(-1, *pixels.shape[-2:])
 
 
-def read_tiff(path: Path, page: int = 0) -> np.ndarray:
-    """A TIFF page that Pillow cannot read: float16 and float64, BigTIFF, several bands.
+def without_orientation(raw: bytes, page: int) -> bytes:
+    """A TIFF's bytes with orientation 1 in a page: as its pixels lie in the file, whoever reads it.
+
+    Raises:
+        ValueError, struct.error: the page has no orientation, or is damaged.
+    """
+    order = "<" if raw[:2] == b"II" else ">"
+    big = struct.unpack_from(f"{order}H", raw, 2)[0] == 43
+    count, link, entry, start = ("Q", "Q", 20, 8) if big else ("H", "I", 12, 4)
+    (at,) = struct.unpack_from(order + link, raw, start)
+    for _ in range(page):
+        (entries,) = struct.unpack_from(order + count, raw, at)
+        (at,) = struct.unpack_from(
+            order + link, raw, at + struct.calcsize(f"<{count}") + entries * entry
+        )
+    (entries,) = struct.unpack_from(order + count, raw, at)
+    at += struct.calcsize(f"<{count}")
+    found = bytearray(raw)
+    for place in range(at, at + entries * entry, entry):
+        tag, kind = struct.unpack_from(f"{order}HH", raw, place)
+        if tag == ORIENTATION:
+            struct.pack_into(order + ("I" if kind == 4 else "H"), found, place + entry // 2 + 2, 1)
+    if found == raw:
+        raise ValueError("orientation")
+    return bytes(found)
+
+
+def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
+    """Pixels of GDAL's nodata value as NaN, which no contrast counts."""
+    try:
+        missing = pixels == float(text.strip("\0 "))
+    except ValueError:
+        return pixels
+    return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
+
+
+def read_tiff(path: Path, page: int = 0) -> tuple[np.ndarray, int]:
+    """A TIFF page that Pillow cannot read, as it lies in the file, and its orientation: float16 and
+    float64, several bands.
 
     Raises:
         DataError: unreadable, or of 2, or more than 4 bands.
@@ -121,14 +160,20 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
             raise ValueError(f"found {found.shape} pixels")
         pixels, bands = found.asarray(), found.samplesperpixel
         colours = found.photometric == tifffile.PHOTOMETRIC.RGB
+        white_is_zero = found.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        nodata, turn = (found.tags.get(tag) for tag in (NODATA, ORIENTATION))
+        turn = 1 if turn is None else int(turn.value)
     if pixels.size != found.size or pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uif":
         raise ValueError(f"found {pixels.dtype} {pixels.shape}")  # a damaged header
     if bands > 1 and pixels.ndim == 3 and pixels.shape[0] == bands:  # one plane a band
         pixels = np.moveaxis(pixels, 0, -1)
     if bands == 1:
-        return pixels.reshape(pixels.shape[:2])
+        pixels = pixels.reshape(pixels.shape[:2])
+        if white_is_zero and pixels.dtype.kind == "u":
+            pixels = ~pixels
+        return (pixels if nodata is None else without_nodata(pixels, str(nodata.value))), turn
     if bands == 3 or (bands == 4 and colours):
-        return pixels[..., :3]
+        return pixels[..., :3], turn
     raise DataError(
         f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as a "
         f"file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
@@ -177,36 +222,27 @@ def the_only(arrays: dict, path: Path) -> np.ndarray:
     return next(iter(pictures.values()))
 
 
-def read_csv(path: Path) -> np.ndarray:
-    """A table of numbers, commas, semicolons or tabs between them, as float32. Lines before the
-    numbers are left out; a comma may be the decimal sign where something else divides."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    rows = []
-    for line in text.splitlines():
-        mark = next((m for m in ";\t" if m in line), ",")
-        cells = [cell.strip() for cell in line.strip().rstrip(mark).split(mark)]
-        if mark != ",":
-            cells = [cell.replace(",", ".") for cell in cells]
-        with contextlib.suppress(ValueError):
-            rows.append([float(cell) for cell in cells])
-    rows = [row for row in rows if len(row) > 1 and len(row) == len(rows[-1])]
-    if len(rows) < 2:
-        raise ValueError("found no table of numbers")
-    table = np.array(rows, np.float32)
-    for axis, name in ((0, "row"), (1, "column")):
-        first = np.take(table, 0, axis)
-        if len(first) >= 8 and any((first == np.arange(n, n + len(first))).all() for n in (0, 1)):
-            note(f"numbers in {path}", f"{path}: the first {name} counts from {first[0]:g}; left out")
-            table = np.delete(table, 0, axis)
-    return table
+def frames_last(shape: tuple[int, ...], matlab: bool) -> bool:
+    """Whether the last of an array's three sides counts frames, rather than the first.
+
+    Args:
+        matlab: the file is MATLAB's, whose programs put it last: so it is unless the frames would be
+            more than 2.2 times as long as wide, and those of the other order not; or not square, and
+            those of the other order are.
+    """
+    first, middle, last = shape
+    if not matlab:  # NumPy's put it first
+        return 2 * last < min(first, middle)
+    here, there = (max(a, b) / min(a, b) for a, b in ((first, middle), (middle, last)))
+    return not (here > LONGEST >= there or here > there == 1)
 
 
 def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
     """An array as frames, (N, H, W) or (N, H, W, 3).
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3); of MATLAB, where
-            the last side is much the shortest, (H, W, N).
+        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3); of MATLAB also
+            (H, W, N).
 
     Raises:
         DataError: of another shape, empty, or not numbers.
@@ -220,16 +256,18 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(f"{path}: found {array.dtype}, expected integers or floats")
     if array.ndim in (3, 4) and shape[-1] == 1:
         array = array[..., 0]
-    last = array.ndim == 3 and shape[-1] > 4 and 2 * shape[-1] < min(shape[:2])  # it may count frames
-    if last and path.suffix.lower() == ".mat":
-        array = np.moveaxis(array, -1, 0)
-    if last:
-        count, height, width = array.shape
-        note(
-            f"order of {path}",
-            f"{path}: {shape} is read as {count} frames of {width}x{height} (width x height). If this "
-            "is wrong, save it as .npy with another order of its axes: numpy.moveaxis(array, -1, 0)",
-        )
+    matlab = path.suffix.lower() == ".mat"
+    if array.ndim == 3 and shape[-1] > 4 and 0 not in shape:
+        last = frames_last(shape, matlab)
+        array = np.moveaxis(array, -1, 0) if last and matlab else array
+        if last or matlab:
+            count, height, width = array.shape
+            other = "with another order of its axes: numpy.moveaxis(array, -1, 0)"
+            note(
+                f"order of {path}",
+                f"{path}: {shape} is read as {count} frames of {width}x{height} (width x height). If "
+                f"this is wrong, save it as .npy {'as it is' if last and matlab else other}",
+            )
     colours = array.ndim == 3 and shape[-1] == 3 and (array != array[..., :1]).any()
     if colours or (array.ndim == 3 and shape[0] == 3):
         found = ("a picture in colours", "three frames", "-1, 0")

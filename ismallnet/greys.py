@@ -158,7 +158,17 @@ def misread(pixels: np.ndarray, raw: bool = False) -> tuple[str, ...]:
         return ("signed",)
     if flag_bit(pixels):
         return ("flag",)
-    return ("bytes",) if across > 0.3 and roughness(pixels.byteswap()) < across / 2 else ()
+    rough = across > 0.3 and roughness(pixels.byteswap()) < across / 2
+    return ("bytes",) if rough or bytes_exchanged(pixels) else ()
+
+
+def bytes_exchanged(pixels: np.ndarray) -> bool:
+    """Whether an image, HxW uint16, takes less than a 16th of its range of values when the two bytes of
+    each pixel are exchanged, and is no image of 8 bits, moved up by 8 (then the lower bytes are 0)."""
+    if (pixels & 255 == 0).mean() > 0.9 or np.unique(pixels).size < 32:
+        return False
+    exchanged, found = (np.ptp(np.percentile(p, (1, 99))) for p in (pixels.byteswap(), pixels))
+    return bool(16 * exchanged < found)
 
 
 class GreyFacts(NamedTuple):
@@ -295,8 +305,8 @@ class GreyRange:
 
 ODD = {
     "flat": "have pixels that are all alike",
-    "bytes": "look as if their two bytes were exchanged: neighbours have little to do with each other "
-    "(save them again in the right byte order; a raw file is read with --raw WIDTHxHEIGHT:>u2)",
+    "bytes": "look as if the two bytes of each pixel were exchanged (save them again in the right byte "
+    "order; a raw file is read with --raw WIDTHxHEIGHT:>u2)",
     "signed": "hold signed values as unsigned ones, small and near 65535 (save them as signed)",
     "flag": "have their highest bit set in a few pixels that are otherwise like their neighbours: a "
     "flag of the camera, not brightness (clear it: pixels & 0x7fff for bit 15)",

@@ -1,5 +1,7 @@
 """One image file: its pixels at their own depth, its size, and its values in 0-255 units."""
 
+import contextlib
+import io
 import os
 import struct
 import tokenize
@@ -12,7 +14,22 @@ import numpy as np
 from PIL import Image
 
 from ismallnet.cli import DataError, note
-from ismallnet.formats import DICOM, ERRORS, FITS, as_frames, disguise, read_dicom, read_fits, read_tiff
+from ismallnet.formats import (
+    DICOM,
+    ERRORS,
+    FITS,
+    NODATA,
+    ORIENTATION,
+    as_frames,
+    disguise,
+    pictures_behind,
+    read_behind,
+    read_dicom,
+    read_fits,
+    read_tiff,
+    without_nodata,
+    without_orientation,
+)
 
 # The darkest 0.1 % of an image of more than 8 bits become 0: dead pixels. Targets are bright.
 PERCENTILES = (0.1, 100.0)
@@ -21,8 +38,7 @@ SATURATED = 0.02  # up to this share of the pixels, one brightest value may be t
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError)
 READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokenize.TokenError)
 READ_ERRORS += (Image.DecompressionBombError,)
-# Tags of TIFF and EXIF, and GDAL's.
-SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, NODATA = 254, 256, 257, 262, 274, 42113
+SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, DESCRIPTION = 254, 256, 257, 262, 270  # tags of TIFF
 BITS, BANDS, PLANES, SAMPLES = 258, 277, 284, 339
 
 
@@ -41,19 +57,31 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 
 def full_pages(picture: Image.Image) -> list[int]:
-    """The numbers of an open file's pictures, less the thumbnails, overviews and masks of TIFFs."""
+    """The numbers of an open file's pictures; not of the thumbnails, overviews and masks of TIFFs, and
+    of smaller pictures behind a JPEG (MPO)."""
     pages = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if getattr(picture, "n_frames", 1) == 1:
             return [0]
+        size = picture.size
         for page in range(picture.n_frames):
             picture.seek(page)
             kind = getattr(picture, "tag_v2", {}).get(SUBFILE, 0)
-            if not kind & 0b101:
+            if not kind & 0b101 and (picture.format != "MPO" or picture.size == size):
                 pages.append(page)
         picture.seek(0)
     return pages or [0]
+
+
+def stack_behind(picture: Image.Image, path: Path) -> int:
+    """How many pictures the only page of an open TIFF stands for; 1 for other files."""
+    tags = getattr(picture, "tag_v2", {})
+    text = str(tags.get(DESCRIPTION, "")) if tags.get(BANDS, 1) == 1 else ""
+    if pictures_behind(text, (picture.height, picture.width)) > 1:
+        with contextlib.suppress(*ERRORS):  # what it says may be true of another file, before a change
+            return len(read_behind(path))
+    return 1
 
 
 def decode(path: Path) -> np.ndarray:
@@ -73,9 +101,9 @@ def decode(path: Path) -> np.ndarray:
             if picture.format == "FITS":  # Pillow's reader ignores BZERO, BSCALE and the sign
                 raise DataError(f"{path}: a FITS file; rename it to {path.stem}.fits")
             pages = full_pages(picture)
-            if len(pages) > 1:
+            if (count := max(len(pages), stack_behind(picture, path))) > 1:
                 raise DataError(
-                    f"{path}: found {len(pages)} pictures in it, expected one; save each as a file of "
+                    f"{path}: found {count} pictures in it, expected one; save each as a file of "
                     "its own"
                 )
             return decode_page(picture, path, pages[0])
@@ -94,16 +122,24 @@ def decode_scientific(path: Path) -> np.ndarray:
         raise unreadable(path, error) from error
 
 
-def decode_tiff(path: Path, reason: Exception, page: int = 0) -> np.ndarray:
-    """A TIFF page that Pillow refuses."""
+def decode_tiff(path: Path, reason: Exception, page: int = 0, turned: bool = True) -> np.ndarray:
+    """A TIFF page that Pillow refuses; not `turned` by its orientation: as it lies in the file."""
     try:
-        return read_tiff(path, page)
-    except ERRORS:
+        pixels, turn = read_tiff(path, page)
+        return oriented(pixels, turn) if turned else pixels
+    except ERRORS as error:
+        if "imagecodecs" in str(error):
+            reason = OSError("its compression needs one more package; type pip install imagecodecs")
         raise unreadable(path, reason) from reason
 
 
-def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
+def decode_page(
+    picture: Image.Image, path: Path, page: int = 0, raw: bytes | None = None
+) -> np.ndarray:
     """`decode` of one page of an open file.
+
+    Args:
+        raw: the file's bytes where they are not those on disk: a TIFF without its orientation.
 
     Raises:
         DataError: the page is truncated or damaged.
@@ -124,13 +160,15 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
                 )
             turn = tags.get(ORIENTATION, 1)
             if turn != 1:  # Pillow turns TIFFs itself, and some versions the wrong way
-                return oriented(decode_tiff(path, OSError("turned"), page), turn)
+                raw = without_orientation(path.read_bytes(), page)
+                with Image.open(io.BytesIO(raw)) as copy:
+                    return oriented(decode_page(copy, path, page, raw), turn)
             picture.load()
             turn = picture.getexif().get(ORIENTATION, 1)
-        pixels = pixels_of(picture, path, page, rawmode)
+        pixels = pixels_of(picture, raw, path, page, rawmode)
     except READ_ERRORS as error:
         if "raw mode" in str(error):  # planes of bands that Pillow has no name for
-            return decode_tiff(path, error, page)
+            return decode_tiff(path, error, page, turned=raw is None)
         raise unreadable(path, error) from error
     if picture.format == "JPEG" and any(data[:5] == b"FLIR\0" for _, data in picture.applist):
         note(
@@ -149,22 +187,24 @@ def decode_page(picture: Image.Image, path: Path, page: int = 0) -> np.ndarray:
     return oriented(pixels, turn)
 
 
-def pixels_of(picture: Image.Image, path: Path, page: int, rawmode: str) -> np.ndarray:
+def pixels_of(
+    picture: Image.Image, raw: bytes | None, path: Path, page: int, rawmode: str
+) -> np.ndarray:
     """The pixels of a loaded page, alpha left out."""
     deep = ";16" in rawmode and "BGR;16" not in rawmode  # that one is 5, 6 and 5 bits
     if deep and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
-        raw = np.fromfile(path, np.uint8)
+        data = np.fromfile(path, np.uint8) if raw is None else np.frombuffer(raw, np.uint8)
         flags = cv2.IMREAD_UNCHANGED
         if page:
-            pixels = (*cv2.imdecodemulti(raw, flags, range=(page, page + 1))[1], None)[0]
+            pixels = (*cv2.imdecodemulti(data, flags, range=(page, page + 1))[1], None)[0]
         else:
-            pixels = cv2.imdecode(raw, flags)
+            pixels = cv2.imdecode(data, flags)
         if pixels is None:
             raise OSError("damaged")
         return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
     if picture.format == "PPM" and picture.mode == "I":  # whose values Pillow scales to 65535
-        raw = np.append(np.fromfile(path, np.uint8), np.uint8(10))  # OpenCV wants a line's end
-        if (pixels := cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)) is None:
+        data = np.append(np.fromfile(path, np.uint8), np.uint8(10))  # OpenCV wants a line's end
+        if (pixels := cv2.imdecode(data, cv2.IMREAD_UNCHANGED)) is None:
             raise OSError("it ends early")
         return pixels
     if picture.mode in ("1", "LA", "La"):
@@ -177,15 +217,6 @@ def pixels_of(picture: Image.Image, path: Path, page: int, rawmode: str) -> np.n
     if pixels.ndim == 3:
         pixels = pixels[..., :3]
     return pixels.astype(np.uint16) if pixels.dtype.kind == "u" and pixels.itemsize == 2 else pixels
-
-
-def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
-    """Pixels of GDAL's nodata value as NaN, which no contrast counts."""
-    try:
-        missing = pixels == float(text.strip("\0 "))
-    except ValueError:
-        return pixels
-    return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
 
 
 def oriented(pixels: np.ndarray, turn: int) -> np.ndarray:
@@ -311,10 +342,10 @@ def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarr
 
 
 def orientation(picture: Image.Image, path: Path) -> int:
-    """The EXIF orientation of an open file; of PNGs without loading them for it."""
+    """The EXIF or XMP orientation of an open file; of PNGs without loading them for it."""
     if picture.format == "PNG":
         raw = path.read_bytes()
-        if b"eXIf" not in raw and b"Raw profile type exif" not in raw:
+        if not any(sign in raw for sign in (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")):
             return 1
     tags = getattr(picture, "tag_v2", {})
     return tags.get(ORIENTATION) or picture.getexif().get(ORIENTATION, 1)

@@ -9,14 +9,16 @@ import pytest
 import tifffile
 from conftest import fails, picture, write
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
 from streaming import results, run
 
 from detect import main
 from ismallnet.cli import DataError
+from ismallnet.csvfile import read_csv
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.detection.videos import missing_bytes
-from ismallnet.formats import RawLayout, as_frames, read_csv
+from ismallnet.formats import RawLayout, as_frames
 from ismallnet.images import decode, few_bright_pixels, image_shape, read_image, value_limits
 
 
@@ -51,6 +53,84 @@ def test_exif_orientation_is_applied(turn, suffix):
     row_end |= {5: "bottom left", 6: "bottom right", 7: "top right", 8: "top left"}
     assert corners[first[turn]] == pytest.approx(200, abs=12)
     assert corners[row_end[turn]] == pytest.approx(100, abs=12)
+
+
+STORED = {1: lambda seen: seen, 3: lambda seen: seen[::-1, ::-1], 6: np.rot90}
+
+
+@pytest.mark.parametrize("turn", STORED)
+@pytest.mark.parametrize(
+    "kind", ["white", "white8", "nodata", "f2", "f4", "f8", "palette", "rgb", ">", "big"]
+)
+def test_what_a_tiff_says_holds_for_turned_ones_too(kind, turn):
+    """Those were read in another way, without white is zero, nodata and palettes."""
+    seen = deep()
+    if kind in ("white8", "palette"):
+        seen = (seen >> 8).astype(np.uint8)
+    if kind in ("f2", "f4", "f8"):
+        seen = (seen % 2000).astype(kind)
+    if kind == "rgb":
+        seen = np.stack([seen, seen + 5, seen + 9], axis=-1)
+    tags, options, missing = [(274, 3, 1, turn, True)] if turn > 1 else [], {}, None
+    stored = seen.copy()
+    if kind in ("nodata", "f2", "f4", "f8"):
+        missing = 65000 if kind == "nodata" else 3000
+        stored[:3] = missing
+        tags.append((42113, 2, len(str(missing)) + 1, str(missing), True))
+        seen = np.where(stored == missing, np.nan, seen)
+    if kind.startswith("white"):
+        stored, options = np.iinfo(stored.dtype).max - stored, {"photometric": "miniswhite"}
+    if kind == "palette":
+        colours = np.stack([np.arange(256)] * 3)[:, ::-1].astype(np.uint16) * 257
+        stored, options = 255 - stored, {"photometric": "palette", "colormap": colours}
+        seen = np.repeat(seen[..., None], 3, axis=2)
+    options |= {"photometric": "rgb"} if kind == "rgb" else {}
+    options |= {"byteorder": ">"} if kind == ">" else {"bigtiff": kind == "big"}
+    tifffile.imwrite("t.tif", np.ascontiguousarray(STORED[turn](stored)), extratags=tags, **options)
+    found = decode(Path("t.tif"))
+    assert found.shape[:2] == image_shape("t.tif") and np.array_equal(found, seen, equal_nan=missing)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("turn", [3, 6])
+def test_turned_and_compressed_tiffs(turn, compression):
+    for seen in (deep(), deep().astype(np.uint8), deep() > 9000):
+        image = Image.fromarray(np.ascontiguousarray(STORED[turn](seen)))
+        image.save("t.tif", compression=compression, tiffinfo={274: turn})
+        assert np.array_equal(decode(Path("t.tif")), seen * 255 if seen.dtype == bool else seen)
+
+
+def test_the_second_page_is_turned_by_its_own_tag():
+    for big in (False, True):
+        with tifffile.TiffWriter("p.tif", bigtiff=big) as file:
+            file.write(deep(1))
+            file.write(np.ascontiguousarray(np.rot90(deep(2))), extratags=[(274, 3, 1, 6, True)])
+        assert all(np.array_equal(a, b) for a, b in zip(frames("p.tif"), (deep(1), deep(2))))
+
+
+def test_a_stack_in_one_page_is_no_image():
+    stack = np.stack([deep(k) for k in range(4)])
+    tifffile.imwrite("s.tif", stack, truncate=True, photometric="minisblack")
+    with pytest.raises(DataError, match=r"s\.tif: found 4 pictures in it, expected one"):
+        decode(Path("s.tif"))
+    assert len(frames("s.tif")) == 4
+
+
+def test_a_small_picture_behind_a_jpeg_is_no_second_image():
+    large, small = (Image.fromarray(picture(k, shape)) for k, shape in ((1, (48, 64)), (2, (24, 32))))
+    large.save("m.jpg", "MPO", save_all=True, append_images=[small])
+    assert decode(Path("m.jpg")).shape == (48, 64)
+    large.save("m.jpg", "MPO", save_all=True, append_images=[large])
+    with pytest.raises(DataError, match="found 2 pictures"):
+        decode(Path("m.jpg"))
+
+
+def test_the_orientation_in_xmp_counts_for_the_size_too():
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    Image.fromarray(picture(1, (48, 64))).save("x.png", pnginfo=info)
+    assert decode(Path("x.png")).shape == image_shape("x.png") == (64, 48)
 
 
 def test_overviews_and_thumbnails_are_no_frames():
@@ -179,14 +259,6 @@ def test_arrays_of_other_programs():
         assert np.array_equal(found, deep(k)), name
     np.savez("two.npz", a=deep(), b=deep())
     assert "expected one picture in it, found a (40, 48), b (40, 48)" in frames("two.npz")[0]
-
-
-def test_tables_of_numbers():
-    write(Path("t.csv"), "\ufefffile;x\nmean;3\n1,5;2,5\n3,5;4,5\n")
-    assert read_csv(Path("t.csv")).tolist() == [[1.5, 2.5], [3.5, 4.5]]
-    write(Path("t.csv"), "a,b\nno,numbers\n")
-    with pytest.raises(ValueError, match="no table"):
-        read_csv(Path("t.csv"))
 
 
 def test_raw_files_need_their_size():

@@ -406,6 +406,20 @@ def test_values_that_were_misread_are_said():
     assert doubts(frame, {"bright": value_limits(frame)}, True) == ["bytes"]
 
 
+def test_exchanged_bytes_of_dim_frames_are_seen():
+    """A scene of a few hundred values is smooth in either order: the range of its values tells."""
+    y, x = np.mgrid[:64, :80]
+    dim = (7000 + 90 * np.sin(y / 19) * np.cos(x / 21)).astype(np.uint16)
+    assert misread(dim) == () and misread(dim.byteswap()) == ("bytes",)
+    eight = (dim - 6900).astype(np.uint16)
+    for legal in (eight << 8, eight * 257, (dim - 6900) << 6, (eight << 8).clip(0, 40000)):
+        assert misread(legal.astype(np.uint16)) == ()
+    saturated = eight << 8
+    saturated[:2, :9] = 65535
+    assert misread(saturated) == ()
+    assert misread(np.where(dim > 7000, 259, 7).astype(np.uint16)) == ()  # two values
+
+
 def test_images_are_looked_at_once_not_in_each_epoch(deep_set, monkeypatch):
     frames = Frames(find_dataset("tiny"), "test", memory=0)  # each is read again
     monkeypatch.setattr(GreyRange, "facts", lambda *args: pytest.fail("looked at again"))

@@ -20,7 +20,7 @@ from detect import main
 from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
-from ismallnet.formats import read_csv, read_dicom
+from ismallnet.formats import as_frames, read_dicom
 from ismallnet.images import value_limits
 
 
@@ -192,6 +192,33 @@ def test_the_frames_of_matlab_are_along_the_last_axis(capsys):
     assert "s.npy: (40, 48, 9) is read as 40 frames of 9x48" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("shape", "count", "last"),
+    [
+        ((96, 96, 60), 60, True),  # square frames, more of them than half of a side
+        ((60, 96, 96), 60, False),
+        ((40, 48, 25), 25, True),
+        ((100, 480, 640), 100, False),  # 480x100 would be an odd frame
+        ((480, 640, 500), 500, True),
+    ],
+)
+def test_how_a_stack_of_matlab_was_read_is_always_said(shape, count, last, capsys):
+    """Only the sides tell frames from rows, and a wrong guess looks like frames without targets."""
+    array = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), shape, (0, 0, 0))
+    found = as_frames(array, Path("m.mat"))
+    assert found.shape == ((shape[2], *shape[:2]) if last else shape) and len(found) == count
+    height, width = found.shape[1:]
+    said = capsys.readouterr().err
+    assert f"m.mat: {shape} is read as {count} frames of {width}x{height} (width x height)" in said
+    assert ("save it as .npy as it is" if last else "numpy.moveaxis(array, -1, 0)") in said
+
+
+def test_big_endian_arrays_are_looked_at_too():
+    """A type of the other byte order is not equal to uint16, so no check of 16 bits was made."""
+    np.save("a.npy", np.arange(40 * 48).reshape(40, 48).astype(">u2"))
+    assert frame("a.npy").pixels.dtype == np.uint16 and frame("a.npy").pixels[39, 47] == 1919
+
+
 def test_pictures_behind_the_only_page_of_a_tiff():
     """ImageJ writes stacks of more than 4 GB so, and tifffile truncated ones."""
     frames, text = stack(5), "ImageJ=1.53\nimages=5\nslices=5\n"
@@ -245,18 +272,6 @@ def test_integers_of_32_bits_keep_their_sign(kind):
     assert np.array_equal(frame("i.tif").pixels, pixels)
 
 
-def test_row_and_column_numbers_are_no_pixels(capsys):
-    table = np.arange(90.0).reshape(9, 10) * 7 + 300
-    lines = [",".join(map(str, range(10))), *(",".join(map(str, row)) for row in table.tolist())]
-    write(Path("c.csv"), "\n".join(lines))
-    assert np.array_equal(read_csv(Path("c.csv")), table)
-    assert "c.csv: the first row counts from 0; left out" in capsys.readouterr().err
-    lines = [f",{lines[0]}", *(f"{k},{line}" for k, line in enumerate(lines[1:], start=1))]
-    write(Path("d.csv"), "\n".join(lines))  # as pandas writes it
-    assert np.array_equal(read_csv(Path("d.csv")), table)
-    assert "d.csv: the first column counts from 1; left out" in capsys.readouterr().err
-
-
 def test_dicom_whose_low_values_are_white(monkeypatch):
     class Dataset(dict):
         pixel_array = np.array([[100, 300], [250, 101]], np.uint16)
@@ -304,6 +319,13 @@ def test_a_text_file_of_numbers_is_no_list_of_frames():
     Path("t.txt").write_text("2" * 90 + "_7.png")  # at once, and no table
     with pytest.raises(DataError, match=r"_7\.png, which is not there; expected a file a line$"):
         find_sources(["t.txt"])
+
+
+def test_lists_of_frames_may_be_utf16_and_hold_comments():
+    write(Path("a.png"), picture())
+    write(Path("#b.png"), picture())
+    Path("l.txt").write_text("# frames of camera 2\na.png\n#b.png\n", encoding="utf-16")
+    assert [source.path.name for source in find_sources(["l.txt"])] == ["a.png", "#b.png"]
 
 
 def test_a_log_beside_frames_is_no_frame(capsys):

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, read_ahead
+from ismallnet.csvfile import decoded
 from ismallnet.detection.videos import count_frames, missing_bytes, open_video
 from ismallnet.folders import EXTENSIONS
 from ismallnet.formats import (
@@ -24,19 +25,18 @@ from ismallnet.formats import (
     RawLayout,
     as_frames,
     disguise,
-    pictures_behind,
     read_array,
     read_behind,
     read_raw,
 )
 from ismallnet.images import (
-    BANDS,
     READ_ERRORS,
     decode,
     decode_page,
     decode_scientific,
     full_pages,
     open_picture,
+    stack_behind,
     unreadable,
 )
 from ismallnet.thermal import JPEG, read_thermal
@@ -46,7 +46,6 @@ PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
 VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEO += (".ts", ".mts", ".m2ts", ".h264")
-DESCRIPTION = 270  # a tag of TIFF
 TABLE = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){3,}[\s,;]*")  # a line of numbers
 ROW = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){7,}")  # the beginning of a row of pixels
 READERS = 4  # threads that read image files, at most
@@ -161,7 +160,7 @@ def holds_row(path: Path) -> bool:
     """Whether the beginning of a text file has a line of 8 numbers or more, or is empty."""
     try:
         with open(path, "rb") as file:
-            head = file.read(1 << 16).decode(errors="replace")
+            head = decoded(file.read(1 << 16))
     except OSError:
         return True  # said when its turn comes
     return not head.strip() or any(ROW.match(line) for line in head.splitlines())
@@ -177,10 +176,12 @@ def is_there(path: Path) -> bool:
 def in_list(path: Path) -> list[Path]:
     """The files that a text file names, a line each, beside it or from the current folder."""
     found = []
-    for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
+    for line in decoded(path.read_bytes(), "surrogateescape").splitlines():
         if not (name := line.strip().strip("\"'")):
             continue
         places = [place for place in (path.parent / name, Path(name)) if is_there(place)]
+        if not places and name[0] == "#":  # a comment
+            continue
         if not places:
             shown = name if len(name) <= 100 else f"{name[:100]} …"
             table = "; a table of numbers? Rename it to .csv" if TABLE.fullmatch(name) else ""
@@ -239,12 +240,10 @@ def describe(path: Path, raw: RawLayout | None = None) -> Source:
         if suffix in PAGED:
             with open_picture(path) as picture:
                 pages = full_pages(picture)
-                tags = getattr(picture, "tag_v2", {})
-                text = str(tags.get(DESCRIPTION, "")) if tags.get(BANDS, 1) == 1 else ""
-                behind = pictures_behind(text, (picture.height, picture.width)) > 1
+                count = stack_behind(picture, path)
             if len(pages) > 1:
                 return Source(path, "pages", len(pages), pages=tuple(pages))
-            if behind and (count := len(read_behind(path))) > 1:
+            if count > 1:
                 return Source(path, "stack", count)
         elif suffix not in KINDS:
             kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
@@ -329,7 +328,8 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
     else:
         stack = decode_scientific(source.path)
     for index in indices:
-        yield Frame(source, index, np.array(stack[index]))
+        frame = stack[index]  # of any byte order
+        yield Frame(source, index, np.array(frame, frame.dtype.newbyteorder("=")))
 
 
 def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
