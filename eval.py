@@ -25,7 +25,7 @@ import numpy as np
 from dataset import complaint, is_resized, resized_note
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
-from ismallnet.files import write_csv, write_json
+from ismallnet.files import check_place, write_csv, write_json
 from ismallnet.images import image_shape
 from ismallnet.intervals import Bootstrap, Drawn, differences, intervals
 from ismallnet.layouts import DatasetFolder, Sample
@@ -192,7 +192,7 @@ def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
     names, which may be another project's.
 
     Raises:
-        DataError: the figures of two runs would go to the same file.
+        DataError: the figures of two runs would go to the same file, or where no file can be.
     """
     folders = args.results or ["results"]
     if args.maps is None:
@@ -206,6 +206,7 @@ def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
         runs = [Run(run.label, run.maps, Path(args.output)) for run in runs]
     first: dict[Path, Run] = {}
     for run in runs:
+        check_place(run.output)
         if (other := first.setdefault(run.output, run)) is not run:
             raise DataError(
                 f"{other.label} and {run.label}: the figures of both would go to {run.output}; give "

@@ -46,6 +46,7 @@ class Annotations:
     kinds: set[str] = field(default_factory=set)  # "COCO", "labelme"
     categories: Counter = field(default_factory=Counter)
     crowds: int = 0
+    empty: list[str] = field(default_factory=list)  # run lengths that cover no pixel
 
     @property
     def shapes(self) -> Iterator[Shape]:
@@ -126,7 +127,7 @@ def read_coco(content: dict, path: Path, found: Annotations) -> None:
     pictures: dict = {}
     for k, image in enumerate(content["images"]):
         try:
-            size = (image["height"], image["width"]) if image.get("height") else None
+            size = size_of(image.get("height"), image.get("width"))
             picture = Picture((str(image["file_name"]),), size, f"{path}, image {image['id']}")
             if image["id"] in pictures:
                 raise ValueError(f"the id {image['id']} is there twice")
@@ -134,7 +135,7 @@ def read_coco(content: dict, path: Path, found: Annotations) -> None:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found.problems.append(f"{path}, images[{k}]: {reason(error)}")
     found.pictures += pictures.values()
-    categories = {c.get("id"): c.get("name") for c in content.get("categories") or [] if c}
+    categories = names_of(content.get("categories"))
     for k, entry in enumerate(content["annotations"]):
         name = f"annotation {entry.get('id', k)}" if isinstance(entry, dict) else f"annotations[{k}]"
         try:
@@ -150,9 +151,18 @@ def read_coco(content: dict, path: Path, found: Annotations) -> None:
             shapes = segmentation(entry["segmentation"], picture)
             for shape in shapes:
                 check_order(shape, picture.size, entry.get("bbox"))
+                if shape.kind == "counts" and not sum(shape.counts[1::2]):
+                    found.empty.append(name)
             picture.shapes += shapes
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found.problems.append(f"{path}, {name}: {reason(error)}")
+
+
+def names_of(categories: object) -> dict:
+    """COCO's list of categories as {id: name}, of those that have both."""
+    entries = categories if isinstance(categories, list) else []
+    entries = [entry for entry in entries if isinstance(entry, dict)]
+    return {e["id"]: e.get("name") for e in entries if isinstance(e.get("id"), int | str)}
 
 
 def segmentation(found: list | dict, picture: Picture) -> list[Shape]:
@@ -210,9 +220,14 @@ def check_order(shape: Shape, size: tuple[int, int] | None, box: object) -> None
 
 def read_labelme(content: dict, path: Path, found: Annotations) -> None:
     """labelme's imageData, the picture once more, is not read."""
-    size = (content.get("imageHeight"), content.get("imageWidth"))
     named = PureWindowsPath(str(content.get("imagePath") or "")).name
-    picture = Picture(tuple(filter(None, (named, path.stem))), size if all(size) else None, str(path))
+    size = (content.get("imageHeight"), content.get("imageWidth"))
+    try:
+        size = size_of(*size)
+    except (TypeError, ValueError):
+        found.problems.append(f"{path}: imageHeight, imageWidth {size}, expected whole numbers")
+        size = None
+    picture = Picture(tuple(filter(None, (named, path.stem))), size, str(path))
     found.pictures.append(picture)
     for k, entry in enumerate(content["shapes"]):
         try:
@@ -241,6 +256,15 @@ def points_of(points: np.ndarray) -> np.ndarray:
     if not np.isfinite(points).all() or np.abs(points).max() > 1e6:
         raise ValueError(f"a point at {points[~(np.abs(points) <= 1e6).all(axis=1)][0].tolist()}")
     return points
+
+
+def size_of(height: object, width: object) -> tuple[int, int] | None:
+    """(H, W) as a file states them, also as text; None where it does not.
+
+    Raises:
+        TypeError, ValueError: they are no whole numbers.
+    """
+    return (int(height), int(width)) if height and width else None
 
 
 def reason(error: Exception) -> str:

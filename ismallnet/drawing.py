@@ -241,6 +241,8 @@ def more_notes(
     drawing: Drawing,
 ) -> list[str]:
     notes = []
+    if found.empty:
+        notes.append(f"note: {len(found.empty)} annotations cover no pixel: {some(found.empty)}")
     if not drawing.outline_pixels and whole_numbers(found):
         notes.append(
             "note: all points are whole numbers. If they are pixels' numbers (OpenCV's findContours), "

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
+from ismallnet.cli import DataError
+
+LONGEST_NAME = 255  # bytes in a file's name
 HOST = re.sub(r"[^\w-]", "-", platform.node(), flags=re.ASCII)[:32] or "host"
 
 
@@ -25,9 +29,14 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
 
     Args:
         sync: wait until the disk has it, for what must outlive a power cut.
+
+    Raises:
+        DataError: there is something at `path` that is no file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():
+        check_place(path)
+    temporary = temporary_for(path)
     try:
         with open_in_folder(temporary) as file:
             yield file
@@ -38,6 +47,28 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_place(path: Path) -> None:
+    """
+    Raises:
+        DataError: no file can be written there: a folder or a device has its name, or a file has its
+            folder's.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device"
+        raise DataError(f"{path}: {what}; expected the name of a file to write")
+    if not path.parent.is_dir() and (found := next((p for p in path.parents if p.is_file()), None)):
+        raise DataError(f"{found}: a file; expected a folder to write to, or none yet")
+
+
+def temporary_for(path: Path) -> Path:
+    """Where a file is written before it is whole; a name that leaves no room for more is shortened."""
+    ending = f".{HOST}.{os.getpid()}.tmp"
+    name, room = path.name, LONGEST_NAME - 1 - len(ending)
+    if len(os.fsencode(name)) > room:
+        name = f"{zlib.crc32(os.fsencode(name)):08x}"
+    return path.with_name(f".{name}{ending}")
 
 
 def open_in_folder(path: Path) -> BinaryIO:

@@ -18,7 +18,7 @@ from ismallnet.folders import (
     walk,
 )
 from ismallnet.lists import KINDS, PARTS, find_lists, kind_of
-from ismallnet.masks import TARGET, survey
+from ismallnet.masks import TARGET
 from ismallnet.oddities import (
     archives,
     left_out_hint,
@@ -39,6 +39,7 @@ from ismallnet.pairing import (
     refuse_without_masks,
 )
 from ismallnet.splits import apply_lists
+from ismallnet.survey import survey
 
 # Names of folders, compared without case; the first one that holds images wins.
 IMAGE_FOLDERS = (

@@ -161,17 +161,17 @@ class Index(dict):
 
     def find(self, line: str) -> list[ImageFile]:
         """The images that a line may mean: none, one, or several of which its list must choose."""
-        for text in readings(line):
-            key = text.replace("\\", "/")
-            key = key.removeprefix("./").removeprefix(f"{self.root.name}/")
-            stem = without_extension(key)
-            ending = next((e for e in MASK_ENDINGS if stem.endswith(e)), "")
-            keys = dict.fromkeys((key, stem, stem.removesuffix(ending)))
-            ways = (self.get, lambda name: self.folded.get(name.casefold()), self.masks.get)
-            for images in (way(name) for way in ways for name in keys):
-                if images:
-                    return images
-        return []
+        return next((images for text in readings(line) if (images := self.named(text))), [])
+
+    def named(self, text: str) -> list[ImageFile]:
+        """The images of a name, as it stands."""
+        key = text.replace("\\", "/")
+        key = key.removeprefix("./").removeprefix(f"{self.root.name}/")
+        stem = without_extension(key)
+        ending = next((e for e in MASK_ENDINGS if stem.endswith(e)), "")
+        keys = dict.fromkeys((key, stem, stem.removesuffix(ending)))
+        ways = (self.get, lambda name: self.folded.get(name.casefold()), self.masks.get)
+        return next((images for way in ways for name in keys if (images := way(name))), [])
 
     def other_columns(self, line: str, images: list[ImageFile]) -> list[ImageFile]:
         """The images, other than those, that a later column of a line names with a file's ending, where
@@ -182,6 +182,19 @@ class Index(dict):
         named = [text for text in others if without_extension(text) != text]
         found = [image for text in named for image in self.find(text)]
         return [image for image in found if image not in images]
+
+    def cut_off(self, line: str) -> bool:
+        """Whether a line of several words can be read only as its first one, without a file's ending,
+        though it ends as a file does that is not there: `img (2).png`, read as `img`."""
+        line = line.strip("\"'")
+        first, *others = line.split()
+        ends = bool(others) and without_extension(line) != line
+        return (
+            ends
+            and without_extension(first) == first
+            and not self.named(line)
+            and not self.named(others[-1])
+        )
 
     def nearest(self, line: str) -> str:
         """For a message: the name that is most like an entry's, or nothing."""
@@ -222,7 +235,7 @@ def listed(
             continue
         elif not images and line is lines[0] and HEADER.match(line):
             notes.append(f"{shown(path, root)}: the first line, {line!r}, is taken for a header")
-        elif not images:
+        elif not images or index.cut_off(line):
             absent += 1
             hint = index.nearest(line) if absent <= MOST_NAMED else ""
             problems.append(f"{path}: {line!r} is listed, but {root} has no such image{hint}")

@@ -19,6 +19,7 @@ HELD_OUT = "held-out training images (--hold-out {})"
 MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 MAP_PREFIXES = ("pred_", "Pred_", "out_", "result_")  # mask_X.png may be the ground truth
 MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
+ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -87,20 +88,36 @@ def decode_map(path: Path) -> np.ndarray:
     whole = pixels.dtype.kind in "bui" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255
     if whole:  # also 0 and 1 as 64 bits
         pixels = pixels.astype(np.uint8)
-    if pixels.dtype.kind == "f" and pixels.size and (pixels.min() < 0 or not pixels.max() <= 1):
-        if missing := int(np.isnan(pixels).sum()):
-            raise DataError(f"{path}: {missing} pixels are NaN, expected probabilities from 0 to 1")
-        hint = "; from 0 to 255? Divide by 255" if pixels.max() > 100 else "; logits? Apply a sigmoid"
-        raise DataError(
-            f"{path}: found floats from {pixels.min():g} to {pixels.max():g}, expected probabilities "
-            f"from 0 to 1{hint if np.isfinite(pixels).all() else ''}"
-        )
+    if pixels.dtype.kind == "f" and pixels.size:
+        pixels = probabilities(pixels, path)
     if pixels.ndim != 2 or (pixels.dtype != np.uint8 and pixels.dtype.kind != "f"):
         raise DataError(
             f"{path}: found {pixels.dtype} {pixels.shape}, expected 8-bit grey, probability x 255, or "
             "floats from 0 to 1"
         )
     return pixels
+
+
+def probabilities(values: np.ndarray, path: Path) -> np.ndarray:
+    """Floats in [0, 1]; those that are outside by a rounding error are cut off.
+
+    Raises:
+        DataError: they are none.
+    """
+    if missing := int(np.isnan(values).sum()):
+        raise DataError(f"{path}: {missing} pixels are NaN, expected probabilities from 0 to 1")
+    low, high = float(values.min()), float(values.max())
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return values.clip(0, 1)
+    hint = "logits? Apply a sigmoid"
+    if high > 100:
+        hint = "from 0 to 255? Divide by 255"
+    elif low > -0.5 and high < 1.5:
+        hint = "resized by cubic interpolation? Cut them off: numpy.clip(map, 0, 1)"
+    raise DataError(
+        f"{path}: found floats from {low:g} to {high:g}, expected probabilities from 0 to 1"
+        f"{f'; {hint}' if np.isfinite((low, high)).all() else ''}"
+    )
 
 
 def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.ndarray:
@@ -129,8 +146,16 @@ def holds_zero_one(folder: Path, names: list[str]) -> bool:
     odd in the maps of other programs.
 
     Raises:
-        DataError: as `survey_maps`.
+        DataError: one file would be the map of two images, or as `survey_maps`.
     """
+    files: dict[Path, str] = {}
+    for name in names:
+        path = map_file(folder, name)
+        if path.exists() and (other := files.setdefault(path, name)) != name:
+            raise DataError(
+                f"{path}: {other} and {name} would both have this map; one of them has none. Name the "
+                f"maps as the images: {other}.png, {name}.png"
+            )
     if read_about(folder):
         return False
     if folder.is_dir() and names and not any(map_file(folder, name).exists() for name in names):

@@ -404,3 +404,32 @@ def test_run_lengths_along_the_rows_are_refused_where_the_box_tells(unlabelled, 
         assert "asfortranarray" in message
         main([*arguments, save(coco([{**down, "bbox": one}], size=size))])
         assert ((mask("a") > 0) == pixels).all()
+
+
+def test_run_lengths_without_a_pixel_are_named(unlabelled, capsys):
+    empty = {"image_id": 2, "segmentation": {"counts": [1920], "size": [40, 48]}, "bbox": [3, 3, 4, 4]}
+    draw(coco([polygon_of(*TARGET), empty]))
+    assert "note: 1 annotations cover no pixel: annotation 11" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "categories", [["target"], {"1": "x"}, [5], 7, None, [{"id": [1]}], [{"id": 1}]]
+)
+def test_categories_of_any_form_are_only_names(unlabelled, categories, capsys):
+    content = coco([polygon_of(*TARGET)])
+    content["categories"] = categories
+    draw(content)
+    assert "1 annotations; all are target" in capsys.readouterr().out
+
+
+def test_sizes_may_be_text(unlabelled, capsys):
+    content = coco([polygon_of(*TARGET)])
+    for image in content["images"]:
+        image["height"], image["width"] = "40", "48"
+    draw(content)
+    assert (mask("a") == target_mask()).all()
+    content["images"][0]["width"] = "wide"
+    path = save(content)
+    assert "images[0]: invalid literal" in fails(
+        main, "--dataset", "tiny", "--from-annotations", path, "--overwrite", capsys=capsys
+    )

@@ -9,7 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from ismallnet.files import HOST, atomic_write, read_json, sweep, write_csv, write_json, write_png
+from ismallnet.files import (
+    HOST,
+    atomic_write,
+    read_json,
+    sweep,
+    temporary_for,
+    write_csv,
+    write_json,
+    write_png,
+)
 
 
 def dead_process() -> int:
@@ -86,3 +95,13 @@ def test_pictures_are_rgb():
     assert cv2.imread("f/x.png")[0, 0].tolist() == [0, 0, 200]
     write_png(Path("f/x.png"), pixels[..., 0])
     assert cv2.imread("f/x.png", cv2.IMREAD_UNCHANGED).shape == (2, 3)
+
+
+def test_the_longest_names_can_be_written_and_swept():
+    name = "n" * 251 + ".png"
+    write_png(Path(name), np.zeros((4, 4), np.uint8))
+    assert Path(name).exists() and len(os.listdir()) == 1
+    left = temporary_for(Path(name)).name.replace(str(os.getpid()), str(dead_process()))
+    Path(left).touch()
+    sweep(Path())
+    assert os.listdir() == [name]

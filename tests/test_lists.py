@@ -151,3 +151,14 @@ def test_lists_in_json_are_refused(tmp_path):
         assert not is_json(text)
     with pytest.raises(DataError, match=r"train\.txt: found JSON, expected a text file"):
         find_dataset("s", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["img (2).png", '"img (2).png"', "img 2.png", "img copy 2.png"])
+def test_a_name_with_spaces_that_is_not_there_is_not_its_first_word(tmp_path, line):
+    root = make_set(tmp_path / "s", names=("img", "x", "c", "d"))
+    write(root / "50_50/train.txt", f"{line}\nx\n")
+    problems = find_dataset("s", tmp_path).problems["train"]
+    assert len(problems) == 1 and "is listed, but" in problems[0] and "no such image" in problems[0]
+    for entry in ("img masks/img.png", "img img.png", "img 3", "img.png 2.png"):
+        write(root / "50_50/train.txt", f"{entry}\nx\n")
+        assert names(find_dataset("s", tmp_path), "train") == ["img", "x"]

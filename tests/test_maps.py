@@ -1,6 +1,7 @@
 """Maps of other programs, in the forms in use."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -153,3 +154,41 @@ def test_masks_beside_maps_are_no_maps(capsys):
         write(Path(f"theirs/pred_{name}.png"), ON.astype(np.uint8) * 255)
     note = several_files(Path("theirs"), ["c", "d"])
     assert "of 2 images, as c.png, pred_c.png: c.png is taken" in note
+
+
+def test_floats_outside_by_a_rounding_error_are_cut_off(capsys):
+    """The advice was a sigmoid, after which every pixel is target."""
+    Path("theirs").mkdir()
+    for name in "cd":
+        np.save(f"theirs/{name}.npy", np.where(ON, 1.0000002, -1e-7))
+    assert iou() == 1.0
+    np.save("theirs/d.npy", np.where(ON, 1.19, -0.11))
+    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
+    assert "floats from -0.11 to 1.19" in message and "numpy.clip(map, 0, 1)" in message
+
+
+def test_one_file_is_not_the_map_of_two_images(tmp_path, capsys):
+    make_set(tmp_path / "data" / "two", names=("a", "b", "p", "p_pred"))
+    write(Path("theirs/p_pred.png"), ON.astype(np.uint8) * 255)
+    message = fails(main, "--dataset", "two", "--maps", "theirs", "--workers", "1", capsys=capsys)
+    assert "p_pred.png: p and p_pred would both have this map; one of them has none" in message
+    write(Path("theirs/p.png"), ON.astype(np.uint8) * 255)
+    main(["--dataset", "two", "--maps", "theirs", "--workers", "1", "--no-pd-fa"])
+
+
+def test_figures_go_to_a_file(capsys):
+    for name in "cd":
+        write(Path(f"theirs/{name}.png"), ON.astype(np.uint8) * 255)
+    Path("file").write_text("mine")
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for words, expected in (
+        (("--output", "folder"), "folder: a folder; expected the name of a file to write"),
+        (("--output", "pipe"), "pipe: a device; expected the name of a file to write"),
+        (("--output", "file/x.json"), "file: a file; expected a folder to write to"),
+        (("--results", "file"), "file: a file; expected a folder to write to"),
+    ):
+        argv = ("--dataset", "tiny", "--maps", "theirs", "--workers", "1", "--no-pd-fa", *words)
+        assert expected in fails(main, *argv, capsys=capsys)
+    assert Path("file").read_text() == "mine" and Path("pipe").is_fifo()
+    assert not any(Path("folder").iterdir())

@@ -210,3 +210,60 @@ def test_other_values_below_the_threshold_are_not(values):
     soft[20:23, 20:24] = values[1]
     masks(lambda k: soft)
     assert not any("largest value" in text for text in find_dataset("tiny").notes)
+
+
+def instances(values, k=0) -> np.ndarray:
+    """A mask with a square of 4x4 px for each value."""
+    pixels = np.zeros(ON.shape, np.array(values).dtype if isinstance(values, np.ndarray) else np.uint8)
+    for n, value in enumerate(values):
+        pixels[4 + 3 * k : 8 + 3 * k, 4 + 10 * n : 8 + 10 * n] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix", "seen"),
+    [
+        ([50, 100, 150, 200], "png", "50, 100"),
+        (np.array([28001, 52004], np.uint16), "png", "108"),
+        ([[0, 100, 0], [0, 0, 200], [70, 70, 70]], "png", "70, 100"),
+    ],
+)
+def test_targets_on_both_sides_of_the_threshold_are_said(values, suffix, seen):
+    """Half of the targets were gone without a word."""
+    if isinstance(values[0], list):
+        parts = [instances([value[c] for value in values]) for c in range(3)]
+        masks(lambda k: np.dstack(parts))
+    else:
+        masks(lambda k: instances(values), suffix)
+    note = next(note for note in find_dataset("tiny").notes if "stay below 128" in note)
+    lost = seen.count(",") + 1
+    assert (
+        f"note: {4 * lost} groups of pixels in 4 masks stay below 128 (at most {seen} of 255)" in note
+    )
+    data = find_dataset("tiny", mask_threshold=1)  # what the note says is of use
+    assert data.targets["train"] == 2 * 16 * len(values)
+    assert not any("stay below" in note for note in data.notes)
+
+
+def test_soft_edges_and_traces_of_jpeg_are_no_lost_targets():
+    soft = cv2.GaussianBlur(ON.astype(np.float32) * 255, (0, 0), 1).astype(np.uint8)
+    masks(lambda k: soft)
+    assert not any("stay below" in note for note in find_dataset("tiny").notes)
+    for quality in (20, 90):
+        large = cv2.resize(ON.astype(np.uint8) * 255, None, fx=3, fy=3)
+        found = cv2.imdecode(cv2.imencode(".jpg", large, [1, quality])[1], 0)
+        masks(lambda k, found=found: found)
+        assert not any("stay below" in note for note in find_dataset("tiny").notes)
+
+
+def test_an_alpha_mask_without_a_target_is_empty():
+    """Its colours are white and its alpha is 0 throughout: all of it was target."""
+    masks(lambda k: alpha(ON & (k != 1)))
+    assert [int(mask.astype(bool).sum()) for mask in read(find_dataset("tiny"))] == [12, 0, 12, 12]
+    masks(lambda k: np.full((*ON.shape, 4), 255, np.uint8) * (ON[..., None] & (k > 2)))
+    assert [bool(mask.any()) for mask in read(find_dataset("tiny"))] == [False] * 3 + [True]
+
+
+def test_signed_bytes_hold_255_as_minus_1():
+    masks(lambda k: (ON * -1).astype(np.int8), "tif")
+    assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
