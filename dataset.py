@@ -20,6 +20,7 @@ from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.lists import MOST_NAMED
 from ismallnet.masks import TARGET, read_mask_values
+from ismallnet.offset import offsets
 
 MASK_THRESHOLD = TARGET
 MAPS = ("interior", "boundary")
@@ -130,6 +131,7 @@ class Frames:
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
         self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
         self.greys: list[GreyFacts] = []  # of the frames of more than 8 bits
+        self.offsets: list[np.ndarray] = []  # of masks from their targets' light
         dark: list[bool] = []  # of the frames with targets: whether these are darker than around them
         read = read_ahead(self._try, self.samples)
         for result, facts, is_dark in progress(read, f"{data.name} {split}", len(self.samples)):
@@ -140,6 +142,7 @@ class Frames:
             dark += [] if is_dark is None else [is_dark]
             _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
             self.centres.append(centres[1:, ::-1])
+            self.offsets.append(offsets(result.image.mean(axis=-1, dtype=np.float32), result.mask))
             self.shapes.append(result.mask.shape)
             memory -= result.image.nbytes + result.mask.nbytes
             if memory < 0:

@@ -194,6 +194,40 @@ def test_clutter_share():
     assert share(1.0) == 1.0 and share(0.0) < 0.3 and 0.45 < share(0.5) < 0.8
 
 
+@pytest.mark.parametrize(
+    ("mirror", "seen"), [("none", {"L"}), ("diagonal", {"L", "diagonal"}), ("all", set("LRUD"))]
+)
+@pytest.mark.parametrize("augment", ["crop", "authors"])
+def test_how_crops_are_mirrored(mirror, seen, augment):
+    """An image with a bright edge on its left, and a mask of it: where the edge is seen."""
+    image = np.full((64, 64, 3), 50, np.uint8)
+    image[:, :30] = 200
+    mask = (image[..., 0] > 100).astype(np.uint8) * 255
+
+    class One:
+        centres = (np.empty((0, 2)),)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return Item(image, mask, mask, mask)
+
+    samples = TrainingSet([One()], 2, 0, augment, crop=64, mirror=mirror, scale_jitter=1.0)
+    found = set()
+    for position in range(60):
+        item = samples[position]
+        assert ((item.image[0] > 100) == (item.mask[0] > 0)).float().mean() > 0.95
+        half = item.mask.shape[-1] // 2
+        left, upper = item.mask[0, :, :half].mean(), item.mask[0, :half].mean()
+        right, lower = item.mask[0, :, half:].mean(), item.mask[0, half:].mean()
+        found.add("LRUD"[int(torch.stack([left, right, upper, lower]).argmax())])
+    if augment == "authors":  # theirs are mirrored left-right only
+        assert found == ({"L", "R"} if mirror == "all" else {"L"})
+    else:
+        assert found == {"U" if side == "diagonal" else side for side in seen}
+
+
 def test_crops_of_images_smaller_than_the_crop_are_reflected():
     planes = np.arange(6, dtype=np.uint8).reshape(1, 6, 1).repeat(4, 0)
     cut = random_crop(planes, 12, None, np.random.default_rng(0))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
@@ -20,6 +21,7 @@ PREFETCH = 4  # batches that each loader process makes ahead
 SPOT = 13  # px, side of the top-hat's square: clutter is smaller
 FROM_TARGETS = 8  # px between clutter and targets, at least
 SPOTS = 10  # an image, at most
+MIRRORS = ("all", "diagonal", "none")
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
 
 
@@ -41,6 +43,7 @@ class TrainingSet:
         clutter_share: share of the other crops that are placed on clutter, see `clutter`.
         scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
         brightness, contrast: largest relative change.
+        mirror: how crops are mirrored, one of MIRRORS.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TrainingSet:
         last_from: float = math.inf,
         balance: bool = False,
         clutter_share: float = 0.0,
+        mirror: str = "all",
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
         ends = np.cumsum([len(frames) for frames in lists])[:-1] if balance else []
@@ -65,7 +69,7 @@ class TrainingSet:
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
-        self.clutter_share = clutter_share
+        self.clutter_share, self.mirror = clutter_share, mirror
         self._clutter: dict[int, np.ndarray] = {}  # by image
         self.last_crop, self.last_from = last_crop or crop, last_from
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by group: an epoch, and its images
@@ -110,7 +114,7 @@ class TrainingSet:
             side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
             x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
             x = F.resize(x, [side, side], antialias=False)
-            x = F.horizontal_flip(x) if rng.random() < 0.5 else x
+            x = self.mirrored(x, [rng.random() < 0.5])
             image, interior, boundary, mask = x.split(PLANES)
         else:
             side = self.crop if position < self.last_from else self.last_crop
@@ -127,14 +131,21 @@ class TrainingSet:
             x = torch.from_numpy(cut).permute(2, 0, 1).float()
             resized = x.shape[-1] != side
             x = F.resize(x, [side, side], antialias=True) if resized else x
-            x = F.horizontal_flip(x) if rng.random() < 0.5 else x
-            x = F.vertical_flip(x) if rng.random() < 0.5 else x
-            x = x.transpose(1, 2) if rng.random() < 0.5 else x
+            x = self.mirrored(x, [rng.random() < 0.5 for _ in range(3)])
             image, interior, boundary, mask = x.split(PLANES)
             mask = (mask >= MASK_THRESHOLD) * 255.0 if resized else mask
             image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
             image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
         return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))
+
+    def mirrored(self, planes: Tensor, chosen: list[bool]) -> Tensor:
+        """CxHxW planes, mirrored in those of the ways left-right, up-down and at the diagonal that are
+        chosen and allowed."""
+        allowed = {"all": (True,) * 3, "diagonal": (False, False, True), "none": ()}[self.mirror]
+        ways = (F.horizontal_flip, F.vertical_flip, lambda x: x.transpose(1, 2))
+        for way, wanted in zip(ways, map(all, zip(chosen, allowed))):
+            planes = way(planes) if wanted else planes
+        return planes
 
 
 def clutter(item: Item) -> np.ndarray:

@@ -9,6 +9,7 @@ from ismallnet.arguments import add_data_arguments
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter
 from ismallnet.labels import METHODS
+from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
 from net import LOSSES, VARIANTS, WIDTH
 
@@ -17,6 +18,7 @@ CHOICES = {
     "variant": VARIANTS,
     "recipe": tuple(RECIPES),
     "augment": ("crop", "authors"),
+    "mirror": MIRRORS,
     "loss": LOSSES,
     "optimizer": ("muon", "adamw", "sgd"),
     "schedule": ("cosine", "triangle"),
@@ -81,6 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="other crops placed on clutter, share",
     )
     add("--balance", action="store_true", help="of several data sets equal shares, not by their sizes")
+    add(
+        "--mirror",
+        choices=CHOICES["mirror"],
+        default="all",
+        help="crops are mirrored left-right, up-down and at the diagonal; or at the diagonal alone",
+    )
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=float, default=0.1, metavar="X", help="largest relative change")

@@ -1,0 +1,63 @@
+"""Whether masks lie where the targets are, or beside them by a part of a pixel."""
+
+import cv2
+import numpy as np
+
+AREAS = range(4, 151)  # px, of the targets that are looked at
+AROUND = 3  # px, beside a target that belong to its surroundings
+LEAST = 0.1  # px, of the mean offset
+SURE = 5.0  # standard errors of the mean
+WAYS = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
+
+
+def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """How far the masks' centres lie from those of the targets' light, (n, 2) y, x in px, of targets
+    that stand alone and inside of the image.
+
+    The light is what is above the median of the surroundings, on the mask and up to 2 px beside it.
+
+    Args:
+        image: HxW, bright targets.
+        mask: HxW, target above 0.
+    """
+    target = (mask > 0).astype(np.uint8)
+    count, groups, stats, centres = cv2.connectedComponentsWithStats(target)
+    found = []
+    for k in range(1, count):
+        left, top, width, height, area = stats[k]
+        rows = slice(top - AROUND, top + height + AROUND)
+        columns = slice(left - AROUND, left + width + AROUND)
+        inside = min(rows.start, columns.start) >= 0
+        inside = inside and rows.stop <= mask.shape[0] and columns.stop <= mask.shape[1]
+        if area not in AREAS or not inside or target[rows, columns].sum() != area:
+            continue
+        near = cv2.dilate((groups[rows, columns] == k).astype(np.uint8), np.ones((5, 5))) > 0
+        pixels = image[rows, columns].astype(np.float64)
+        light = (pixels - np.median(pixels[~near])).clip(0) * near
+        if light.sum() > 0:
+            y, x = np.indices(light.shape)
+            centre = np.array([(y * light).sum(), (x * light).sum()]) / light.sum()
+            found.append(centres[k][::-1] - centre - (rows.start, columns.start))
+    return np.reshape(found, (-1, 2))
+
+
+def offset_note(name: str, found: np.ndarray) -> str:
+    """A note where the masks of a training list lie to one side of their targets, which mirrored crops
+    turn to the other; empty where they do not.
+
+    Args:
+        name: of the data set.
+        found: `offsets` of all its training images.
+    """
+    if len(found) < 2:
+        return ""
+    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    aside = (np.abs(mean) > LEAST) & (np.abs(mean) > SURE * error)
+    where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, WAYS, aside) if a]
+    if not where:
+        return ""
+    return (
+        f"note: {name}: the masks lie beside their targets, on average {' and '.join(where)} (of "
+        f"{len(found)} targets). Mirrored crops teach the other side too; leave them out: --mirror "
+        "diagonal, or none"
+    )
