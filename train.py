@@ -38,7 +38,7 @@ from ismallnet.greys import GreyRange
 from ismallnet.inference import autocast, precision
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import DatasetFolder
-from ismallnet.offset import offset_note
+from ismallnet.offset import mirrors_for, offset_note
 from ismallnet.results import HELD_OUT, TEST_LIST
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.distillation import Teacher
@@ -56,7 +56,7 @@ from ismallnet.training.watch import Watch
 from net import Outputs, iSmallNet, losses, map_loss
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
-SAMPLES += ("contrast", "last_crop", "balance", "clutter_share", "mirror")  # arguments of TrainingSet
+SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -197,12 +197,16 @@ def session(
             f"{', '.join(args.dataset)}: no training mask holds a target pixel, so there is nothing to "
             "learn; look at the masks, or type another --mask-threshold"
         )
+    mirrors = []  # one for each data set
     for one, frames in zip(data, lists):
-        if args.mirror == "all" and (text := offset_note(one.name, np.concatenate(frames.offsets))):
+        found = np.concatenate(frames.offsets)
+        mirrors.append(mirrors_for(found) if args.mirror == "auto" else args.mirror)
+        if text := offset_note(one.name, found, mirrors[-1]):
             print(text)
     steps = math.ceil(args.epochs * sum(map(len, lists)) / args.batch_size)
     last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
-    samples = TrainingSet(lists, last_from=last_from, **{key: getattr(args, key) for key in SAMPLES})
+    options = {key: getattr(args, key) for key in SAMPLES}
+    samples = TrainingSet(lists, last_from=last_from, mirrors=mirrors, **options)
     if checkpoint:
         model = iSmallNet(args.width, args.variant)
     else:

@@ -41,23 +41,46 @@ def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.reshape(found, (-1, 2))
 
 
-def offset_note(name: str, found: np.ndarray) -> str:
-    """A note where the masks of a training list lie to one side of their targets, which mirrored crops
-    turn to the other; empty where they do not.
+def mirrors_for(found: np.ndarray) -> str:
+    """How crops may be mirrored, one of `--mirror`: masks that lie to one side of their targets lie to
+    the other in mirrored crops. At the diagonal y and x change places, so equal offsets stay.
+
+    Args:
+        found: `offsets` of all images of a training list.
+    """
+    mean, aside = offset(found)
+    if not aside.any():
+        return "all"
+    return "diagonal" if aside.all() and abs(mean[0] - mean[1]) <= LEAST else "none"
+
+
+def offset_note(name: str, found: np.ndarray, mirror: str) -> str:
+    """A note where the masks of a training list lie to one side of their targets, and what is done
+    about it; empty where they do not.
 
     Args:
         name: of the data set.
         found: `offsets` of all its training images.
+        mirror: how its crops are mirrored.
     """
-    if len(found) < 2:
-        return ""
-    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    aside = (np.abs(mean) > LEAST) & (np.abs(mean) > SURE * error)
+    mean, aside = offset(found)
     where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, WAYS, aside) if a]
     if not where:
         return ""
+    done = {
+        "all": "Mirrored crops teach the other side too; --mirror auto leaves them out",
+        "diagonal": "Crops are mirrored at the diagonal alone, which does not change that",
+        "none": "Crops are not mirrored, which would turn it to the other side",
+    }[mirror]
     return (
         f"note: {name}: the masks lie beside their targets, on average {' and '.join(where)} (of "
-        f"{len(found)} targets). Mirrored crops teach the other side too; leave them out: --mirror "
-        "diagonal, or none"
+        f"{len(found)} targets). {done}"
     )
+
+
+def offset(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of `offsets`, y and x in px, and whether each is more than chance, and not small."""
+    if len(found) < 2:
+        return np.zeros(2), np.zeros(2, bool)
+    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    return mean, (np.abs(mean) > LEAST) & (np.abs(mean) > SURE * error)

@@ -213,7 +213,7 @@ def test_how_crops_are_mirrored(mirror, seen, augment):
         def __getitem__(self, i):
             return Item(image, mask, mask, mask)
 
-    samples = TrainingSet([One()], 2, 0, augment, crop=64, mirror=mirror, scale_jitter=1.0)
+    samples = TrainingSet([One()], 2, 0, augment, crop=64, mirrors=[mirror], scale_jitter=1.0)
     found = set()
     for position in range(60):
         item = samples[position]

@@ -10,7 +10,7 @@ from training import TINY
 from dataset import Frames
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import find_dataset
-from ismallnet.offset import offset_note, offsets
+from ismallnet.offset import mirrors_for, offset_note, offsets
 from train import main as train
 
 
@@ -30,10 +30,12 @@ def test_the_mean_offset_is_found(dy, dx):
     rng = np.random.default_rng(0)
     found = np.concatenate([offsets(*scene(rng, dy, dx)) for _ in range(60)])
     assert len(found) == 240 and found.mean(axis=0) == pytest.approx([dy, dx], abs=0.05)
-    note = offset_note("s", found)
+    note = offset_note("s", found, "all")
+    assert mirrors_for(found) == {(0, 0): "all", (-0.5, 0): "none", (0.3, -0.3): "none"}[dy, dx]
     assert ("px higher" in note, "px lower" in note) == (dy < 0, dy > 0)
     assert ("further left" in note, "further right" in note) == (dx < 0, dx > 0)
-    assert ("or none" in note) == bool(dy or dx)
+    assert ("--mirror auto leaves them out" in note) == bool(dy or dx)
+    assert mirrors_for(found - (dy - 0.4, dx - 0.4)) == "diagonal"
 
 
 def test_targets_at_the_border_or_together_are_left_out():
@@ -41,7 +43,8 @@ def test_targets_at_the_border_or_together_are_left_out():
     for row, column in ((1, 20), (20, 38), (20, 10), (20, 14)):  # the last two are 2 px apart
         mask[row : row + 2, column : column + 2] = image[row : row + 2, column : column + 2] = 255
     assert offsets(image, mask).shape == (0, 2)
-    assert offset_note("s", np.empty((0, 2))) == "" and offset_note("s", np.zeros((50, 2))) == ""
+    for none in (np.empty((0, 2)), np.zeros((50, 2))):
+        assert offset_note("s", none, "all") == "" and mirrors_for(none) == "all"
 
 
 def test_a_training_says_it_once_for_its_list(tmp_path, capsys):
@@ -58,8 +61,7 @@ def test_a_training_says_it_once_for_its_list(tmp_path, capsys):
     assert len(Frames(data, "train").offsets) == 22
     train([*TINY, "--epochs", "1", "--eval-every", "0"])
     said = capsys.readouterr().out
-    assert re.search(
-        r"note: tiny: the masks lie beside their targets, on average 0\.[34]\d px higher", said
-    )
-    train([*TINY, "--epochs", "1", "--eval-every", "0", "--mirror", "diagonal"])
-    assert "the masks lie" not in capsys.readouterr().out
+    assert re.search(r"note: tiny: the masks lie beside their targets, .* 0\.[34]\d px higher", said)
+    assert "Crops are not mirrored" in said
+    train([*TINY, "--epochs", "1", "--eval-every", "0", "--mirror", "all"])
+    assert "--mirror auto leaves them out" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ class TrainingSet:
         clutter_share: share of the other crops that are placed on clutter, see `clutter`.
         scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
         brightness, contrast: largest relative change.
-        mirror: how crops are mirrored, one of MIRRORS.
+        mirrors: how crops are mirrored, for each data set one of MIRRORS; by default "all".
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainingSet:
         last_from: float = math.inf,
         balance: bool = False,
         clutter_share: float = 0.0,
-        mirror: str = "all",
+        mirrors: Sequence[str] = (),
     ):
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
         ends = np.cumsum([len(frames) for frames in lists])[:-1] if balance else []
@@ -69,7 +69,9 @@ class TrainingSet:
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
         self.brightness, self.contrast = brightness, contrast
-        self.clutter_share, self.mirror = clutter_share, mirror
+        self.clutter_share = clutter_share
+        mirrors = mirrors or ["all"] * len(lists)
+        self.mirrors = [m for frames, m in zip(lists, mirrors) for _ in range(len(frames))]
         self._clutter: dict[int, np.ndarray] = {}  # by image
         self.last_crop, self.last_from = last_crop or crop, last_from
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by group: an epoch, and its images
@@ -114,7 +116,7 @@ class TrainingSet:
             side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
             x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
             x = F.resize(x, [side, side], antialias=False)
-            x = self.mirrored(x, [rng.random() < 0.5])
+            x = mirrored(x, self.mirrors[index], [rng.random() < 0.5])
             image, interior, boundary, mask = x.split(PLANES)
         else:
             side = self.crop if position < self.last_from else self.last_crop
@@ -131,21 +133,22 @@ class TrainingSet:
             x = torch.from_numpy(cut).permute(2, 0, 1).float()
             resized = x.shape[-1] != side
             x = F.resize(x, [side, side], antialias=True) if resized else x
-            x = self.mirrored(x, [rng.random() < 0.5 for _ in range(3)])
+            x = mirrored(x, self.mirrors[index], [rng.random() < 0.5 for _ in range(3)])
             image, interior, boundary, mask = x.split(PLANES)
             mask = (mask >= MASK_THRESHOLD) * 255.0 if resized else mask
             image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
             image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
         return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))
 
-    def mirrored(self, planes: Tensor, chosen: list[bool]) -> Tensor:
-        """CxHxW planes, mirrored in those of the ways left-right, up-down and at the diagonal that are
-        chosen and allowed."""
-        allowed = {"all": (True,) * 3, "diagonal": (False, False, True), "none": ()}[self.mirror]
-        ways = (F.horizontal_flip, F.vertical_flip, lambda x: x.transpose(1, 2))
-        for way, wanted in zip(ways, map(all, zip(chosen, allowed))):
-            planes = way(planes) if wanted else planes
-        return planes
+
+def mirrored(planes: Tensor, mirror: str, chosen: list[bool]) -> Tensor:
+    """CxHxW planes, mirrored left-right, up-down and at the diagonal, where it is chosen, and where
+    `mirror`, one of MIRRORS, allows it."""
+    allowed = {"all": (True,) * 3, "diagonal": (False, False, True), "none": ()}[mirror]
+    ways = (F.horizontal_flip, F.vertical_flip, lambda x: x.transpose(1, 2))
+    for way, wanted in zip(ways, map(all, zip(chosen, allowed))):
+        planes = way(planes) if wanted else planes
+    return planes
 
 
 def clutter(item: Item) -> np.ndarray:

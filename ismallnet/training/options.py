@@ -18,7 +18,7 @@ CHOICES = {
     "variant": VARIANTS,
     "recipe": tuple(RECIPES),
     "augment": ("crop", "authors"),
-    "mirror": MIRRORS,
+    "mirror": ("auto", *MIRRORS),
     "loss": LOSSES,
     "optimizer": ("muon", "adamw", "sgd"),
     "schedule": ("cosine", "triangle"),
@@ -86,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--mirror",
         choices=CHOICES["mirror"],
-        default="all",
-        help="crops are mirrored left-right, up-down and at the diagonal; or at the diagonal alone",
+        help="crops are mirrored left-right, up-down and at the diagonal (all), or at the diagonal "
+        "alone; auto: all, unless the masks lie to one side of their targets",
     )
     add("--scale-jitter", type=float, default=1.25, metavar="X", help="largest rescaling, a factor")
     add("--brightness", type=float, default=0.1, metavar="X", help="largest relative change")
@@ -175,7 +175,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 # What runs did that do not name these arguments, since there were none.
-EARLIER = {"loss": "authors", "clutter_share": 0.0}
+EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all"}
 # Of one session, not of the run; "help" was written by mistake when a run was resumed.
 SESSION = ("config", "resume", "run_name", "max_minutes", "help")
 
