@@ -65,7 +65,7 @@ class Monitor:
 
     def __init__(self, lists: list[Frames], crop: int, seed: int, count: int = 16):
         plain = {"scale_jitter": 1.0, "brightness": 0.0, "contrast": 0.0, "target_share": 1.0}
-        crops = TrainingSet(lists, 1, seed, crop=crop, **plain)
+        crops = TrainingSet(lists, 1, seed, crop=crop, mirrors=["none"] * len(lists), **plain)
         items = default_collate([crops[i] for i in range(min(count, len(crops)))])
         self.images = items.image  # (N, 3, S, S)
         self.targets = Outputs(items.interior, items.boundary, items.mask)
