@@ -251,6 +251,18 @@ def fingerprint(lists: list[Frames]) -> str:
     return whole.hexdigest()
 
 
+def masks_digest(samples: list[Sample]) -> str:
+    """A digest of the names of samples and of their masks' contents, of which figures are."""
+    whole = hashlib.sha256()
+    for sample, raw in zip(samples, read_ahead(mask_bytes, samples)):
+        whole.update(f"{sample.name} {zlib.crc32(raw)}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def mask_bytes(sample: Sample) -> bytes:
+    return sample.mask.read_bytes() if sample.mask else b""
+
+
 def file_digests(sample: Sample) -> str:
     files = [path.read_bytes() if path else b"" for path in (sample.image, sample.mask)]
     return " ".join(f"{len(raw)} {hashlib.sha256(raw).hexdigest()}" for raw in files)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import complaint, is_resized, resized_note
+from dataset import complaint, is_resized, masks_digest, resized_note
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
 from ismallnet.files import check_place, write_csv, write_json
@@ -157,14 +157,15 @@ class Evaluation:
 def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[str, Evaluation]:
     """Evaluations by protocol; writes the figures to the run's output, and the curves beside it."""
     maps, output = run.maps, run.output
-    check_finished(maps)
+    samples = data.samples("test")
+    check_finished(maps, [sample.name for sample in samples])
     counts, drawn = count_all(data, maps, args)
     figures = {name: PROTOCOLS[name].figures(n) for name, n in counts.protocols.items()}
     points = pixel_curves(counts.levels)
     if "standard" in figures:
         figures["standard"]["auc"] = auc(points)
     for name, values in drawn.items():
-        figures[name]["interval"] = intervals(values, len(data.samples("test")))
+        figures[name]["interval"] = intervals(values, len(samples))
     content = dict(figures)
     if chosen_on_test(maps):
         content["selected_on"] = TEST_LIST
@@ -177,7 +178,7 @@ def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[st
         pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
     else:
         write_curve(pd_fa, pd_fa_curve(counts.pd_fa))
-    write_json(about, read_about(maps))
+    write_json(about, read_about(maps) | {"masks": masks_digest(samples)})
     return {name: Evaluation(found, drawn[name]) for name, found in figures.items()}
 
 

@@ -76,6 +76,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     output = Path(args.output)
     if output.suffix not in (".safetensors", ".onnx"):
         raise DataError(f"--output {output}: expected a name that ends in .safetensors or .onnx")
+    if output.exists() and Path(args.weights).exists() and output.samefile(args.weights):
+        raise DataError(f"--output {output}: is the file that is exported; expected another name")
     int8 = args.precision == "int8"
     unused = {
         "a name X.onnx": ("precision", "verify") if output.suffix != ".onnx" else (),

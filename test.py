@@ -26,7 +26,7 @@ from ismallnet.images import PERCENTILES
 from ismallnet.inference import OVERLAP, TILE, Tiling, infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard
-from ismallnet.results import UNFINISHED
+from ismallnet.results import UNFINISHED, check_place
 from ismallnet.tables import table
 from ismallnet.weights import describe, find_weights, on_device
 
@@ -65,6 +65,13 @@ def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: arg
     polarity = trained.get("polarity", "bright")
     if polarity != args.polarity and data.name in info.get("dataset", ()):
         return f"note: the weights were trained with --polarity {polarity}; type it here too\n"
+    split = trained.get("split")
+    if data.name in info.get("dataset", ()) and split != args.split:
+        then = f"--split {' '.join(split)}" if split else "the lists that are found without --split"
+        return (
+            f"note: the weights were trained with {then}. Other lists may test them on images that "
+            "they have seen\n"
+        )
     if not frames.greys:
         return ""
     default = ([], list(PERCENTILES))
@@ -219,6 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     figures = {}
     for data in open_datasets(args):
         folder = Path(args.results) / data.name
+        check_place(folder, data.root)
         frames = Frames(data, "test", args.mask_threshold, grey_range(args))
         if args.baseline:
             found, about = baseline(data, frames, args, folder)

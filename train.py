@@ -42,6 +42,7 @@ from ismallnet.offset import mirrors_for, offset_note
 from ismallnet.results import HELD_OUT, TEST_LIST
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.distillation import Teacher
+from ismallnet.training.leaks import copies_note, seen_note
 from ismallnet.training.monitor import Monitor
 from ismallnet.training.options import find_run, parse, resume
 from ismallnet.training.recipes import (
@@ -197,6 +198,8 @@ def session(
             f"{', '.join(args.dataset)}: no training mask holds a target pixel, so there is nothing to "
             "learn; look at the masks, or type another --mask-threshold"
         )
+    if (len(data) > 1 or args.hold_out) and (text := copies_note(lists, tested)):
+        print(text)  # of one data set its own lists are looked at when it is opened
     mirrors = []  # one for each data set
     for one, frames in zip(data, lists):
         found = np.concatenate(frames.offsets)
@@ -214,6 +217,11 @@ def session(
     options = (args.optimizer, args.lr, args.weight_decay, args.ema, args.amp)
     state = new_state(model, steps, *options, processes)
     teacher = Teacher(args.distill, processes.device, args.amp) if args.distill else None
+    others = [("--init", args.init, model.info)] if args.init and not checkpoint else []
+    others += [("--distill", args.distill, teacher.model.info)] if teacher else []
+    for other in others:
+        if text := seen_note(*other, args.dataset, args.hold_out):
+            print(text)
     figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
     about = {
         "images": len(samples),
@@ -274,7 +282,7 @@ def finish(run: Run, state: State, reason: str) -> None:
         run.say(f"weights: {run.folder / 'best.pt'} ({best})")
 
 
-@command("the last checkpoint is kept; continue with --resume", several=True)
+@command("if a checkpoint was saved, continue with --resume", several=True)
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     runs, checkpoint = Path(args.runs) / "+".join(args.dataset), None

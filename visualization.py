@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import complaint, maps_folder, read_maps, read_mask
+from dataset import complaint, maps_folder, masks_digest, read_maps, read_mask
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress, some
 from ismallnet.files import read_json, write_png
 from ismallnet.folders import printable
+from ismallnet.labels import stale_maps
 from ismallnet.layouts import DatasetFolder, Sample
 from ismallnet.protocols import PROTOCOLS
 from ismallnet.report.figures import draw_curves, panels, surfaces
@@ -72,7 +73,7 @@ def open_others(folders: list[Path], data: DatasetFolder) -> list[Other]:
     found = []
     for folder in folders:
         maps = maps_in(folder, data.name)
-        check_finished(maps)
+        check_finished(maps, names)
         found.append(Other(str(folder), maps, holds_zero_one(maps, names)))
     return found
 
@@ -170,14 +171,20 @@ def main(argv: list[str] | None = None) -> None:
         maps = Path(args.results) / data.name
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: {data.command('test')}")
-        check_finished(maps)
+        samples = data.samples("test")
+        check_finished(maps, [sample.name for sample in samples])
         others = open_others(args.compare, data)
         entries = draw_dataset(data, maps, others, args)
         about = read_about(maps)
         if (polarity := about.get("polarity", args.polarity)) != args.polarity:
             print(f"note: {maps}: made with --polarity {polarity}; type it here too")
         figures = read_json(maps / "metrics.json")
-        if figures and read_json(maps / "metrics_about.json") != about:
+        then = read_json(maps / "metrics_about.json")
+        masks = masks_digest(samples)
+        if figures and then.pop("masks", masks) != masks:
+            print(f"{maps}/metrics.json: of other images or masks than these, left out")
+            figures = {}
+        elif figures and then != about:
             print(f"{maps}/metrics.json: of other maps than these, left out")
             figures = {}
         figures = {name: figures[name] for name in PROTOCOLS if isinstance(figures.get(name), dict)}
@@ -250,6 +257,11 @@ def draw_dataset(
     labels = maps_folder(data, args.maps_root)
     if not (labels / "maps.json").exists():
         raise DataError(f"{labels}: found no label maps; make them: {data.command('utils')}")
+    if stale := stale_maps(labels, data.samples("test")):
+        raise DataError(
+            f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
+            f"them again: {data.command('utils')}"
+        )
     paths = {"maps": maps, "labels": labels, "folder": maps / "figures", "others": others}
     one = partial(draw, **paths, again=data.command("utils"), args=args)
     entries, problems = [], list(data.problems["test"])

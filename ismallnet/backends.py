@@ -101,6 +101,7 @@ class Exported:
             notes = session.get_modelmeta().custom_metadata_map
             self.mean, self.std = (torch.tensor(json.loads(notes[key])) for key in ("mean", "std"))
             self.width, self.info = json.loads(notes["width"]), json.loads(notes["info"])
+            check_network(session, self)
         except DataError:
             raise
         except Exception as error:  # ONNX Runtime has its own types
@@ -124,6 +125,20 @@ class Exported:
         """Normalised images (N, 3, H, W), H and W multiples of 16 -> (N, 1, H, W)."""
         logits = self.run(np.ascontiguousarray(image.numpy(), np.float32))
         return torch.from_numpy(np.array(logits))
+
+
+def check_network(session, network: Exported) -> None:
+    """
+    Raises:
+        ValueError: an ONNX file that takes or gives something else, or says odd things of itself.
+    """
+    inputs = {node.name: node.shape for node in session.get_inputs()}
+    if "mask" not in [node.name for node in session.get_outputs()] or list(inputs) != ["image"]:
+        raise ValueError("no input image and output mask")
+    if any(isinstance(side, int) for side in inputs["image"][2:]):
+        raise ValueError(f"it takes images of {inputs['image']} alone; export it again, of any size")
+    if network.mean.shape != (3,) or network.std.shape != (3,) or not isinstance(network.info, dict):
+        raise ValueError("no mean, std and info in its metadata")
 
 
 def check_amp(backend: str, amp: str) -> None:

@@ -102,6 +102,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     try:
         if head[8:9] == b"{" or path.suffix == ".safetensors":
             return read_safetensors(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # torch does not look at the checksums
+                    raise ValueError(f"damaged: {damaged}; copy it again")
         with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -137,6 +141,8 @@ def reason(path: Path, head: bytes, error: Exception) -> str:
     if path.suffix == ".onnx" or (head[:1] == b"\x08" and b"pytorch" in head):
         return "an ONNX file; name the weights that it was exported from"
     text = str(error).strip()
+    if text.startswith("damaged"):
+        return text
     if "TorchScript" in text:
         return f"a TorchScript program, not weights alone; {save}"
     if refused := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text):

@@ -1,13 +1,23 @@
 """Label decoupling: masks -> interior and boundary maps, and the maps of a whole data set on disk."""
 
 import json
+import zlib
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dataset import MAPS, MASK_THRESHOLD, complaint, is_resized, maps_folder, read_mask, resized_note
+from dataset import (
+    MAPS,
+    MASK_THRESHOLD,
+    complaint,
+    is_resized,
+    maps_folder,
+    mask_bytes,
+    read_mask,
+    resized_note,
+)
 from ismallnet.cli import DataError, in_processes, progress
 from ismallnet.files import atomic_write, read_json, sweep, write_png
 from ismallnet.folders import leads_inside
@@ -67,9 +77,9 @@ MARGIN = 3  # px of background around the targets on which their maps depend: th
 
 
 def signature(sample: Sample) -> list[int]:
-    """What a map is made from: the mask file's size and time, and the image's height and width."""
-    stat = sample.mask.stat() if sample.mask else None
-    return [stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0, *image_shape(sample.image)]
+    """What a map is made from: the mask file's size and checksum, and the image's height and width."""
+    raw = mask_bytes(sample)
+    return [len(raw), zlib.crc32(raw), *image_shape(sample.image)]
 
 
 def map_files(folder: Path, sample: Sample) -> list[Path]:
@@ -120,6 +130,29 @@ def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, th
     return good
 
 
+def check_own(folder: Path, samples: list[Sample]) -> None:
+    """
+    Raises:
+        DataError: a map would replace a file that utils.py did not write.
+    """
+    there = [path for sample in samples for path in map_files(folder, sample) if path.exists()]
+    if there:
+        raise DataError(
+            f"{there[0]}: {len(there)} files are there already that utils.py did not write, as there "
+            f"is no {folder / 'maps.json'}; put the label maps elsewhere: --maps-root DIR (for "
+            "train.py and visualization.py too), or let utils.py replace the files: --force"
+        )
+
+
+def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
+    """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
+    are now; of those that have none too."""
+    record = read_json(folder / "maps.json")
+    method, threshold = record.get("method", ""), record.get("mask_threshold", MASK_THRESHOLD)
+    kept = kept_maps(folder, samples, record, method, threshold)
+    return [sample.name for sample in samples if sample.name not in kept]
+
+
 def decouple_dataset(
     data: DatasetFolder,
     maps_root: str | None = None,
@@ -147,6 +180,8 @@ def decouple_dataset(
     problems = [problem for part in data.problems.values() for problem in part]
     sweep(folder, *(folder / kind for kind in MAPS))
     record = read_json(folder / "maps.json")
+    if not force and not (folder / "maps.json").exists():
+        check_own(folder, samples)
     kept = {} if force else kept_maps(folder, samples, record, method, threshold)
     tasks = [sample for sample in samples if sample.name not in kept]
     done, resized = {}, []

@@ -1,6 +1,7 @@
 """What lies in RESULTS/NAME: whether it is finished, which network it is of, and its maps."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,27 @@ ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
-def check_finished(maps: Path) -> None:
+def check_finished(maps: Path, names: Collection[str]) -> None:
     """
+    Args:
+        names: of the images whose maps are to be read.
+
     Raises:
-        DataError: test.py was interrupted, so that the maps may be of two networks.
+        DataError: the maps may be of two networks: test.py was interrupted, or its last call made those
+            of other images.
     """
     if (maps / UNFINISHED).exists() and not (maps / "about.json").exists():
         raise DataError(
             f"{maps}: test.py was interrupted there, or is still at work; some maps may be of an "
             "earlier call. Type its command again"
+        )
+    made = read_json(maps / "about.json").get("images")
+    others = [name for name in names if name not in set(made)] if isinstance(made, list) else []
+    if others:
+        raise DataError(
+            f"{maps}: test.py's last call there made no maps of {len(others)} of these {len(names)} "
+            f"images: {some(others)}; any that are there may be of another network. Type test.py again "
+            "with the lists of this command (--split)"
         )
 
 
@@ -242,9 +255,21 @@ def survey_maps(folder: Path, names: list[str]) -> bool:
     return zero_one
 
 
+def check_place(folder: Path, data: Path) -> None:
+    """
+    Raises:
+        DataError: results would be written among the files of a data set.
+    """
+    if folder.resolve() == data.resolve():
+        raise DataError(
+            f"{folder}: is the data set itself; expected another folder, as --results results"
+        )
+
+
 def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
     """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
-    default = Path(paths[0]).stem if len(paths) == 1 and "*" not in paths[0] else ""
+    pattern = len(paths) == 1 and not os.path.exists(paths[0]) and any(c in paths[0] for c in "*?[")
+    default = Path(paths[0]).stem if len(paths) == 1 and not pattern else ""
     return Path(results) / (name or (default if default not in ("", "..") else "frames"))
 
 

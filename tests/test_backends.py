@@ -121,3 +121,48 @@ def test_wrong_files_are_named(exported, tmp_path, capsys):
     ):
         argv = ["--dataset", "tiny", "--weights", str(weights), *argv]
         assert message in fails(main, *argv, capsys=capsys)
+
+
+def changed(exported, change) -> str:
+    import onnx
+
+    model = onnx.load(exported / "w.onnx")
+    change(model)
+    onnx.save(model, "c.onnx")
+    return "c.onnx"
+
+
+def fix_size(model) -> None:
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_value = 64
+
+
+def rename(model) -> None:
+    for node in model.graph.node:
+        node.output[:] = ["other" if name == "mask" else name for name in node.output]
+    for output in model.graph.output:
+        output.name = "other" if output.name == "mask" else output.name
+
+
+def lose(key: str):
+    def change(model) -> None:
+        next(entry for entry in model.metadata_props if entry.key == key).value = "[]"
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (fix_size, "alone; export it again, of any size"),
+        (rename, "no input image and output mask"),
+        (lose("mean"), "no mean, std and info in its metadata"),
+        (lose("info"), "no mean, std and info in its metadata"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_onnx_files_of_another_form_are_refused(exported, change, message, backend, capsys):
+    write(Path("f/a.png"), picture())
+    argv = ("f", "--weights", changed(exported, change), "--backend", backend)
+    error = fails(detect, *argv, capsys=capsys)
+    assert "c.onnx: expected an ONNX file that export.py wrote" in error and message in error

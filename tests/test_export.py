@@ -34,6 +34,16 @@ def test_a_run_becomes_a_weights_file(run, capsys):
     assert 0 < difference.abs().max() < 0.01
 
 
+def test_the_source_is_not_replaced(run, capsys):
+    main(["--weights", run, "--output", "tiny.safetensors"])
+    before = Path("tiny.safetensors").read_bytes()
+    message = fails(
+        main, "--weights", "tiny.safetensors", "--output", "./tiny.safetensors", capsys=capsys
+    )
+    assert "is the file that is exported; expected another name" in message
+    assert Path("tiny.safetensors").read_bytes() == before
+
+
 def test_other_endings_and_values_beyond_fp16_are_refused(run, capsys):
     assert "ends in .safetensors" in fails(main, "--weights", run, "--output", "x.pt", capsys=capsys)
     state = iSmallNet(4).state_dict()

@@ -26,11 +26,12 @@ CHOICES = {
     "select": ("last", "test"),
 }
 LIMITS = {
-    **dict.fromkeys(("width", "epochs", "batch_size", "scale_jitter"), (1, math.inf)),
+    **dict.fromkeys(("width", "epochs", "batch_size"), (1, math.inf)),
     **dict.fromkeys(("lr", "weight_decay", "clip", "workers"), (0, math.inf)),
     **dict.fromkeys(("eval_every", "save_every", "max_minutes"), (0, math.inf)),
     **dict.fromkeys(("target_share", "clutter_share", "brightness", "contrast", "last_share"), (0, 1)),
     **{
+        "scale_jitter": (1, 4),
         "seed": (0, 2**63 - 1),
         "hold_out": (0, math.inf),
         "crop": (32, math.inf),
@@ -149,6 +150,9 @@ def check(args: argparse.Namespace) -> argparse.Namespace:
             flag = name.replace("_", "-")
             expected = f"{least} to {most}" if most < math.inf else f"{least} or more"
             raise DataError(f"--{flag}: found {value}, expected {expected}")
+    name = args.run_name
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise DataError(f"--run-name {name!r}: expected the name of one folder, without /")
     args.dataset = list(dict.fromkeys(args.dataset))
     return args
 
@@ -190,14 +194,26 @@ def read_config(path: str) -> dict:
         kept = json.loads(Path(path).read_text())["args"]
         kept = EARLIER | kept
         kept = {key: value for key, value in kept.items() if key not in SESSION and value is not None}
-        unknown = kept.keys() - vars(build_parser().parse_args([])).keys()
-        if kept.get("recipe", "default") not in RECIPES:
-            raise ValueError(f"recipe {kept['recipe']!r}")
+        parser = build_parser()
+        if unknown := kept.keys() - vars(parser.parse_args([])).keys():
+            raise DataError(f"--config {path}: this version knows no {', '.join(sorted(unknown))}")
+        parser.error = refuse
+        args = parser.parse_args([text for key in kept for text in as_typed(key, kept[key])])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
-    if unknown:
-        raise DataError(f"--config {path}: this version knows no {', '.join(sorted(unknown))}")
-    return kept
+    return {key: getattr(args, key) for key in kept}
+
+
+def as_typed(key: str, value: object) -> list[str]:
+    """An argument as it is typed, so that a file's values are checked as typed ones are."""
+    flag = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, *map(str, value)] if isinstance(value, list) else [f"{flag}={value}"]
+
+
+def refuse(message: str) -> None:
+    raise ValueError(message)
 
 
 # What may differ between a run and its continuation: it does not change the weights.

@@ -1,0 +1,49 @@
+"""Test images that a network has seen in its training, which makes its figures too good."""
+
+import hashlib
+
+from dataset import Frames
+from ismallnet.cli import some
+
+
+def copies_note(train: list[Frames], test: list[Frames]) -> str:
+    """A warning where a training image, of any data set, is byte for byte a test image of any; empty
+    where none is."""
+    digest = {
+        hashlib.sha256(sample.image.read_bytes()).digest(): sample.image
+        for frames in train
+        for sample in frames.samples
+    }
+    tested = [sample.image for frames in test for sample in frames.samples]
+    pairs = [
+        f"{path} = {digest[key]}"
+        for path in tested
+        if (key := hashlib.sha256(path.read_bytes()).digest()) in digest
+    ]
+    if not pairs:
+        return ""
+    return (
+        f"warning: {len(pairs)} images that are tested on are copies of training images: "
+        f"{some(pairs, 3)}. The figures are too good: take them out of one of the lists"
+    )
+
+
+def seen_note(flag: str, file: str, info: dict, datasets: list[str], hold_out: int) -> str:
+    """A warning where other weights have learned from the images that are held out of this training;
+    empty where they have not, or where they do not say.
+
+    Args:
+        flag: --init or --distill.
+        info: what the weights say of themselves.
+        datasets: of this training.
+    """
+    args = info.get("args") if isinstance(info.get("args"), dict) else {}
+    names = info.get("dataset") if isinstance(info.get("dataset"), list) else []
+    both = [name for name in datasets if name in names]
+    if not hold_out or not both or args.get("hold_out") == hold_out:
+        return ""
+    return (
+        f"warning: {flag} {file} was trained on images of {', '.join(both)} that are held out here, so "
+        "the figures on these are too good; take weights of a training with the same --hold-out "
+        f"{hold_out}"
+    )
