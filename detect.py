@@ -22,11 +22,13 @@ from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.detection import stream
 from ismallnet.detection.contrast import MODES
 from ismallnet.detection.detector import (
+    AMP,
     POLARITIES,
     DetectionSettings,
     Detector,
     Target,
     find_targets,
+    unusable,
 )
 from ismallnet.detection.frames import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
@@ -36,6 +38,7 @@ from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
 from ismallnet.weights import DEFAULT, default_weights, describe, named_weights, on_device
 
+FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
 
@@ -132,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
     add(
         "--amp",
-        choices=("auto", "bf16", "fp16", "off"),
+        choices=AMP,
         default="auto",
         help="mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off",
     )
@@ -141,30 +144,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    """The values of DetectionSettings, by name."""
+    values = {f.name: getattr(args, FLAGS.get(f.name, f.name)) for f in fields(DetectionSettings)}
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
 def check(args: argparse.Namespace) -> None:
     """
     Raises:
         DataError: names all values that cannot be used.
     """
-    counts = (args.min_area, args.max_targets, args.every, args.batch_size, args.workers)
+    counts = (args.every, args.batch_size, args.workers)
     expected = {
         "one of PATH and --watch FOLDER": bool(args.input) != bool(args.watch),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
-        "--threshold above 0, at most 1": 0 < args.threshold <= 1,
-        "--tile of 32 or more": args.tile >= 32,
-        "--overlap of 0 to half a --tile": 0 <= 2 * args.overlap <= args.tile,
-        "--percentiles 0 <= LOW < HIGH <= 100": 0 <= args.percentiles[0] < args.percentiles[1] <= 100,
         "--watch without --recursive and --raw": not (args.watch and (args.recursive or args.raw)),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
         "one of --range and --limits": not args.range or args.limits == "each",
         "--watch without --confirm": not (args.watch and args.confirm),
         "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
         "--confirm-distance above 0": args.confirm_distance is None or args.confirm_distance > 0,
-        "--range MIN < MAX": args.range is None or args.range[0] < args.range[1],
-        "--min-area, --max-targets, --every, --batch-size and --workers of 1 or more": min(counts) >= 1,
-        "--name without a folder in it": not args.name or Path(args.name).name == args.name,
+        "--every, --batch-size and --workers of 1 or more": min(counts) >= 1,
+        "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
     }
+    wrong = unusable(settings_of(args))
+    if flags := [f"--{FLAGS.get(key, key).replace('_', '-')}: {text}" for key, text in wrong.items()]:
+        raise DataError(f"{'; '.join(flags)}. Type python detect.py --help")
     if wrong := [text for text, right in expected.items() if not right]:
         raise DataError(f"expected {'; '.join(wrong)}. Type python detect.py --help")
 
@@ -178,6 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     request = stream.Request(
         paths=paths,
         watch=bool(args.watch),
+        recursive=args.recursive,
         folder=results_folder(args.results, args.name, paths),
         weights=path,
         backend=args.backend,
@@ -188,9 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     raw = RawLayout(args.raw) if args.raw else None
     sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
     model = open_network(path, args.backend, args.width, args.amp)
-    given = {f.name: getattr(args, f.name) for f in fields(DetectionSettings) if f.name != "limits"}
-    limits = tuple(args.range) if args.range else None
-    settings = DetectionSettings(limits=limits, **given)
+    settings = DetectionSettings(**settings_of(args))
     with Processes(args.device) as processes:
         if processes.rank == 0:
             print(describe(path, model))

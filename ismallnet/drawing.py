@@ -14,7 +14,7 @@ from ismallnet.folders import leads_inside, shown
 from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, find_images
 from ismallnet.lists import MOST_NAMED, Index, without_extension
-from ismallnet.pairing import AS_IT_LIES, ImageFile, Reading
+from ismallnet.pairing import AS_IT_LIES, ImageFile, Reading, own_masks, same_picture
 from ismallnet.shapes import covered, middle_pixel
 
 
@@ -121,7 +121,10 @@ def matched(
         candidates = images_of(picture, index)
         if len(candidates) > 1:
             several = " and ".join(shown(image.path, root) for image in candidates[:3])
-            found.problems.append(f"{picture.source}: {picture.names[0]!r} could be {several}")
+            hint = "write the one that is meant in its file_name"
+            if len(picture.names) > 1:  # labelme, whose folders do not count
+                hint = "give each image a name of its own, and imagePath and the .json file the same"
+            found.problems.append(f"{picture.source}: {picture.names[0]!r} could be {several}; {hint}")
         elif not candidates:
             absent.append(picture.names[0])
         elif (path := candidates[0].path) in chosen:
@@ -148,9 +151,7 @@ def mask_file(image: ImageFile, data: DatasetFolder) -> Path:
         if image.mask.suffix.lower() != ".png":
             raise DataError(f"{image.mask}: a mask that is not PNG is there; move it away")
         return image.mask
-    top = image.path.relative_to(data.root).parts[0]
-    split_folder = image.part and top.lower() == image.part
-    folder = image.masks or data.root / (top if split_folder else "") / "masks"
+    folder = image.masks or own_masks(image, data.root)
     path = folder / image.subfolder / f"{image.stem}{data.reading.mask_suffix}.png"
     if path.parent == image.path.parent:
         raise DataError(f"{path.parent}: masks lie beside the images there; move them to masks/")
@@ -159,6 +160,24 @@ def mask_file(image: ImageFile, data: DatasetFolder) -> Path:
             f"{path.parent}: a link that leads out of the data set; --follow-links allows it"
         )
     return path
+
+
+def check_shared(image: ImageFile, first: ImageFile, equal: bool, file: Path, root: Path) -> None:
+    """
+    Args:
+        equal: the two images have equal masks.
+
+    Raises:
+        DataError: two images would have one mask file, and are not one picture with one mask.
+    """
+    if equal and same_picture(image.path, first.path):
+        return
+    hint = "rename one of the images, or move one away"
+    if own_masks(image, root) / image.subfolder != file.parent:
+        hint = f"move {shown(file.parent, root)}/ away, then each split folder gets masks of its own"
+    raise DataError(
+        f"{first.path} and {image.path}: their masks would be the same file, {file}; {hint}"
+    )
 
 
 def is_there(path: Path, mask: np.ndarray) -> bool:
@@ -203,10 +222,15 @@ def draw_masks(
         )
     pictures, absent = matched(found, images, data.root)
     drawing, files, old = Drawing(outline_pixels), {}, []
+    firsts: dict[Path, ImageFile] = {}  # the first image of each mask file
     for image in progress(images, f"{data.name} annotations", len(images)):
         try:
             mask = drawing.mask(pictures.get(image.path), image_shape(image.path))
             file = mask_file(image, data)
+            first = firsts.setdefault(file, image)
+            if first is not image:
+                other = Drawing(outline_pixels).mask(pictures.get(first.path), image_shape(first.path))
+                check_shared(image, first, np.array_equal(mask, other), file, data.root)
         except DataError as error:
             found.problems.append(str(error))
             continue

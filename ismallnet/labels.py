@@ -146,11 +146,12 @@ def check_own(folder: Path, samples: list[Sample]) -> None:
 
 def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
     """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
-    are now; of those that have none too."""
+    are now."""
     record = read_json(folder / "maps.json")
     method, threshold = record.get("method", ""), record.get("mask_threshold", MASK_THRESHOLD)
     kept = kept_maps(folder, samples, record, method, threshold)
-    return [sample.name for sample in samples if sample.name not in kept]
+    left = [sample for sample in samples if sample.name not in kept]
+    return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
 
 
 def decouple_dataset(

@@ -9,15 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import (
-    EXTENSIONS,
-    folders_of,
-    image_files,
-    inside,
-    shown,
-    walk,
-)
-from ismallnet.lists import KINDS, PARTS, find_lists, kind_of
+from ismallnet.folders import EXTENSIONS, image_files, shown, walk
+from ismallnet.lists import find_lists
 from ismallnet.masks import TARGET
 from ismallnet.oddities import (
     archives,
@@ -28,7 +21,6 @@ from ismallnet.oddities import (
 )
 from ismallnet.pairing import (
     AS_IT_LIES,
-    MASK_FOLDERS,
     ImageFile,
     Reading,
     Sample,
@@ -38,21 +30,18 @@ from ismallnet.pairing import (
     refuse_instances,
     refuse_without_masks,
 )
-from ismallnet.splits import apply_lists
+from ismallnet.parts import (
+    IMAGE_FOLDERS,
+    choose_parts,
+    image_folders,
+    mask_folders,
+    parts_inside,
+    parts_of,
+)
+from ismallnet.splits import apply_lists, write_split
 from ismallnet.survey import survey
 
-# Names of folders, compared without case; the first one that holds images wins.
-IMAGE_FOLDERS = (
-    "images",
-    "image",
-    "imges",
-    "IRSTD1k_Img",
-    "mixed",
-    "img",
-    "imgs",
-    "JPEGImages",
-    "img_dir",
-)
+MAP_FOLDERS = ("interior", "boundary")  # of stage 1, where maps.json is beside them
 # The flags that all stages have, and those that several have: what one hint of a command repeats.
 SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
 SHARED += ("mask_suffix", "missing_masks", "follow_links")
@@ -144,11 +133,12 @@ def find_dataset(
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
         refuse_without_masks(images, data.root, reading, data_root)
-    apply_lists(data, images, lists)
-    if lists and split is None and lists.get("test", data.root).stem.startswith("val"):
-        text = shown(lists["test"], data.root)
-        data.notes.append(f"no test list found: {text} serves as the test list")
+    new_split = apply_lists(data, images, lists)
+    test = lists.get("test") if lists else None
+    if test and test.stem.startswith("val") and len(split or ()) < 2:
+        data.notes.append(f"no test list found: {shown(test, data.root)} serves as the test list")
     read_masks(data, mask_threshold)
+    write_split(data, new_split)
     return data
 
 
@@ -204,18 +194,6 @@ def innermost(root: Path) -> Path:
     return inner[0] if len(inner) == 1 else root
 
 
-def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
-    """The split folders of a data set that hold images, by part: the folder with the image folder, and
-    the part where the image folder's name has it (train/images, or train_images)."""
-    folders = {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
-    if not folders:  # with the images themselves, and their masks beside them
-        pairs = {part: f for part in PARTS if (f := inside(root, part))}
-        folders = {p: f for p, f in pairs.items() if masks_beside(image_files(f), AS_IT_LIES)}
-    if folders:
-        return {part: (folder, "") for part, folder in folders.items()}
-    return {part: (root, part) for part in PARTS if image_folders(root, part)}
-
-
 def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
     """The images of a data set; says in its layout and notes how they lie.
 
@@ -224,9 +202,7 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
     """
     if data.reading.image_folder or image_folders(data.root):
         images, data.layout = images_in(data)
-        tops = {image.subfolder.split("/")[0] for image in images}
-        if len(tops) > 1 and tops.issubset(PARTS):  # images/train/, images/test/
-            images = [replace(image, part=image.subfolder.split("/")[0]) for image in images]
+        images = parts_inside(images, without_lists)
     else:
         if not (parts := parts_of(data.root)):
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
@@ -240,21 +216,8 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         images = [image for group, _ in groups.values() for image in group]
         texts = [f"{part} ({text})" for part, (_, text) in groups.items()]
         data.layout = f"split folders {', '.join(texts)}"
-    return choose_parts(data, images, without_lists)
-
-
-def choose_parts(data: DatasetFolder, images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
-    """Of split folders: trainval is taken before train, and test before val, which else serves."""
-    stems = {kind: {i.stem for i in images if kind_of(i.part) == kind} for kind in KINDS}
-    if stems["trainval"]:  # train's images are mostly there once more
-        both = stems["train"] if without_lists else stems["trainval"]
-        images = [i for i in images if not (kind_of(i.part) == "train" and i.stem in both)]
-    if stems["val"] and without_lists:
-        if stems["test"]:
-            data.notes.append("note: val/ is left out, test/ is there; to use it, name lists: --split")
-            images = [image for image in images if kind_of(image.part) != "val"]
-        else:
-            data.notes.append("no test folder found: val/ serves as the test list")
+    images, notes = choose_parts(images, without_lists)
+    data.notes += notes
     return images
 
 
@@ -281,7 +244,8 @@ def images_in(
         left = ", ".join(f"{shown(other, data.root)}/" for other in others)
         taken = " and ".join(f"{shown(f, data.root)}/" for f in (folder, *masks[:1]))
         data.notes.append(f"note: {left} left out; {taken} taken")
-    files = [(f, path) for f in walk(folder) for path in image_files(f)]
+    no_images = not_images(folder, [*masks, *mask_folders(root)], data.root)
+    files = [(f, path) for f in walk(folder) if f not in no_images for path in image_files(f)]
     files = [(f, path) for f, path in files if path.stem.endswith(reading.image_suffix)]
     if not masks or folder in masks:  # masks beside the images
         beside = masks_beside([path for _, path in files], reading)
@@ -302,6 +266,14 @@ def images_in(
         raise DataError(f"{folder}: found no images that end in {reading.image_suffix!r}")
     mask_text = f"masks in {masks[0].relative_to(root)}/" if masks else "no mask folder"
     return images, f"images in {folder.relative_to(root)}/, {mask_text}"
+
+
+def not_images(folder: Path, masks: list[Path], root: Path) -> set[Path]:
+    """The folders in an image folder that are never searched for images: those of masks, and of label
+    maps, with all in them."""
+    maps = [root / name for name in MAP_FOLDERS if (root / "maps.json").is_file()]
+    tops = [f for f in (*masks, *maps) if f != folder and f.is_relative_to(folder)]
+    return {deeper for top in tops for deeper in walk(top)}
 
 
 def named(root: Path, folder: str | None, flag: str) -> list[Path]:
@@ -342,18 +314,3 @@ def read_masks(data: DatasetFolder, threshold: int) -> None:
             )
         data.targets[part] = sum(report.targets[mask] for mask in masks)
         data.lists[part] = [replace(sample, rule=report.rule) for sample in samples]
-
-
-def image_folders(root: Path, part: str = "") -> list[Path]:
-    return folders_of(root, of_part(IMAGE_FOLDERS, part))
-
-
-def mask_folders(root: Path, part: str = "") -> list[Path]:
-    folders = folders_of(root, of_part(MASK_FOLDERS, part))
-    return [f for f in folders if not any(other.parent == f for other in folders)]
-
-
-def of_part(names: tuple[str, ...], part: str) -> tuple[str, ...]:
-    """The names of folders with a part joined to them in all ways in use; or as they are."""
-    ways = ("{part}_{name}", "{name}_{part}", "{part}-{name}", "{name}-{part}", "{part}{name}")
-    return tuple(way.format(part=part, name=n) for n in names for way in ways) if part else names

@@ -95,16 +95,22 @@ def read_list(path: Path) -> tuple[list[str], str]:
     reason = "a zero byte"
     for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gbk"):
         try:
-            text = unicodedata.normalize("NFC", raw.decode(encoding))
+            text = raw.decode(encoding)
         except UnicodeDecodeError as error:
             reason = error.reason
             continue
         if "\0" not in text:
             if is_json(text):
                 raise DataError(f"{path}: found JSON, expected a text file with one name a line")
-            lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", text)]
-            return [line for line in lines if line], encoding
+            return lines_of(text), encoding
     raise DataError(f"{path}: not a text file ({reason}); expected one name a line")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a list that hold something, in Unicode NFC."""
+    lines = re.split(r"[\r\n]+", unicodedata.normalize("NFC", text))
+    lines = [line.strip().strip("\ufeff").strip() for line in lines]
+    return [line for line in lines if line]
 
 
 def is_json(text: str) -> bool:
@@ -212,12 +218,21 @@ def points_outside(line: str) -> bool:
 
 
 def listed(
-    path: Path, index: Index, root: Path, part: str, follow_links: bool = False
+    path: Path,
+    index: Index,
+    root: Path,
+    part: str,
+    follow_links: bool = False,
+    text: str | None = None,
 ) -> tuple[list[ImageFile], list[str], list[str]]:
-    """The images that a list names, the entries that cannot be used, and notes."""
+    """The images that a list names, the entries that cannot be used, and notes.
+
+    Args:
+        text: of a list that is not written yet.
+    """
     if not follow_links and path.is_relative_to(root) and not leads_inside(path, root):
         raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
-    lines, encoding = read_list(path)
+    lines, encoding = read_list(path) if text is None else (lines_of(text), "")
     entries: dict[str, ImageFile] = {}
     problems, notes, repeated, absent = [], [], 0, 0
     for line in lines:

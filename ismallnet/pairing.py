@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class ImageFile:
     suffix: str = ""  # of its file, not of its name
     mask: Path | None = None
     name: str = ""
+    shared: tuple[Path, Path] | None = None  # a mask that may be its own, and another image's
 
     @property
     def stem(self) -> str:
@@ -72,9 +73,13 @@ class ImageFile:
         return kind_of(self.part) in ("test", "val")
 
     @property
+    def inside(self) -> bool:
+        """Whether its part is a sub-folder of the image folder: images/train/, images/Train/."""
+        return bool(self.part) and f"{self.subfolder}/".lower().startswith(f"{self.part}/")
+
+    @property
     def folder(self) -> str:
-        inside = f"{self.subfolder}/".startswith(f"{self.part}/")  # images/train/
-        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
+        return "/".join(filter(None, ("" if self.inside else self.part, self.subfolder)))
 
 
 def masks_beside(paths: list[Path], reading: Reading) -> set[Path]:
@@ -100,22 +105,57 @@ def assign_masks(images: list[ImageFile], suffix: str = "") -> None:
     SUBFOLDER_X.png, which no other image has."""
     read = functools.cache(lambda folder: {p.stem: p for p in reversed(image_files(folder))})
     endings = (suffix,) if suffix else ("", *MASK_ENDINGS)
-    stems = Counter((image.part, image.stem) for image in images)
+    paths = {image.path for image in images}
     for image in images:
-        places = [image.masks / image.subfolder] if image.masks else []
-        alone = stems[image.part, image.stem] == 1 or image.subfolder in IMAGE_SUBFOLDERS
-        if places and image.subfolder and alone:
-            places.append(image.masks)
+        places = dict.fromkeys((image.masks / image.subfolder, image.masks) if image.masks else ())
         names = [f"{image.stem}{ending}" for ending in endings]
         files = (file for f in places for n in names if (file := read(f).get(n)))
-        image.mask = next((file for file in files if file != image.path), None)
-    uses = Counter(image.mask for image in images)
-    for image in images:
-        if image.subfolder == "backgrounds" and uses[image.mask] > 1:
-            image.mask = None  # it is that of the target image of the same name
+        image.mask = next((file for file in files if file not in paths), None)
+    uses = {image.mask for image in images}
+    settle_shared(images)
     if not suffix:
-        taken = {*uses, *(image.path for image in images)}
-        assign_other_names([image for image in images if not image.mask], taken)
+        assign_other_names([image for image in images if not image.mask], uses | paths)
+
+
+def settle_shared(images: list[ImageFile]) -> None:
+    """Takes masks away from images that they may not belong to: another image of that name lies where
+    the mask does, or could mean it as well. Copies in several parts share their mask."""
+    groups: dict[tuple[Path | None, str], list[ImageFile]] = defaultdict(list)
+    for image in images:
+        groups[image.masks, image.stem].append(image)
+    for group in (group for group in groups.values() if len(group) > 1):
+        targets = {image.mask for image in group if image.subfolder != "backgrounds"}
+        for image in group:
+            if image.subfolder == "backgrounds" and image.mask in targets:
+                image.mask = None  # it is that of the target image of the same name
+        for mask in {image.mask for image in group} - {None}:
+            users = [image for image in group if image.mask == mask]
+            owners = [image for image in users if image.masks / image.subfolder == mask.parent]
+            for image in users:
+                sure = image in owners or image.subfolder in IMAGE_SUBFOLDERS
+                rivals = (owners or users) if sure else group
+                other = next((i for i in rivals if is_rival(image, i, sure)), None)
+                if other:
+                    image.mask = None
+                    image.shared = (mask, other.path) if image in owners or not owners else None
+
+
+def is_rival(image: ImageFile, other: ImageFile, sure: bool) -> bool:
+    """Whether a mask could be another image's too.
+
+    Args:
+        sure: it is in the image's own place, not only right in the mask folder.
+    """
+    if not sure and image.part == other.part:  # sequences
+        return image.path.with_suffix("") != other.path.with_suffix("")
+    return not same_picture(image.path, other.path)
+
+
+def same_picture(path: Path, other: Path) -> bool:
+    """Whether two image files are one picture: X.png and X.jpg side by side, or copies."""
+    if path.with_suffix("") == other.with_suffix(""):
+        return True
+    return path.stat().st_size == other.stat().st_size and path.read_bytes() == other.read_bytes()
 
 
 def assign_other_names(images: list[ImageFile], taken: set[Path | None]) -> None:
@@ -148,17 +188,34 @@ def name_images(images: list[ImageFile]) -> None:
     sequences (Sequence1/00000)."""
     repeated = max(Counter(image.stem for image in images).values()) > 1
     for image in images:
-        plain = image.subfolder in ("", image.part, *IMAGE_SUBFOLDERS)
+        plain = image.subfolder in ("", *IMAGE_SUBFOLDERS) or image.subfolder.lower() == image.part
         folder = image.folder if repeated or not plain else ""
         image.name = f"{folder}/{image.stem}" if folder else image.stem
 
 
+def own_masks(image: ImageFile, root: Path) -> Path:
+    """The folder for masks that an image shares with no other split folder."""
+    top = image.path.relative_to(root).parts[0]
+    if image.part and not image.inside and top.lower() != image.part:  # train_images/
+        return root / f"{image.part}_masks"
+    return image.masks or root / (top if top.lower() == image.part else "") / "masks"
+
+
 def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str]) -> Sample | None:
-    """The sample, or None and a problem: a link that leads outside, or no mask."""
+    """The sample, or None and a problem: a link that leads outside, no mask, or one that may be
+    another image's."""
     for path in filter(None, (image.path, image.mask)):
         if not reading.follow_links and not leads_inside(path, root):
             problems.append(f"{path}: a link that leads out of the data set; --follow-links allows it")
             return None
+    if image.shared and not image.mask:
+        mask, other = image.shared
+        file = own_masks(image, root) / image.subfolder / f"{image.stem}{reading.mask_suffix}.png"
+        problems.append(
+            f"{image.path}: {mask} may be its mask or that of {other}, another picture; expected one "
+            f"for each, this one's in {file}"
+        )
+        return None
     backgrounds = "backgrounds" in image.path.relative_to(root).parts[:-1]
     if image.mask is None and not backgrounds and reading.missing_masks != "empty":
         problems.append(
@@ -174,9 +231,14 @@ def refuse_without_masks(
 ) -> None:
     """
     Raises:
-        DataError: no image has a mask, and other labels, archives or masks of other names are there, or
-            masks may be missing.
+        DataError: no image has a mask, and masks of several images, other labels, archives or masks of
+            other names are there, or masks may be missing.
     """
+    problems: list[str] = []
+    for image in (image for image in images if image.shared):
+        checked(image, root, reading, problems)
+    if problems:
+        raise DataError(f"{problems[0]}; {len(problems)} images share their masks in this way")
     if labels := label_files(root):
         place = "" if str(data_root) == "data" else f" --data-root {data_root}"
         raise DataError(

@@ -266,6 +266,50 @@ def test_split_folders_get_masks_of_their_own(tmp_path):
     assert not mask("b", "data/tiny/test/masks").any()
 
 
+@pytest.mark.parametrize("form", ["{}_images", "images_{}"])
+def test_equal_names_in_split_folders_get_masks_of_their_own(tmp_path, form, capsys):
+    for k, part in enumerate(("train", "test")):
+        write(tmp_path / f"data/tiny/{form.format(part)}/a.png", picture(k))
+    content = coco(
+        [polygon_of(*TARGET), {"image_id": 2, "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]}], "ab"
+    )
+    for image, part in zip(content["images"], ("train", "test")):
+        image["file_name"] = f"{form.format(part)}/a.png"
+    draw(content)
+    assert "2 masks written" in capsys.readouterr().out
+    assert (mask("a", "data/tiny/train_masks") == target_mask()).all()
+    assert (mask("a", "data/tiny/test_masks") > 0).sum() == 16
+
+
+def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys):
+    root = tmp_path / "data/tiny"
+    for k, part in enumerate(("train", "test")):
+        write(root / f"{part}_images/a.png", picture(k))
+    write(root / "masks/b.png", target_mask())
+    content = coco([polygon_of(*TARGET)], names="a")
+    content["images"][0]["file_name"] = "train_images/a.png"
+    path = save(content)
+    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
+    assert "train_images/a.png and data/tiny/test_images/a.png: their masks would be the same" in error
+    assert "masks/a.png; move masks/ away" in error and not (root / "masks/a.png").exists()
+
+
+def test_twins_of_which_one_is_annotated_are_refused(unlabelled, capsys):
+    write(unlabelled / "images/a.jpg", picture())
+    path = save(coco([polygon_of(*TARGET)]))
+    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
+    assert "a.png and data/tiny/images/a.jpg: their masks would be the same file" in error
+    assert "rename one of the images" in error and not Path("data/tiny/masks").exists()
+
+
+def test_equal_names_without_folders_say_what_to_write(tmp_path, capsys):
+    for k, part in enumerate(("train", "test")):
+        write(tmp_path / f"data/tiny/images/{part}/a.png", picture(k))
+    path = save(coco([polygon_of(*TARGET)], names="a"))
+    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
+    assert "images/test/a.png and images/train/a.png; write the one that is meant in its file_" in error
+
+
 # --- labelme ---------------------------------------------------------------------------------------
 
 

@@ -134,3 +134,46 @@ def test_detections_are_those_of_its_map(model):
 def test_what_is_no_image_is_refused(model, frame):
     with pytest.raises(ValueError, match="frame: found"):
         Detector(model).detect(frame)
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("threshold", 50, "threshold: found 50, expected above 0, at most 1"),
+        ("threshold", float("nan"), "threshold: found nan"),
+        ("threshold", "0.5", "threshold: found '0.5'"),
+        ("tile", 0, "tile: found 0, expected 32 or more"),
+        ("tile", -1, "tile: found -1"),
+        ("overlap", 512, "overlap: found 512, expected 0 to half a tile"),
+        ("overlap", -1, "overlap: found -1"),
+        ("min_area", 0, "min_area: found 0, expected 1 or more"),
+        ("max_targets", 0, "max_targets: found 0, expected 1 or more"),
+        ("percentiles", (50, 10), "percentiles: found .50, 10., expected 0 <= LOW < HIGH <= 100"),
+        ("percentiles", (0, 101), "percentiles: found .0, 101."),
+        ("limits", (9000, 5000), "limits: found .9000, 5000., expected two finite numbers, MIN < MAX"),
+        ("limits", (0, float("inf")), "limits: found .0, inf."),
+        ("limits", 5000, "limits: found 5000"),
+        ("polarity", ["dark"], "polarity: found .'dark'., expected one of bright, dark, both"),
+        ("amp", "int8", "amp: found 'int8', expected one of auto, bf16, fp16, off"),
+        ("flips", "no", "flips: found 'no', expected False or True"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(model, name, value, expected):
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        Detector(model, **{name: value})
+
+
+def test_settings_of_numpy_s_types_can_be_used(model):
+    numbers = {"threshold": np.float32(0.5), "tile": np.int64(64), "overlap": np.int64(32)}
+    limits = np.array([0.0, 9.0])
+    assert Detector(model, limits=limits, percentiles=[0, 100], **numbers).settings.tile == 64
+
+
+@pytest.mark.parametrize("limits", [(0, 10000), {"dark": (0, 1)}, {"bright": None}, {"bright": 5}])
+def test_limits_of_another_form_are_refused(model, limits):
+    frame = picture(1, (64, 64)).astype(np.uint16) * 100
+    with pytest.raises(ValueError, match=r"limits: found .* for uint16, expected what limits_of"):
+        Detector(model).detect(frame, limits)
+    detector = Detector(model)
+    own = detector.limits_of(frame)
+    assert np.array_equal(detector.probability(frame, own), detector.probability(frame))

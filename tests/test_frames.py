@@ -245,3 +245,18 @@ def test_hidden_files_are_no_frames():
     write(Path("f/a.png"), picture(0))
     write(Path("f/._a.png"), b"resource fork")
     assert [source.path.name for source in find_sources(["f"])] == ["a.png"]
+
+
+def test_which_files_change_places():
+    for name in ("f/a10.png", "f/a2.png", "g/b.png", "g/a.png"):
+        write(Path(name), picture(1))
+    for name in ("f/z.npy", "f/y.npy"):
+        np.save(name, np.zeros((2, 20, 30)))
+
+    def order(*paths: str) -> list[str]:
+        return [str(source.path) for source in find_sources(list(paths))]
+
+    typed = ["f/a10.png", "g/b.png", "f/z.npy", "f/a2.png", "g/a.png", "f/y.npy"]
+    assert order(*typed) == ["f/a2.png", "g/a.png", "f/z.npy", "f/a10.png", "g/b.png", "f/y.npy"]
+    write(Path("list.txt"), "".join(f"{name}\n" for name in typed))
+    assert order("list.txt") == typed

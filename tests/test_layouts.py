@@ -181,12 +181,16 @@ def test_test_list_alone_serves_testing(tmp_path):
     assert names(data, "test") == ["c", "d"]
     with pytest.raises(DataError, match="no train list"):
         data.samples("train")
+    root = make_set(tmp_path / "valleys")
+    (root / "50_50/test.txt").unlink()
+    with pytest.raises(DataError, match="no test list"):
+        find_dataset("valleys", tmp_path).samples("test")
 
 
 def test_images_in_both_lists_are_announced(tmp_path):
     root = make_set(tmp_path / "s")
     write(root / "50_50/test.txt", "a\nd\n")
-    assert "1 images are in the training and the test list" in find_dataset("s", tmp_path).notes[0]
+    assert "1 images are in the training and the test list: a" in find_dataset("s", tmp_path).notes[0]
 
 
 def test_no_such_data_set_lists_those_that_exist(tmp_path):

@@ -94,6 +94,12 @@ def test_val_serves_where_there_is_no_test_list(tmp_path):
     data = find_dataset("s", tmp_path)
     assert names(data, "test") == ["c", "d"]
     assert any("50_50/val.txt serves as the test list" in note for note in data.notes)
+    (root / "50_50").rename(root / "mine")
+    data = find_dataset("s", tmp_path, ["mine"])
+    assert "no test list found: mine/val.txt serves as the test list" in data.notes
+    pair = ["mine/train.txt", "mine/val.txt"]  # typed as the test list
+    assert not any("serves" in note for note in find_dataset("s", tmp_path, pair).notes)
+    (root / "mine").rename(root / "50_50")
     write(root / "80_20/trainval.txt", "b\n")
     write(root / "80_20/test.txt", "d\n")
     data = find_dataset("s", tmp_path)

@@ -1,5 +1,8 @@
 """Which mask belongs to which image."""
 
+import re
+
+import numpy as np
 import pytest
 from conftest import make_set, write
 from sets import image, mask, names
@@ -195,3 +198,85 @@ def test_masks_by_instance_beside_a_first_one(tmp_path, first, second):
     mask(root, "masks", "x_more")  # a note is enough
     (root / "masks" / f"y{second}.png").unlink()
     assert any("masks/x_more.png" in note for note in find_dataset("s", tmp_path).notes)
+
+
+def shaded(root, path: str, shade: int) -> None:
+    """An image of its own; `sets.image` always writes the same one."""
+    write(root / f"{path}.png", np.full((40, 48), shade, np.uint8))
+
+
+SPLIT_FOLDERS = [("{}_images", "{}_masks"), ("images/{}", "masks/{}")]
+
+
+@pytest.mark.parametrize(("images", "own"), SPLIT_FOLDERS)
+def test_a_mask_that_two_images_could_mean_is_refused(tmp_path, images, own):
+    root = tmp_path / "s"
+    for k, part in enumerate(("train", "test")):
+        for name in "01":
+            shaded(root, f"{images.format(part)}/{name}", 10 + 20 * k + int(name))
+    mask(root, "masks", "0")
+    mask(root, "masks", "1")
+    expected = (
+        f"masks/0.png may be its mask or that of .*another picture.* in .*{own.format('train')}/0"
+    )
+    for reading in (Reading(), Reading(missing_masks="empty")):
+        with pytest.raises(DataError, match="4 images share their masks in this way"):
+            find_dataset("s", tmp_path, reading=reading)
+        shaded(root, f"{images.format('train')}/2", 90)
+        mask(root, "masks", "2")  # of one image
+        data = find_dataset("s", tmp_path, reading=reading)
+        assert [len(data.problems[part]) for part in ("train", "test")] == [2, 2]
+        assert names(data, "train") == ["2"] or names(data, "train") == ["train/2"]
+        assert re.search(expected, data.problems["train"][0])
+        for file in (root / images.format("train") / "2.png", root / "masks/2.png"):
+            file.unlink()
+    for part in ("train", "test"):  # as the message says
+        mask(root, own.format(part), "0")
+        mask(root, own.format(part), "1")
+    data = find_dataset("s", tmp_path)
+    assert not any(data.problems.values())
+    assert [s.mask for s in data.lists["test"]] == [
+        root / own.format("test") / f"{n}.png" for n in "01"
+    ]
+
+
+@pytest.mark.parametrize(("images", "own"), SPLIT_FOLDERS)
+def test_copies_in_train_and_test_share_their_mask(tmp_path, images, own):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        shaded(root, f"{images.format(part)}/0", 50)
+        shaded(root, f"{images.format(part)}/{part}", 60 + len(part))
+        mask(root, "masks", part)
+    mask(root, "masks", "0")
+    data = find_dataset("s", tmp_path)
+    assert not any(data.problems.values()) and len(data.lists["test"]) == 2
+    assert any("1 test images are copies of training images" in note for note in data.notes)
+
+
+def test_sequences_that_share_a_mask_are_told_where_theirs_belong(tmp_path):
+    root = tmp_path / "s"
+    for k, name in enumerate(("Seq1/0", "Seq2/0", "x")):
+        shaded(root, f"images/{name}", 20 * k)
+        mask(root, "masks", name.removeprefix("Seq1/").removeprefix("Seq2/"))
+    write(root / "train.txt", "Seq1/0\nx\n")
+    write(root / "test.txt", "Seq2/0\n")
+    data = find_dataset("s", tmp_path, reading=Reading(missing_masks="empty"))
+    assert "masks/0.png may be its mask or that of" in data.problems["test"][0]
+    assert names(data, "train") == ["x"] and not data.lists["test"]
+    mask(root, "masks/Seq1", "0")
+    assert len(find_dataset("s", tmp_path).problems["test"]) == 1  # masks/0.png may still be of Seq1
+
+
+def test_masks_are_never_images(tmp_path):
+    root = tmp_path / "s"
+    for k in range(4):
+        shaded(root, f"im{k}", 10 * k)
+        mask(root, "answers", f"im{k}")
+    reading = Reading(".", "answers")
+    for _ in range(2):
+        data = find_dataset("s", tmp_path, reading=reading)
+        used = sorted(names(data, "train") + names(data, "test"))
+        assert used == ["im0", "im1", "im2", "im3"] and not any(data.problems.values())
+        for folder in ("interior", "boundary"):  # as stage 1 leaves them
+            mask(root, folder, "im0")
+        write(root / "maps.json", "{}")

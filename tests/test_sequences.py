@@ -170,6 +170,45 @@ def test_what_the_limits_do_to_8_bits_and_to_frames_outside_of_them(network_file
     assert "in 1 frames (2) more than half of the pixels are outside" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode", ["each", "first", "running"])
+def test_the_frame_whose_hot_pixel_sets_the_limits_is_named(network_file, mode, capsys):
+    for k in range(3):
+        frame = (sky(k) + np.uint16(23000)).clip(0, 30000)
+        if k == 0:
+            frame[50, 50] = 65535
+        write(Path("f") / f"{k}.png", frame)
+    assert run("f", "--limits", mode) == 0
+    said = capsys.readouterr().err
+    assert "in 1 frames (0) the brightest 0.1 % of the pixels take more than half" in said
+    narrow = "2 frames (1, 2) use fewer than 28 of the 256 grey values" in said
+    assert narrow == (mode != "each")  # the others have its limits
+
+
+def test_frames_that_use_little_of_a_range_are_named(network_file, capsys):
+    for k in range(2):
+        write(Path("f") / f"{k}.png", sky(k))
+    low, high = sky(0).min(), sky(0).max()
+    assert run("f", "--range", 0, 65535, "--name", "wide") == 0
+    said = capsys.readouterr().err
+    assert "2 frames (0, 1) use fewer than 28 of the 256 grey values" in said
+    assert "Type a narrower --range" in said
+    assert run("f", "--range", low, high, "--name", "right") == 0
+    assert "use fewer than 28" not in capsys.readouterr().err
+
+
+def test_how_little_is_by_hand():
+    """100 values of 1000 are 25.6 of 256, 110 are 28.2; what is beyond the limits does not count."""
+    frame = np.tile(np.linspace(500, 600, 100).astype(np.uint16), (100, 1))
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == ["narrow"]
+    assert doubts(frame, {"bright": (0, 900)}, own=False) == []
+    assert doubts(frame, {"dark": (0, 1000)}, own=False) == ["narrow"]
+    frame[0, 0] = 5000  # a target, or a hot pixel
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == []
+    assert doubts(frame, {"dark": (0, 1000)}, own=False) == ["narrow"]
+    frame[0, 0] = 0
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == ["narrow"]
+
+
 def test_frames_without_contrast_are_named(network_file, capsys):
     write(Path("f/a.png"), np.full((40, 48), 9, np.uint8))
     np.save("f/b.npy", np.full((40, 48), np.nan, np.float32))
@@ -301,3 +340,23 @@ def test_bad_arguments(argv, message, network_file, capsys):
         write(Path("f") / f"{k}.png", picture(k))
     argv = ["--weights", "w.pt", "--device", "cpu", *argv]
     assert message in fails(main, *argv, capsys=capsys)
+
+
+# --- the order of a sequence -----------------------------------------------------------------------
+
+
+def test_frames_that_are_typed_one_by_one_come_in_the_order_of_their_names(moving, capsys):
+    """As a shell writes f*.png out: f0 f1 f10 f2; the target is seen in 4 of 5 frames only so."""
+    for k in range(5, -1, -1):
+        (moving / f"{k}.png").rename(moving / f"f{k + 6}.png")
+    typed = sorted(map(str, moving.iterdir()))
+    assert [Path(name).name for name in typed[:3]] == ["f10.png", "f11.png", "f6.png"]
+    argv = ["--device", "cpu", "--confirm", "3:5"]
+    assert main([*typed, *argv, "--name", "typed"]) == 0
+    assert (
+        "f: the pictures of a folder are taken in the order of their names" in capsys.readouterr().err
+    )
+    assert main(["f", *argv, "--name", "folder"]) == 0
+    assert "order of their names" not in capsys.readouterr().err
+    same("typed", "folder")
+    assert len(results("typed")[0]) == 4

@@ -4,6 +4,7 @@ import pytest
 from conftest import write
 from sets import image, mask, names
 
+from ismallnet.cli import DataError
 from ismallnet.layouts import find_dataset
 
 
@@ -114,3 +115,46 @@ def test_split_folders_with_the_images_in_them(tmp_path, name):
     assert names(data, "train") == ["1_jpg.rf.0a", "2_jpg.rf.1b"]
     assert names(data, "test") == ["3_jpg.rf.2c"] and not any(data.problems.values())
     assert data.lists["test"][0].mask == root / "valid" / f"{name.format('3_jpg.rf.2c')}.png"
+
+
+def test_parts_in_capitals(tmp_path):
+    root = tmp_path / "s"
+    for part in ("Train", "TEST"):
+        for name in (f"{part}1", "0"):
+            image(root, f"images/{part}", name)
+            mask(root, f"masks/{part}", name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["Train/0", "Train/Train1"]
+    assert names(data, "test") == ["TEST/0", "TEST/TEST1"]
+    assert not (root / "50_50").exists() and not any(data.problems.values())
+    for part in ("Train", "TEST"):
+        (root / f"images/{part}/0.png").unlink()
+    assert names(find_dataset("s", tmp_path), "train") == ["Train1"]  # as with images/train/
+
+
+@pytest.mark.parametrize(("other", "told"), [("hard/", "hard/"), ("", "images right in it")])
+def test_folders_beside_train_and_test_stop_a_new_split(tmp_path, other, told):
+    root = tmp_path / "s"
+    for folder in ("train/", "test/", other):
+        for name in "12":
+            image(root, "images", f"{folder}{name}{folder[:1]}")
+            mask(root, "masks", f"{folder}{name}{folder[:1]}")
+    with pytest.raises(DataError, match=rf"s/images: found {told} beside test/, train/.*--split TRAIN"):
+        find_dataset("s", tmp_path)
+    assert not (root / "50_50").exists()
+    write(root / "train.txt", "train/1t\n")
+    write(root / "test.txt", f"test/2t\n{other}1{other[:1]}\n")
+    assert len(names(find_dataset("s", tmp_path), "test")) == 2
+
+
+def test_images_of_train_that_trainval_has_not_are_counted(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("trainval", "2"), ("test", "3")):
+        image(root, f"{part}/images", name)
+        mask(root, f"{part}/masks", name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["2"]
+    assert any("1 images of train/ are not in trainval/: 1" in note for note in data.notes)
+    image(root, "trainval/images", "1")
+    mask(root, "trainval/masks", "1")
+    assert not any("trainval" in note for note in find_dataset("s", tmp_path).notes)

@@ -236,7 +236,7 @@ def test_the_end_says_how_fast_the_new_frames_were(capsys):
     folder(2)
     run("f")
     assert re.search(r"^2 frames in \d+\.\d s: \d+\.\d a second$", capsys.readouterr().out, re.M)
-    folder(3)
+    write(Path("f/frame_2.png"), picture(2))
     run("f", "--resume")
     assert re.search(r"^1 frames in ", capsys.readouterr().out, re.M)
     run("f", "--resume")
@@ -317,7 +317,8 @@ def test_resume_of_a_folder_that_grew_keeps_its_order():
     for k in (1, 3):
         write(Path(f"f/frame_{k}.png"), picture(k))
     run("f")
-    folder(5)
+    for k in (0, 2, 4):
+        write(Path(f"f/frame_{k}.png"), picture(k))
     run("f", "--resume")
     run("f", "--name", "whole")
     for name in ("detections.csv", "detections.json", "frames.json"):
@@ -372,12 +373,18 @@ def test_resume_with_other_settings_is_refused(capsys):
         (["f", "--watch", "f"], "expected one of PATH and --watch"),
         ([], "expected one of PATH and --watch"),
         (["f", "--name", "../q"], "--name without a folder in it"),
+        (["f", "--name", ".."], "--name without a folder in it"),
+        (["f", "--name", "."], "--name without a folder in it"),
+        (["f", "--range", "0", "inf"], "--range: found (0.0, inf), expected two finite numbers"),
+        (["f", "--range", "nan", "9"], "--range: found (nan, 9.0), expected two finite numbers"),
+        (["f", "--min-area", "0"], "--min-area: found 0, expected 1 or more"),
+        ([""], "found an empty PATH"),
         (["f", "--resume", "--overwrite"], "one of --resume and --overwrite"),
         (["f", "--range", "0", "9", "--percentiles", "1", "99"], "one of --range and --percentiles"),
         (["f", "--baseline", "lcm"], "unrecognized arguments: --baseline"),
-        (["f", "--threshold", "0"], "--threshold above 0"),
-        (["f", "--overlap", "400"], "--overlap of 0 to half"),
-        (["f", "--percentiles", "9", "2"], "--percentiles 0 <= LOW"),
+        (["f", "--threshold", "0"], "--threshold: found 0.0, expected above 0"),
+        (["f", "--overlap", "400"], "--overlap: found 400, expected 0 to half"),
+        (["f", "--percentiles", "9", "2"], "--percentiles: found (9.0, 2.0), expected 0 <= LOW"),
         (["--watch", "none"], "a folder after --watch"),
     ],
 )

@@ -153,8 +153,11 @@ def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done():
     waits(lambda: Path("results/in/overlays/a.png").exists())
     shutil.rmtree("in")
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and "in: the folder is not there any more" in out
-    assert len(Path("results/in/records-0.jsonl").read_bytes().splitlines()) == 1
+    assert process.returncode == 1 and "error: in: the folder is not there any more" in out
+    assert "1 frames, " in out and "type the same command with --resume" in out
+    rows, _, companion = results("in")
+    assert {row["frame"] for row in rows} == {"a"}
+    assert [image["frame"] for image in companion["images"]] == ["a"]
 
 
 def test_watch_is_for_one_process():

@@ -6,7 +6,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
-from ismallnet.greys import ODD, eight_bit_doubts, is_flat, misread
+from ismallnet.greys import EXTREME, ODD, eight_bit_doubts, is_flat, misread
 from ismallnet.images import few_bright_pixels, no_scene
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
@@ -32,6 +32,8 @@ DOUBTS = {
     "drawn": f"{{}} {ODD['drawn']}",
     "white": "{} have a white border, which can hide targets. Cut it off",
     "flat": "nothing can be detected in {}: their pixels are all alike, or no numbers",
+    "narrow": "{} use fewer than 28 of the 256 grey values between the grey limits, so that targets "
+    "can be lost. Type a narrower --range, or leave out --range and --limits",
     "outside": "in {} more than half of the pixels are outside of the grey limits, so that they became "
     "black or white, and targets there are lost. Type another --range, or --limits each",
 }
@@ -42,7 +44,7 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool, raw: bool = False) -> 
 
     Args:
         limits: that were used.
-        own: whether they are percentiles of the frame itself.
+        own: whether they are percentiles of the frame itself; otherwise those of --range, or of others.
         raw: of a file without a header.
     """
     if is_flat(pixels):
@@ -54,7 +56,9 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool, raw: bool = False) -> 
     if not own:
         low, high = next(iter(limits.values()))
         outside = np.count_nonzero((pixels < low) | (pixels > high))
-        return ["outside"] if 2 * outside > pixels.size else []
+        if 2 * outside > pixels.size:
+            return ["outside"]
+        return ["narrow"] if is_narrow(pixels, limits) else []
     if has_border(pixels, limits):
         return ["border"]
     found = ["bright"] if few_bright_pixels(pixels, limits.get("bright")) else []
@@ -65,6 +69,16 @@ def doubts(pixels: np.ndarray, limits: Limits, own: bool, raw: bool = False) -> 
         if few_bright_pixels(-pixels.astype(np.float64), (-high, -low)):
             found.append("dark")
     return found
+
+
+def is_narrow(pixels: np.ndarray, limits: Limits) -> bool:
+    """Whether a frame uses fewer than 28 of the 256 grey values, as `greys.is_dim` of 8 bits: without
+    the 0.1 % at the end where its targets are not."""
+    polarity, (low, high) = next(iter(limits.items()))
+    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+    ends = (0, 100 - EXTREME) if polarity == "dark" else (EXTREME, 100)
+    least, most = np.percentile(finite, ends).clip(low, high)
+    return bool(256 * (most - least) < 28 * (high - low))
 
 
 def has_border(pixels: np.ndarray, limits: Limits) -> bool:
@@ -101,6 +115,7 @@ class Contrast:
     def __init__(self, mode: str, detector: Detector):
         self.mode, self.detector = mode, detector
         self.state: dict[tuple[str, str], Limits] = {}  # by sequence and type of pixels
+        self.own: Limits = {}  # those of the last frame itself, where the sequence's depend on them
         self.last: dict[tuple[str, str], int] = {}  # position of the last frame that was done before
 
     def resume(self, entries: list[dict], positions: dict[Key, int]) -> None:
@@ -127,6 +142,7 @@ class Contrast:
         Raises:
             DataError: it comes before frames that are done, which depend on it.
         """
+        self.own = {}
         key = job.sequence, str(pixels.dtype)
         before = self.state.get(key) if self.mode != "each" else None
         if before and job.position <= self.last.get(key, -1):
@@ -137,6 +153,7 @@ class Contrast:
         if before and self.mode == "first":
             return before
         own = self.detector.limits_of(pixels)
+        self.own = {} if self.detector.settings.limits else own
         if self.mode == "each" or not usable(own):
             return before or own
         self.state[key] = mean(own, before) if before else own

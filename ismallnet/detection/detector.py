@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from net import iSmallNet, load_weights
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
 POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
+AMP = ("auto", "bf16", "fp16", "off")  # mixed precision
 Limits = dict[str, tuple[float, float] | None]  # of a frame, by polarity: what becomes 0 and 255
 Maps = dict[str, np.ndarray]  # of a frame, by polarity: HxW probabilities
 
@@ -159,9 +162,54 @@ class DetectionSettings:
     flips: bool = False
 
     def __post_init__(self):
-        if self.polarity not in POLARITIES:
-            names = ", ".join(POLARITIES)
-            raise ValueError(f"polarity: found {self.polarity!r}, expected one of {names}")
+        if wrong := unusable(vars(self)):
+            raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
+
+
+def unusable(values: dict[str, object]) -> dict[str, str]:
+    """What is found and expected of those settings that cannot be used, by name.
+
+    Args:
+        values: of DetectionSettings, by name.
+    """
+    v = SimpleNamespace(**values)
+    right = {
+        "threshold": (is_number(v.threshold) and 0 < v.threshold <= 1, "above 0, at most 1"),
+        "min_area": (is_whole(v.min_area) and v.min_area >= 1, "1 or more"),
+        "max_targets": (is_whole(v.max_targets) and v.max_targets >= 1, "1 or more"),
+        "polarity": (v.polarity in tuple(POLARITIES), f"one of {', '.join(POLARITIES)}"),
+        "limits": (v.limits is None or is_pair(v.limits), "two finite numbers, MIN < MAX"),
+        "percentiles": (
+            is_pair(v.percentiles) and v.percentiles[0] >= 0 and v.percentiles[1] <= 100,
+            "0 <= LOW < HIGH <= 100",
+        ),
+        "tile": (is_whole(v.tile) and v.tile >= 32, "32 or more"),
+        "overlap": (
+            is_whole(v.overlap) and (not is_whole(v.tile) or 0 <= 2 * v.overlap <= v.tile),
+            "0 to half a tile",
+        ),
+        "amp": (v.amp in AMP, f"one of {', '.join(AMP)}"),
+        "flips": (v.flips in (False, True), "False or True"),
+    }
+    return {
+        name: f"found {values[name]!r}, expected {expected}"
+        for name, (usable, expected) in right.items()
+        if not usable
+    }
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_pair(values: object) -> bool:
+    """Whether they are two finite numbers, the first one smaller."""
+    pair = isinstance(values, list | tuple | np.ndarray) and len(values) == 2
+    return pair and all(map(is_number, values)) and bool(values[0] < values[1])
 
 
 class Detector:
@@ -171,6 +219,9 @@ class Detector:
         model: in evaluation mode, on the device it is to run on.
         settings: by default those of DetectionSettings.
         changes: single settings by name, in place of those.
+
+    Raises:
+        ValueError: names the settings that cannot be used.
     """
 
     def __init__(self, model: iSmallNet, settings: DetectionSettings | None = None, **changes):
@@ -186,6 +237,7 @@ class Detector:
         Raises:
             WeightsError: unreadable, or not this network's.
             DataError: there is no such device.
+            ValueError: names the settings that cannot be used.
         """
         model = load_weights(path or default_weights())
         return cls(prepared(model, pick_device(device)), **settings)
@@ -198,7 +250,7 @@ class Detector:
             limits: as `limits_of` gives them; by default the frame's own.
 
         Raises:
-            ValueError: not an image, or empty.
+            ValueError: not an image, or empty; or the limits are something else.
         """
         return highest(self.maps([frame], limits and [limits])[0])
 
@@ -213,11 +265,30 @@ class Detector:
             for polarity in POLARITIES[self.settings.polarity]
         }
 
+    def checked_limits(self, limits: Limits, frame: np.ndarray) -> Limits:
+        """
+        Raises:
+            ValueError: not limits as `limits_of` gives them for such a frame.
+        """
+        polarities = POLARITIES[self.settings.polarity]
+        pairs = [limits.get(key, ()) for key in polarities] if isinstance(limits, dict) else [()]
+        none_needed = frame.dtype == np.uint8
+        if not all(np.size(pair) == 2 or (none_needed and pair is None) for pair in pairs):
+            raise ValueError(
+                f"limits: found {limits!r} for {frame.dtype}, expected what limits_of gives, a dict "
+                f"of {', '.join(polarities)}; for two values of your own type "
+                "Detector.from_weights(limits=(MIN, MAX))"
+            )
+        return limits
+
     def maps(self, frames: list[np.ndarray], limits: list[Limits] | None = None) -> list[Maps]:
         """The probabilities of frames of one shape, by polarity; as `probability`, but as one batch
         where the frames fit in a tile."""
         frames = [checked(frame) for frame in frames]
-        limits = limits or [self.limits_of(frame) for frame in frames]
+        if limits:
+            limits = [self.checked_limits(*pair) for pair in zip(limits, frames, strict=True)]
+        else:
+            limits = [self.limits_of(frame) for frame in frames]
         passes: dict[str, list[np.ndarray]] = {}
         for polarity in POLARITIES[self.settings.polarity]:
             pairs = [(frame, own[polarity]) for frame, own in zip(frames, limits)]

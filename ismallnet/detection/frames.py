@@ -2,12 +2,10 @@
 read one after the other."""
 
 import contextlib
-import glob
 import itertools
-import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, read_ahead
-from ismallnet.csvfile import decoded
+from ismallnet.detection.search import EXACT, KINDS, VIDEO, chosen_files, in_number
 from ismallnet.detection.videos import count_frames, missing_bytes, open_video
-from ismallnet.folders import EXTENSIONS
 from ismallnet.formats import (
     ARRAYS,
     DICOM,
@@ -42,14 +39,7 @@ from ismallnet.images import (
 from ismallnet.thermal import JPEG, read_thermal
 
 PAGED = (".tif", ".tiff", ".gif")
-PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
-EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames
-VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
-VIDEO += (".ts", ".mts", ".m2ts", ".h264")
-TABLE = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){3,}[\s,;]*")  # a line of numbers
-ROW = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){7,}")  # the beginning of a row of pixels
 READERS = 4  # threads that read image files, at most
-KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,7 @@ class Source:
         pages: where the frames are in a file of pages.
         raw: of a file without a header.
         problem: why it cannot be opened.
+        state: the file's bytes, and when it was changed, in ns since 1970; None if it is not there.
     """
 
     path: Path
@@ -72,6 +63,7 @@ class Source:
     pages: tuple[int, ...] = ()
     raw: RawLayout | None = None
     problem: str = ""
+    state: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,133 +91,47 @@ def find_sources(
     Raises:
         DataError: a path that is not there, or holds no frames.
     """
-    found = []
-    for text in paths:
-        path = Path(text)
-        if path.is_dir():
-            found += sorted(in_folder(path, recursive, raw), key=in_number)
-        elif path.suffix.lower() == ".txt" and path.is_file():
-            found += in_list(path)
-        elif path.exists():
-            found.append(path)
-        else:
-            found += sorted(matching(text), key=in_number)
-    return [describe(path, raw) for path in dict.fromkeys(found)]
+    files = chosen_files(paths, recursive, raw)
+    sources = [describe(path, raw) for path in files]
+    return in_sequence(sources, {path for path, listed in files.items() if listed})
 
 
-def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
-    """The frame files of a folder; those that are left out are named, hidden ones are not."""
-    paths = [path for path in folder.rglob("*") if path.name[0] != "."]
-    files = [path for path in paths if is_file(path)]
-    below = without_logs([path for path in files if is_frame_file(path, raw)])
-    here = [path for path in below if path.parent == folder]
-    if recursive and (
-        links := [f"{path.name}/" for path in paths if path.is_symlink() and path.is_dir()]
-    ):
-        note(
-            f"links in {folder}",
-            f"{folder}: linked folders are left out: {', '.join(links)}; name them",
-        )
-    looked_at = files if recursive else [path for path in files if path.parent == folder]
-    left = sorted({path.name for path in looked_at} - {path.name for path in below})
-    if below and left:
-        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-        note(f"in {folder}", f"{folder}: {len(left)} files are left out, which are no frames: {some}")
-    if recursive and below:
-        return below
-    others = sorted({path.relative_to(folder).parts[0] for path in below if path.parent != folder})
-    names = ", ".join(f"{name}/" for name in others[:5]) + (" …" if len(others) > 5 else "")
-    if not here and (folder / "images").is_dir():
-        raise DataError(f"{folder}: a data set, not frames; type python detect.py {folder / 'images'}")
-    if not here and others:
-        raise DataError(f"{folder}: found frames in {names} only; type --recursive to take them")
-    if not here:
-        kinds = ".raw, .bin, …" if raw else ", ".join(KINDS)
-        raise DataError(f"{folder}: found no frames in it, expected {kinds}")
-    if others:
-        note(f"below {folder}", f"{folder}: frames in {names} are left out; --recursive takes them")
-    return here
+def in_sequence(sources: list[Source], listed: set[Path]) -> list[Source]:
+    """The sources, in which those of one folder that are a frame each, a sequence, have changed places
+    so that they come in the order of their names; says so.
 
-
-def without_logs(paths: list[Path]) -> list[Path]:
-    """Frame files without the .csv that hold no row of pixels, where frames of other kinds are. Empty
-    ones stay: a frame that was not written is an error."""
-    tables = {path for path in paths if path.suffix.lower() == ".csv"}
-    if len(tables) == len(paths):
-        return paths
-    return [path for path in paths if path not in tables or holds_row(path)]
-
-
-def holds_row(path: Path) -> bool:
-    """Whether the beginning of a text file has a line of 8 numbers or more, or is empty."""
-    try:
-        with open(path, "rb") as file:
-            head = decoded(file.read(1 << 16))
-    except OSError:
-        return True  # said when its turn comes
-    return not head.strip() or any(ROW.match(line) for line in head.splitlines())
-
-
-def is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long for the file system
-        return False
-
-
-def in_list(path: Path) -> list[Path]:
-    """The files that a text file names, a line each, beside it or from the current folder."""
-    found = []
-    for line in decoded(path.read_bytes(), "surrogateescape").splitlines():
-        if not (name := line.strip().strip("\"'")):
-            continue
-        places = [place for place in (path.parent / name, Path(name)) if is_there(place)]
-        if not places and name[0] == "#":  # a comment
-            continue
-        if not places:
-            shown = name if len(name) <= 100 else f"{name[:100]} …"
-            table = "; a table of numbers? Rename it to .csv" if TABLE.fullmatch(name) else ""
-            raise DataError(f"{path}: names {shown}, which is not there; expected a file a line{table}")
-        found.append(places[0])
-    return found
-
-
-def matching(text: str) -> list[Path]:
-    """The files of a pattern.
-
-    Raises:
-        DataError: there are none.
+    Args:
+        listed: files of a list, which keep the list's order.
     """
-    if "://" in text or text.isdecimal():
-        raise DataError(
-            f"{text}: streams and cameras are not read; save frames to a folder and type python "
-            "detect.py --watch FOLDER"
+
+    def moves(source: Source) -> bool:
+        return source.count == 1 and source.path not in listed
+
+    groups: dict[Path, list[Source]] = {}
+    for source in filter(moves, sources):
+        groups.setdefault(source.path.parent, []).append(source)
+    ordered = {k: iter(sorted(group, key=lambda s: in_number(s.path))) for k, group in groups.items()}
+    result = [next(ordered[s.path.parent]) if moves(s) else s for s in sources]
+    if other := next((typed for typed, s in zip(sources, result) if typed != s), None):
+        note(
+            "order",
+            f"{other.path.parent}: the pictures of a folder are taken in the order of their names, not "
+            "in that in which they were typed; for another order name them in a .txt file",
         )
-    files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
-    if not files:
-        raise DataError(f"{text}: no such file, folder or pattern")
-    return files
-
-
-def is_frame_file(path: Path, raw: RawLayout | None = None) -> bool:
-    """Whether a file in a folder is one to read; hidden ones are not."""
-    suffix = path.suffix.lower()
-    kind = suffix in KINDS if raw is None else suffix not in (*KINDS, ".txt", ".json", ".md")
-    return kind and path.name[0] != "." and is_file(path)
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is a file; also a link that leads nowhere, which is reported when its turn comes."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def in_number(path: str | Path) -> list:
-    """Sorts frame_2 before frame_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+    return result
 
 
 def describe(path: Path, raw: RawLayout | None = None) -> Source:
     """What a file holds, from its header; one that cannot be read counts as one (bad) image."""
+    try:
+        stat = path.stat()
+        state = stat.st_size, stat.st_mtime_ns
+    except OSError:
+        state = None
+    return replace(read_header(path, raw), state=state)
+
+
+def read_header(path: Path, raw: RawLayout | None) -> Source:
     suffix = path.suffix.lower()
     try:
         if raw is not None:

@@ -10,27 +10,22 @@ from typing import NamedTuple
 
 from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import Limits
-from ismallnet.detection.frames import (
-    Frame,
-    Source,
-    describe,
-    holds_row,
-    in_number,
-    is_frame_file,
-    read_frames,
-)
+from ismallnet.detection.frames import Frame, Source, describe, read_frames
+from ismallnet.detection.search import holds_row, in_number, is_frame_file
 
 Key = tuple[str, int]  # a frame: its file and its index there
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A frame to be done: its place among all, and the name its results have."""
+    """A frame to be done: its place among all, and the name its results have; of a video's frame also
+    the name of the annotated video."""
 
     position: int
     name: str
     source: Source
     index: int
+    video: str = ""
 
     @property
     def key(self) -> Key:
@@ -43,30 +38,44 @@ class Job:
 
 
 class Work(NamedTuple):
-    """A frame that was read, and its grey limits; none where it could not be read."""
+    """A frame that was read, and its grey limits; none where it could not be read.
+
+    Args:
+        own: the limits that its own values give, where those of the sequence depend on them.
+    """
 
     job: Job
     frame: Frame
     limits: Limits
+    own: Limits
 
 
-def plan(sources: list[Source], every: int, done: dict[Key, str]) -> list[Job]:
+def plan(
+    sources: list[Source], every: int, done: dict[Key, str], videos: dict[str, str] | None = None
+) -> list[Job]:
     """All frames of the sources, every Nth of those with several, under names of their own: the
     file's, with the frame's number where it has several, and a number more where two are alike.
 
     Args:
         done: the names of the frames that are done, by file and index; they keep them.
+        videos: the names of annotated videos, by file; grows.
     """
     jobs, taken = [], set(done.values())
+    videos = {} if videos is None else videos
     for source in sources:
+        file, video = str(source.path), ""
+        if source.kind == "video":
+            others = set(videos.values())
+            names = (name for name in numbered(source.path.stem) if name not in others)
+            video = videos.get(file) or videos.setdefault(file, next(names))
         for index in range(0, source.count, every if source.count > 1 else 1):
-            name = done.get((str(source.path), index))
+            name = done.get((file, index))
             if name is None:
                 number = "" if source.kind == "image" else f"_{index:06d}"
                 stem = f"{source.path.stem}{number}"
                 name = next(n for n in numbered(stem) if n not in taken)
             taken.add(name)
-            jobs.append(Job(len(jobs), name, source, index))
+            jobs.append(Job(len(jobs), name, source, index, video))
     return jobs
 
 
@@ -113,6 +122,10 @@ def batches(found: Iterator[Work], size: int) -> Iterator[list[Work]]:
         yield batch
 
 
+class FolderGone(DataError):
+    """A folder that is watched cannot be read any more."""
+
+
 def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
     """The files of a folder as they appear or change, each once it has stopped growing; None after
     each look, so that the one who waits can leave. Files that leave are forgotten.
@@ -121,7 +134,7 @@ def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
         seconds: between two looks.
 
     Raises:
-        DataError: the folder itself is gone.
+        FolderGone: the folder itself is.
     """
     before: dict[Path, tuple[int, int]] = {}
     given: dict[Path, tuple[int, int]] = {}
@@ -130,9 +143,13 @@ def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
         try:
             paths = sorted(folder.iterdir(), key=in_number)
         except FileNotFoundError:
-            raise DataError(f"{folder}: the folder is not there any more") from None
+            raise FolderGone(f"{folder}: the folder is not there any more") from None
+        except OSError as error:  # a disk of the network that was disconnected
+            raise FolderGone(
+                f"{folder}: the folder cannot be read any more: {error.strerror}"
+            ) from None
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # moved away in between
+            with contextlib.suppress(OSError):  # moved away in between
                 if is_frame_file(path):
                     stat = path.stat()
                     now[path] = (stat.st_size, stat.st_mtime_ns)

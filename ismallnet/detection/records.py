@@ -5,12 +5,10 @@ interrupted continues from there, and several processes write a file each. `merg
 detections.csv, detections.json (COCO results) and frames.json (its images and category) of them.
 """
 
-import contextlib
 import csv
 import io
 import json
-import re
-import shutil
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +24,8 @@ from ismallnet.files import atomic_write
 from ismallnet.images import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
+REQUIRED = ("position", "frame", "file", "index", "seconds", "height", "width", "range", "targets")
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
-# What runs of earlier versions, which do not name it, did.
-BEFORE = {"polarity": "bright", "limits": "each", "confirm": None, "raw": None}
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
@@ -150,12 +147,33 @@ def whole_lines(path: Path) -> Iterator[tuple[dict, int]]:
         for line in file:
             if line.endswith(b"\n"):
                 try:
-                    yield json.loads(line), at
+                    yield checked(line), at
                 except ValueError as error:
                     raise DataError(
-                        f"{path}: damaged at byte {at} ({error}); start again without --resume"
+                        f"{path}: damaged at byte {at} ({error}), expected the record of a frame. Type "
+                        "detect.py's command with --overwrite to start again"
                     ) from error
             at += len(line)
+
+
+def checked(line: bytes) -> dict:
+    """The record in a line.
+
+    Raises:
+        ValueError: damaged, or no record.
+    """
+    entry = json.loads(line)
+    if not isinstance(entry, dict):
+        raise ValueError(f"found {type(entry).__name__}")
+    if lacks := [key for key in REQUIRED if key not in entry]:
+        raise ValueError(f"found no {', '.join(lacks)}")
+    for key, kind in (("position", int), ("index", int), ("file", str), ("targets", list)):
+        if not isinstance(entry[key], kind):
+            raise ValueError(f"found {key} {entry[key]!r}")
+    for name in (entry["frame"], entry.get("video", "")):
+        if os.path.basename(str(name)) != name:  # it would lead to files elsewhere
+            raise ValueError(f"found the name {name!r}")
+    return entry
 
 
 def open_records(folder: Path, rank: int) -> io.FileIO:
@@ -290,45 +308,3 @@ def merge(
         companion.write(b"\n]}\n")
         text.detach()
     return len(records.places), count
-
-
-# --- a results' folder that is there already ----------------------------------------------------------
-
-
-def check_same(folder: Path, before: dict, identity: dict) -> None:
-    """
-    Raises:
-        DataError: no run to resume, or one with other settings.
-    """
-    if not before:
-        raise DataError(f"{folder}: no run to resume there; leave --resume out")
-    same = {"weights"}
-    if "confirm" in before and identity["confirm"]:  # done anew at the end of each run
-        same |= {"confirm"}
-    before = BEFORE | before
-    for key in identity.keys() - same:
-        if before.get(key) != identity[key]:
-            raise DataError(
-                f"{folder}: this run has {key} {before.get(key)}, found {identity[key]}. Type the same "
-                "to resume it, or --overwrite in place of --resume to start again"
-            )
-
-
-def clear(folder: Path) -> None:
-    """Deletes an earlier run's results, and nothing else."""
-    with contextlib.suppress(DataError):  # damaged: what it names cannot be told
-        for entry, _, _ in read_records(folder):
-            for kind in ("maps/{}.png", "maps/{}.npy", "overlays/{}.png"):
-                (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
-            if entry["seconds"] is not None:
-                (folder / f"{video_stem(entry['frame'])}.mp4").unlink(missing_ok=True)
-    for path in folder.glob("records-*.jsonl"):
-        path.unlink()
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "report", ignore_errors=True)
-
-
-def video_stem(name: str) -> str:
-    """The name of a video of a frame's name, v_000012 or v_000012_2 -> v or v_2."""
-    return re.sub(r"_\d{6,}(?=(_\d+)?$)", "", name)

@@ -9,12 +9,18 @@ import numpy as np
 
 from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import DetectionSettings
+from ismallnet.detection.frames import Source
 from ismallnet.detection.jobs import Job, Work
-from ismallnet.detection.records import check_same, clear
+from ismallnet.detection.places import (
+    check_inputs_apart,
+    check_ours,
+    check_same,
+    check_unchanged,
+    clear,
+)
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.files import read_json, sweep, write_json
 from ismallnet.images import PERCENTILES
-from ismallnet.results import UNFINISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Request:
     Args:
         paths: as they were typed; with `watch` one folder, whose files are taken as they appear.
         folder: of the results.
+        recursive: sub-folders of folders are read too.
         weights, backend: of the network; a resumed run must have the same.
         every: of sources with several frames every Nth.
         save_npy: float maps as well.
@@ -42,6 +49,7 @@ class Request:
     weights: Path
     backend: str = "torch"
     watch: bool = False
+    recursive: bool = False
     every: int = 1
     save_npy: bool = False
     resume: bool = False
@@ -70,19 +78,20 @@ class Request:
         return tuple(name for name, wanted in asked.items() if wanted)
 
 
-def prepare(request: Request, identity: dict) -> None:
+def prepare(request: Request, sources: list[Source], identity: dict) -> None:
     """Makes the results' folder, or checks that it is this request's to continue.
 
     Raises:
-        DataError: it holds other results; nothing in it was changed.
+        DataError: it holds other results, or files of somebody else; nothing in it was changed.
     """
     folder, about = request.folder, request.folder / "about.json"
-    sweep(folder, folder / "maps", folder / "overlays")
+    check_inputs_apart(folder, request.paths, sources, request.recursive)
+    check_ours(folder)
     before = read_json(about)
-    if (folder / UNFINISHED).exists() or (before and "input" not in before):
-        raise DataError(f"{folder}: holds the maps of a data set; type another --name")
     if request.resume:
         check_same(folder, before, identity)
+        check_unchanged(folder, sources)
+        sweep(folder, folder / "maps", folder / "overlays")
         write_json(about, before | {"confirm": identity["confirm"]})
         return
     if any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
@@ -93,6 +102,7 @@ def prepare(request: Request, identity: dict) -> None:
                 "--overwrite to delete them, or another --name"
             )
         clear(folder)
+    sweep(folder, folder / "maps", folder / "overlays")
     write_json(about, identity)
 
 

@@ -4,11 +4,12 @@ import dataclasses
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,18 @@ from ismallnet.cli import DataError, progress
 from ismallnet.detection.contrast import Contrast, doubtful, doubts
 from ismallnet.detection.detector import DetectionSettings, Detector, Maps, highest
 from ismallnet.detection.frames import Frame, Source
-from ismallnet.detection.jobs import Job, Key, Work, arriving, batches, frames_of, plan, share
+from ismallnet.detection.jobs import (
+    FolderGone,
+    Job,
+    Key,
+    Work,
+    arriving,
+    batches,
+    frames_of,
+    plan,
+    share,
+)
+from ismallnet.detection.places import video_stem
 from ismallnet.detection.records import (
     Records,
     confirm,
@@ -26,7 +38,6 @@ from ismallnet.detection.records import (
     overlay,
     read_records,
     record,
-    video_stem,
 )
 from ismallnet.detection.request import Request, describe_sequences, prepare, say
 from ismallnet.distributed import Interruption, Processes
@@ -35,22 +46,37 @@ from ismallnet.inference import NotFiniteError
 from ismallnet.metrics import quantise
 
 
-def watched(
-    request: Request, done: dict[Key, str], position: int, interruption: Interruption
-) -> Iterator[tuple[Job, Frame]]:
-    """The frames of files that appear in the watched folder, until the interruption. A file that
-    changes is looked at again: for frames that were bad, or that were not there yet.
+class Beginning(NamedTuple):
+    """Where a run begins.
 
     Args:
-        done: names of the finished frames; grows.
-        position: of the first new one.
+        done: the names of the finished frames.
+        videos: the names of the annotated videos, by file.
+        position: the first free one.
+        jobs: all frames; while watching none.
+        contrast: the grey limits as an earlier run left them.
     """
+
+    done: dict[Key, str]
+    videos: dict[str, str]
+    position: int
+    jobs: list[Job]
+    contrast: Contrast
+
+
+def watched(
+    request: Request, beginning: Beginning, interruption: Interruption
+) -> Iterator[tuple[Job, Frame]]:
+    """The frames of files that appear in the watched folder, until the interruption, or until the
+    folder is gone. A file that changes is looked at again: for frames that were bad, or that were not
+    there yet."""
+    done, videos, position = beginning.done, beginning.videos, beginning.position
     for source in arriving(Path(request.paths[0])):
         if interruption.check():
             return
         if source is None:
             continue
-        jobs = plan([source], request.every, done)
+        jobs = plan([source], request.every, done, videos)
         new = [job for job in jobs if job.key not in done]
         for job, frame in frames_of(new, workers=1):
             if not frame.problem:
@@ -64,11 +90,12 @@ def watched(
 def write_results(request: Request, work: Work, maps: Maps, detector: Detector) -> dict:
     """The pictures of one frame; returns its record. Where targets have to be confirmed, the overlays
     are drawn at the end."""
-    folder, (job, frame, limits) = request.folder, work
+    folder, job, frame, limits = request.folder, work.job, work.frame, work.limits
     probability = highest(maps)
     first, *second = limits.values()
     entry = record(job.name, job.position, frame, first, detector.targets(maps, frame.pixels))
-    entry |= {"sequence": job.sequence, "dtype": str(frame.pixels.dtype)}
+    entry |= {"sequence": job.sequence, "dtype": str(frame.pixels.dtype), "state": job.source.state}
+    entry |= {"video": job.video} if job.video else {}
     entry |= {"dark_range": second[0]} if second else {}
     write_png(folder / "maps" / f"{job.name}.png", quantise(probability))
     if not request.confirm:
@@ -106,7 +133,7 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
     """The overlays of a video's frames as a video, as fast as it was; nothing for other sources."""
     if source.kind != "video":
         return
-    stem, writer = video_stem(jobs[0].name), None
+    stem, writer = jobs[0].video, None
     temporary = folder / f".{stem}.tmp.mp4"  # the ending tells OpenCV the format
     every = jobs[1].index - jobs[0].index if len(jobs) > 1 else 1
     for job in jobs:
@@ -126,24 +153,26 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
 
 def start(
     request: Request, detector: Detector, sources: list[Source], processes: Processes
-) -> tuple[dict[Key, str], int, list[Job], Contrast]:
-    """Prepares the folder; returns the names of the finished frames, the first free position, all
-    frames, and the grey limits as an earlier run left them."""
+) -> Beginning:
+    """Prepares the folder, and reads what an earlier run left there."""
     if processes.rank == 0:
-        prepare(request, request.identity(detector.settings))
+        prepare(request, sources, request.identity(detector.settings))
     processes.barrier()
     done: dict[Key, str] = {}
+    videos: dict[str, str] = {}
     position, entries = 0, []
     for entry, _, _ in read_records(request.folder) if request.resume else ():
         done[entry["file"], entry["index"]] = entry["frame"]
         position = max(position, entry["position"] + 1)
+        if (video := video_stem(entry)) and video not in videos.values():
+            videos.setdefault(entry["file"], video)
         if request.limits != "each":
             entries.append({key: value for key, value in entry.items() if key != "targets"})
     processes.barrier()  # nobody writes while another still reads
-    jobs = plan(sources, request.every, done)
+    jobs = plan(sources, request.every, done, videos)
     contrast = Contrast(request.limits, detector)
     contrast.resume(entries, {job.key: job.position for job in jobs})
-    return done, position, jobs, contrast
+    return Beginning(done, videos, position, jobs, contrast)
 
 
 # --- the loop --------------------------------------------------------------------------------------
@@ -163,7 +192,15 @@ class Outcome:
         self.problems: dict[Key, str] = {}  # of frames that could not be read
         self.doubts: list[tuple[str, str]] = []  # what makes one doubt a frame, and its name
         self.noted: set = set()
+        self.gone = ""  # why a watched folder cannot be read any more
         self.count, self.began, self.seconds = 0, time.perf_counter(), 0.0
+
+    def until_gone(self, frames: Iterator[tuple[Job, Frame]]) -> Iterator[tuple[Job, Frame]]:
+        """The frames of a watched folder, which end when it cannot be read any more."""
+        try:
+            yield from frames
+        except FolderGone as error:
+            self.gone = str(error)
 
     def bad(self, work: Work) -> None:
         self.problems[work.job.key] = work.frame.problem
@@ -178,9 +215,12 @@ class Outcome:
         self.count, self.seconds = self.count + 1, time.perf_counter() - self.began
         self.problems.pop(work.job.key, None)  # of a file that was watched while it was copied
         say(self.bar, self.request, settings, work, entry, self.noted)
-        own = settings.limits is None and self.request.limits == "each"
-        kinds = doubts(work.frame.pixels, work.limits, own, bool(work.frame.source.raw))
-        self.doubts += [(kind, work.job.name) for kind in kinds]
+        raw, kinds = bool(work.frame.source.raw), []
+        if work.own:
+            kinds += doubts(work.frame.pixels, work.own, own=True, raw=raw)
+        if work.own != work.limits:
+            kinds += doubts(work.frame.pixels, work.limits, own=False, raw=raw)
+        self.doubts += [(kind, work.job.name) for kind in dict.fromkeys(kinds)]
 
 
 def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
@@ -193,19 +233,20 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
     rank, world = processes.rank, processes.world
     if request.watch and world > 1:
         raise DataError(f"--watch: found {world} processes, expected one; leave torchrun out")
-    done, position, jobs, contrast = start(request, detector, sources, processes)
+    beginning = start(request, detector, sources, processes)
+    jobs = beginning.jobs
     if rank == 0:
         describe_sequences(request, jobs, world)
-    new = [job for job in jobs if job.key not in done]
+    new = [job for job in jobs if job.key not in beginning.done]
     mine = share(new, rank, world, whole=request.limits != "each")
     size = 1 if request.watch else request.batch_size
     with Interruption(None) as interruption, open_records(request.folder, rank) as file:
         outcome = Outcome(request, detector, file, None if request.watch else len(mine))
         if request.watch:
-            frames = watched(request, done, position, interruption)
+            frames = outcome.until_gone(watched(request, beginning, interruption))
         else:
             frames = frames_of(mine, request.workers)
-        for batch in batches(mapped(frames, contrast), size):
+        for batch in batches(mapped(frames, beginning.contrast), size):
             outcome.bar.update(len(batch))
             if batch[0].frame.problem:
                 outcome.bad(batch[0])
@@ -223,7 +264,8 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
 def mapped(frames: Iterator[tuple[Job, Frame]], contrast: Contrast) -> Iterator[Work]:
     """Frames with their grey limits."""
     for job, frame in frames:
-        yield Work(job, frame, {} if frame.problem else contrast.limits(job, frame.pixels))
+        limits = {} if frame.problem else contrast.limits(job, frame.pixels)
+        yield Work(job, frame, limits, {} if frame.problem else contrast.own)
 
 
 def predicted(detector: Detector, batch: list[Work]) -> list[Maps]:
@@ -261,12 +303,17 @@ def finish(
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
         if count:
-            where = f"--results {folder.parent} --name {folder.name}"
+            where = shlex.join(["--results", str(folder.parent), "--name", folder.name])
             print(f"for a report of them type: python visualization.py {where}")
         if stopped:
             print(f"stopped by {interruption.reason}; type the same command with --resume to continue")
-    if problems:
-        return 2 if request.strict else 1
+    if outcome.gone:
+        again = "when it is there again, type the same command with --resume"
+        print(
+            f"error: {outcome.gone}; the tables have what was done until then; {again}", file=sys.stderr
+        )
+    if problems or outcome.gone:
+        return 2 if problems and request.strict else 1
     return interruption.code if stopped else 0
 
 

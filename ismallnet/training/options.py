@@ -5,6 +5,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from ismallnet.arguments import add_data_arguments
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter
@@ -198,10 +200,16 @@ def read_config(path: str) -> dict:
         if unknown := kept.keys() - vars(parser.parse_args([])).keys():
             raise DataError(f"--config {path}: this version knows no {', '.join(sorted(unknown))}")
         parser.error = refuse
-        args = parser.parse_args([text for key in kept for text in as_typed(key, kept[key])])
+        if kept.get("recipe", "default") not in RECIPES:
+            raise ValueError(f"recipe {kept['recipe']!r}")
+        typed = [key for key in kept if key not in CHOICES]  # `check` looks at these
+        args = parser.parse_args([text for key in typed for text in as_typed(key, kept[key])])
+        for key in typed:
+            if getattr(args, key) != kept[key]:
+                raise ValueError(f"--{key.replace('_', '-')}: found {kept[key]!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
-    return {key: getattr(args, key) for key in kept}
+    return kept
 
 
 def as_typed(key: str, value: object) -> list[str]:
@@ -209,7 +217,10 @@ def as_typed(key: str, value: object) -> list[str]:
     flag = f"--{key.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag] if value else []
-    return [flag, *map(str, value)] if isinstance(value, list) else [f"{flag}={value}"]
+    if isinstance(value, list):  # argparse takes -1e-05 for a flag
+        exact = [np.format_float_positional(v, trim="-") if isinstance(v, float) else v for v in value]
+        return [flag, *map(str, exact)]
+    return [f"{flag}={value}"]
 
 
 def refuse(message: str) -> None:
