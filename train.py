@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -269,10 +270,10 @@ def session(
 def finish(run: Run, state: State, reason: str) -> None:
     """Says where the weights are, or how to continue after an interruption."""
     if not state.finished:
-        names = " ".join(run.about["dataset"])
+        names = shlex.join(run.about["dataset"])
         run.say(
             f"stopped by {reason or 'another process'} after step {state.step}, saved. Continue with: "
-            f"python train.py --dataset {names} --resume {run.folder}"
+            f"python train.py --dataset {names} --resume {shlex.quote(str(run.folder))}"
         )
         return
     average = "EMA " if state.ema else ""

@@ -5,6 +5,7 @@ has to be renamed. `dataset.py` is the door to this file.
 """
 
 import os
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class DatasetFolder:
         typed = self.typed | flags
         keys = (*SHARED, *STAGES[stage])
         words = [typed[key] for key in keys if typed.get(key)]
-        return " ".join([f"python {stage}.py --dataset {self.name}", *words])
+        return " ".join([f"python {stage}.py --dataset {shlex.quote(self.name)}", *words])
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
@@ -169,7 +170,7 @@ def find_images(
 
 def dataset_root(name: str, data_root: Path) -> Path:
     root = data_root / name
-    if len(Path(name).parts) != 1 or name in ("", ".", "..") or not root.is_dir():
+    if Path(name).name != name.rstrip("/") or name in ("", ".", "..") or not root.is_dir():
         have = sorted(p.name for p in data_root.glob("*") if p.is_dir())
         packed = archives(data_root)
         if packed := [p.name for p in packed if p.name.lower().split(".")[0] == name.lower()]:

@@ -304,7 +304,7 @@ def test_a_hint_can_be_typed_as_it_is(tmp_path, weights, capsys):
     assert f"c.png: missing; type {hint}" in error
     write(tmp_path / "m/s/interior/c.png", target_mask((9, 9)))
     error = fails(visualization, *roots, "--results", "out", "--maps-root", "m", capsys=capsys)
-    assert f"expected (40, 48); type {hint} --force" in error
+    assert f"the label maps of c are not of the masks as they are now; make them again: {hint}" in error
 
 
 # --- 8 bits ----------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import shlex
+
 import numpy as np
 import pytest
 from conftest import make_set, picture, write
@@ -383,3 +385,11 @@ def test_lists_elsewhere_stop_the_50_50_split(tmp_path):
     with pytest.raises(DataError, match=r"cannot tell which of my/own/train_ids\.txt are its lists"):
         find_dataset("s", tmp_path)
     assert not (root / "50_50").exists()
+
+
+def test_commands_that_are_printed_can_be_typed(tmp_path):
+    make_set(tmp_path / "data" / "my set é")
+    words = shlex.split(find_dataset("my set é").command("test"))
+    assert words == ["python", "test.py", "--dataset", "my set é"]
+    with pytest.raises(DataError, match=r"Did you mean --dataset my set é\?"):
+        find_dataset("./my set é")

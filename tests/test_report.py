@@ -157,7 +157,7 @@ def page(tmp_path) -> Path:
         write(maps / f"{name}.png", layers[4])
     from utils import main as decouple_main
 
-    decouple_main(["--dataset", "tiny"])
+    decouple_main(["--dataset", "tiny", "--force"])
     evaluate_main(["--dataset", "tiny", "--protocol", "all", "--workers", "1"])
     main(["--dataset", "tiny", "--workers", "1"])
     return maps / "report" / "index.html"
