@@ -1,13 +1,14 @@
 """docs/curves.py: the learning curves of runs."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from ismallnet.training.eventlog import EventLog
+from ismallnet.training.eventlog import EventLog, begun
 from net import OUTPUTS
 
 SCRIPT = Path(__file__).parent.parent / "docs/curves.py"
@@ -43,6 +44,10 @@ def test_a_resumed_run_is_one_curve(curves, tmp_path):
     """What was logged after the last checkpoint is there once: as the second session gave it."""
     log(tmp_path / "runs/x", 1, 8, 1.0)
     log(tmp_path / "runs/x", 5, 11, 0.5)
+    first, second = sorted((tmp_path / "runs/x").glob("events*"), key=begun)
+    second = second.rename(second.with_name("events.out.tfevents.9999999999.vm.1"))
+    os.utime(first)  # in a copy the first one may be the newer file
+    os.utime(second, (1, 1))
     steps, values = curves.read_curve(tmp_path / "runs/x", "loss/mask")
     assert steps.tolist() == list(range(1, 11))
     assert values.tolist() == [1.0] * 4 + [0.5] * 6

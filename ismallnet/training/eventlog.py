@@ -4,6 +4,7 @@ tensorboardX's own SummaryWriter hands them to a thread, and what waits there is
 killed, though the checkpoint that came after it stays.
 """
 
+import re
 import time
 from pathlib import Path
 
@@ -45,11 +46,18 @@ class EventLog:
         self.writer.close()
 
 
+def begun(path: Path) -> tuple[int, int]:
+    """When a file of events was begun: by its name, in seconds, as copies have other times; then by its
+    own time."""
+    number = re.search(r"tfevents\.(\d+)", path.name)
+    return int(number[1]) if number else 0, path.stat().st_mtime_ns
+
+
 def read_scalar(folder: Path | str, name: str) -> list[tuple[int, float]]:
     """(step, value) of a scalar in a run's folder, as TensorBoard shows them: a file takes the place of
     all that earlier ones hold from its first step on."""
     values = []
-    for path in sorted(Path(folder).glob("events*"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(Path(folder).glob("events*"), key=begun):
         raw = memoryview(path.read_bytes())
         while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
             size = int.from_bytes(raw[:8], "little")
