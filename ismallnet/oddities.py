@@ -114,9 +114,9 @@ def masks_as_images(samples: list[Sample]) -> list[str]:
     return sorted(s.name for s in masked if s.image.read_bytes() == s.mask.read_bytes())
 
 
-def same_files(train: list[Sample], test: list[Sample]) -> list[str]:
-    """Test images whose files are, byte by byte, those of training images of other names, as "c = a".
-    Of files of equal size the middle is read, and all of it only where that is equal."""
+def same_files(train: list[Sample], test: list[Sample]) -> list[tuple[Sample, Sample]]:
+    """Test images that are, byte by byte, copies of training images, each with one of these. Of files
+    of equal size the middle is read, and all of it only where that is equal."""
     groups: dict[tuple[int, bytes], list[Sample]] = {}
     sizes = {sample.image: sample.image.stat().st_size for sample in (*train, *test)}
     shared = {sizes[s.image] for s in train} & {sizes[s.image] for s in test} - {0}
@@ -132,8 +132,8 @@ def same_files(train: list[Sample], test: list[Sample]) -> list[str]:
     found = []
     for sample in test:
         for other in groups.get(middle(sample), []) if sizes[sample.image] in shared else []:
-            alike = other.name != sample.name and other.image.read_bytes() == sample.image.read_bytes()
-            if alike:
-                found.append(f"{sample.name} = {other.name}")
+            a, b = sample.image, other.image
+            if a != b and a.read_bytes() == b.read_bytes():
+                found.append((sample, other))
                 break
     return found

@@ -56,7 +56,8 @@ def apply_lists(
         )
     if len(names) == 2 and (pairs := same_files(data.lists["train"], data.lists["test"])):
         data.notes.append(
-            f"warning: {len(pairs)} test images are copies of training images: {some(pairs)}"
+            f"warning: {len(pairs)} test images are copies of training images: "
+            f"{some([f'{sample.name} = {other.name}' for sample, other in pairs])}"
         )
     if same := masks_as_images([s for samples in data.lists.values() for s in samples]):
         data.notes.append(

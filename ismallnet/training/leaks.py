@@ -1,25 +1,15 @@
 """Test images that a network has seen in its training, which makes its figures too good."""
 
-import hashlib
-
 from dataset import Frames
 from ismallnet.cli import some
+from ismallnet.oddities import same_files
 
 
 def copies_note(train: list[Frames], test: list[Frames]) -> str:
     """A warning where a training image, of any data set, is byte for byte a test image of any; empty
     where none is."""
-    digest = {
-        hashlib.sha256(sample.image.read_bytes()).digest(): sample.image
-        for frames in train
-        for sample in frames.samples
-    }
-    tested = [sample.image for frames in test for sample in frames.samples]
-    pairs = [
-        f"{path} = {digest[key]}"
-        for path in tested
-        if (key := hashlib.sha256(path.read_bytes()).digest()) in digest
-    ]
+    seen, tested = ([s for frames in lists for s in frames.samples] for lists in (train, test))
+    pairs = [f"{sample.image} = {other.image}" for sample, other in same_files(seen, tested)]
     if not pairs:
         return ""
     return (
