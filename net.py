@@ -5,6 +5,7 @@ Detection", ICASSP 2023, arXiv 2210.16561. Read from the top, the file builds th
 bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation), fusion, heads.
 """
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -61,7 +62,8 @@ class ChannelAttention(nn.Module):
         largest = x.amax((2, 3)) if x.is_cuda else F.adaptive_max_pool2d(x, 1).flatten(1)
         pooled = torch.stack([x.mean((2, 3)), largest])  # (2, N, C)
         hidden = F.relu(F.linear(pooled, self.fc1.weight.flatten(1)))
-        return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1)).sum(0))[..., None, None]
+        average, largest = F.linear(hidden, self.fc2.weight.flatten(1))
+        return torch.sigmoid(average + largest)[..., None, None]  # autocast would do .sum in float32
 
 
 class SpatialAttention(nn.Module):
@@ -101,7 +103,9 @@ class Block(nn.Module):
 
 def resize(x: Tensor, factor: float, align: bool = True) -> Tensor:
     """Bilinear, (N, C, H, W) -> (N, C, factor · H, factor · W)."""
-    y = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align)
+    # On CUDA autocast would do it in float32, and all that is concatenated with it, too.
+    with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
+        y = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align)
     if y.requires_grad:
         # The gradient is mostly a part of a concatenation's. The backward pass of a tensor with gaps
         # takes five times as long as that of a copy without.
@@ -286,7 +290,8 @@ def jaccard_loss(p: Tensor, target: Tensor) -> Tensor:
         (N,). Smoothing is 1 for samples without target, whose loss is then about Σp, and 0.001 for
         the others: with 1 an empty map of a target of a few pixels would be nearly right.
     """
-    smooth = torch.where(target.sum((1, 2, 3)) > 0, 0.001, 1.0)
+    total = target.sum((1, 2, 3))
+    smooth = torch.ones_like(total).masked_fill(total > 0, 0.001)
     smaller = torch.minimum(p, target).sum((1, 2, 3))
     larger = torch.maximum(p, target).sum((1, 2, 3))
     return 1 - (smaller + smooth) / (larger + smooth)

@@ -36,7 +36,7 @@ from ismallnet.distributed import (
     run_script,
 )
 from ismallnet.greys import GreyRange
-from ismallnet.inference import autocast, precision
+from ismallnet.inference import precision
 from ismallnet.labels import decouple_dataset
 from ismallnet.layouts import DatasetFolder
 from ismallnet.offset import mirrors_for, offset_note
@@ -47,15 +47,16 @@ from ismallnet.training.leaks import copies_note, seen_note
 from ismallnet.training.monitor import Monitor
 from ismallnet.training.options import find_run, parse, resume
 from ismallnet.training.recipes import (
+    MovingAverage,
     StepOptions,
-    averaged,
     first_weights,
     learning_rate,
     make_optimizer,
 )
 from ismallnet.training.run import Run, State, claim, lock
+from ismallnet.training.step import steps_of
 from ismallnet.training.watch import Watch
-from net import Outputs, iSmallNet, losses, map_loss
+from net import iSmallNet
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
@@ -75,39 +76,21 @@ def train(
 ) -> None:
     """Trains until the last step or an interruption, which is saved. One step sees `batch_size`
     samples of an endless sequence; an epoch is as many samples as the training list has."""
-    model, optimizer, scaler = state.model, state.optimizer, state.scaler
-    network = processes.parallel(torch.compile(model) if options.compile else model)
+    take = steps_of(
+        state,
+        options,
+        processes,
+        watch.samples.augment == "authors",
+        lambda what, value: watch.check_finite(what, value, state, run),
+    )
     started = time.monotonic() - state.seconds
     bar = progress((), "training", state.steps * watch.batch_size)
     bar.update(state.step * watch.batch_size)
     bar.unpause()
-    model.train()
-    for batch in items:  # (N, 3, S, S) images, (N, 1, S, S) maps
+    state.model.train()
+    for batch in items:
         lr = options.rate(state.step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        image, mask, interior, boundary = (x.to(processes.device, non_blocking=True) for x in batch)
-        taught = options.teacher(image) if options.teacher else None
-        image = model.normalise(image).contiguous(memory_format=torch.channels_last)
-        with processes.collective(), autocast(processes.device, options.amp):
-            outputs = network(image)
-        parts = losses(outputs, Outputs(interior, boundary, mask), options.loss)
-        if taught is not None:
-            parts["teacher"] = map_loss(outputs.mask.float(), taught, options.loss)
-        values = dict(zip(parts, torch.stack(list(parts.values())).detach().tolist()))
-        watch.check_finite("loss", sum(values.values()), state, run)
-
-        optimizer.zero_grad(set_to_none=True)
-        with processes.collective():
-            scaler.scale(sum(parts.values())).backward()
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip or math.inf)
-        if not scaler.is_enabled():  # which skips such steps by itself
-            watch.check_finite("gradient", norm, state, run)
-        scaler.step(optimizer)
-        scaler.update()
-        if state.ema:
-            state.ema.update_parameters(model)
+        values = take(batch)
         state.step += 1
 
         state.recent = [*state.recent[-49:], list(values.values())]
@@ -178,7 +161,7 @@ def new_state(
     return State(
         model,
         make_optimizer(model, optimizer, lr, weight_decay),
-        averaged(model, ema) if ema else None,
+        MovingAverage(model, ema) if ema else None,
         torch.amp.GradScaler(device.type, enabled=fp16),
         steps,
     )
@@ -246,6 +229,7 @@ def session(
     watch = Watch(samples, monitor, *evaluations, amp, processes)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate = partial(learning_rate, **schedule)
+    ways = (args.amp, args.compile, not args.no_graphs)
     with run.session(state.step), Interruption(args.max_minutes, processes.world) as interruption:
         if args.batch_size > len(samples):
             run.say(f"note: --batch-size {args.batch_size} is more than all {len(samples)} images")
@@ -256,7 +240,7 @@ def session(
         train(
             state,
             batches(samples, range(state.step, steps), processes, args.workers),
-            StepOptions(rate, args.loss, args.clip, args.amp, args.compile, teacher),
+            StepOptions(rate, args.loss, args.clip, *ways, teacher),
             watch,
             run,
             processes,

@@ -70,6 +70,18 @@ def test_resume_continues_to_the_same_weights(_default_algorithms, amp):
     assert equal(weights("runs/tiny/whole"), weights(RUN))
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_graphs_take_the_steps_that_are_taken_without_them(_default_algorithms, optimizer):
+    given = ["--deterministic", "--amp", "off", "--optimizer", optimizer, "--epochs", 4]
+    run(*given, folder="graphs")
+    run(*given, "--no-graphs", folder="eager")
+    losses = [
+        read_checkpoint(f"runs/tiny/{folder}/last.pt")["training"]["recent"]
+        for folder in ("graphs", "eager")
+    ]
+    assert np.allclose(*losses, rtol=0.02)
+
+
 def test_a_run_begun_on_the_gpu_resumes_on_the_cpu():
     run("--max-minutes", 0, "--amp", "bf16")
     assert main(["--dataset", "tiny", "--resume", str(RUN), "--device", "cpu"]) == 0

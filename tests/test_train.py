@@ -20,7 +20,7 @@ from ismallnet.metrics import count_standard, figures_standard
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.muon import Muon
 from ismallnet.training.options import parse
-from ismallnet.training.recipes import averaged, first_weights, learning_rate, make_optimizer
+from ismallnet.training.recipes import MovingAverage, first_weights, learning_rate, make_optimizer
 from net import iSmallNet, load_weights
 from train import main
 
@@ -313,7 +313,7 @@ def test_select_test_keeps_and_marks_the_best_epoch():
 
 def test_moving_average_by_hand():
     model = torch.nn.Linear(1, 1, bias=False)
-    ema = averaged(model, 0.5)
+    ema = MovingAverage(model, 0.5)
     values = []
     for value in (1.0, 2.0, 4.0):
         torch.nn.init.constant_(model.weight, value)

@@ -11,15 +11,19 @@ from torch import Tensor, nn
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: fast, singular values end near 1
 
 
-def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The matrix (rows, columns) with its singular values brought to about 1 (0.7 to 1.2)."""
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices (…, rows, columns), each with its singular values brought to about 1 (0.7 to 1.2)."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
     for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)  # a x + (b gram + c gram²) x
+    x = x.view(shape)
+    return x.mT if tall else x
 
 
 def hidden_convolutions(model: nn.Module) -> list[nn.Parameter]:
@@ -78,12 +82,20 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def muon_step(self, group: dict) -> None:
+        lr, momentum = group["lr"], group["momentum"]  # the rate is a number, or a tensor on CUDA
+        alike: dict[torch.Size, list[nn.Parameter]] = {}  # whose matrices are taken together
         for p in group["params"]:
-            if p.grad is None:
-                continue
-            buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            buffer.lerp_(p.grad, 1 - group["momentum"])
-            direction = p.grad.lerp(buffer, group["momentum"]).flatten(1).float()
-            scale = 0.2 * max(direction.shape) ** 0.5  # about the size of Adam's step
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(orthogonalised(direction).view_as(p), alpha=-group["lr"] * scale)
+            if p.grad is not None:
+                alike.setdefault(p.shape, []).append(p)
+        for shape, params in alike.items():
+            grads = [p.grad for p in params]
+            for p in params:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            buffers = [self.state[p]["momentum"] for p in params]
+            torch._foreach_lerp_(buffers, grads, 1 - momentum)
+            directions = torch.stack(torch._foreach_lerp(grads, buffers, momentum)).flatten(2).float()
+            scale = 0.2 * max(directions.shape[1:]) ** 0.5  # about the size of Adam's step
+            steps = orthogonalised(directions).mul_(lr * scale).view(-1, *shape)
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            torch._foreach_sub_(params, list(steps.unbind()))

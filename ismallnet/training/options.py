@@ -117,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=CHOICES["amp"], default="auto", help="mixed precision")
     add("--compile", action="store_true", help="torch.compile")
+    add("--no-graphs", action="store_true", help="on CUDA, take steps one kernel at a time; slower")
     add("--deterministic", action="store_true", help="on CUDA, too, the same bytes again; slower")
     add("--workers", type=int, default=2, metavar="N", help="processes that make training samples")
     add("--eval-every", type=int, default=10, metavar="EPOCHS", help="0: only at the end")
@@ -230,7 +231,7 @@ def refuse(message: str) -> None:
 # What may differ between a run and its continuation: it does not change the weights.
 FREE = {
     *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
-    *("save_every", "eval_every", "select", "compile", "config"),
+    *("save_every", "eval_every", "select", "compile", "no_graphs", "config"),
 }
 
 

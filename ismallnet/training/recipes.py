@@ -24,6 +24,7 @@ class StepOptions(NamedTuple):
         clip: largest gradient norm; 0 for any.
         amp: mixed precision, as in `inference.precision`.
         compile: whether by torch.compile.
+        graphs: whether steps are captured as CUDA graphs, where they can be.
         teacher: image -> probabilities that the mask output learns too; None for none.
     """
 
@@ -32,6 +33,7 @@ class StepOptions(NamedTuple):
     clip: float = 0.0
     amp: str = "auto"
     compile: bool = False
+    graphs: bool = True
     teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
@@ -131,14 +133,33 @@ def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float
     return lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """The moving average of the weights and batch-norm statistics; it warms up over 10/(1-decay)
-    steps, so that short runs do not carry their first weights along."""
+class MovingAverage(AveragedModel):
+    """The moving average of a network's weights and batch-norm statistics; it warms up over
+    10/(1-decay) steps, so that short runs do not carry their first weights along."""
 
-    def average(ema: list, current: list, count) -> None:
-        if not torch.is_floating_point(ema[0]):
-            torch._foreach_copy_(ema, current)
-            return
-        torch._foreach_lerp_(ema, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+    def __init__(self, model: nn.Module, decay: float):
+        def average(ours: list, theirs: list, count: torch.Tensor) -> None:
+            if torch.is_floating_point(ours[0]):
+                torch._foreach_lerp_(ours, theirs, self.weight(int(count)))
+            else:
+                torch._foreach_copy_(ours, theirs)
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        super().__init__(model, multi_avg_fn=average, use_buffers=True)
+        self.decay = decay
+
+    def weight(self, count: int) -> float:
+        """Of the network, where `count` of them have been averaged."""
+        return 1 - min(self.decay, (1 + count) / (10 + count)) if count else 1.0
+
+    def blend(self, model: nn.Module, weight: torch.Tensor) -> None:
+        """`update_parameters` for the device alone: with a weight that is a tensor, and uncounted."""
+        pairs = [*zip(self.module.parameters(), model.parameters())]
+        pairs += zip(self.module.buffers(), model.buffers())
+        blended, copied = [], []
+        for ours, theirs in pairs:
+            (blended if ours.is_floating_point() else copied).append((ours.detach(), theirs.detach()))
+        ours, theirs = map(list, zip(*blended))
+        difference = torch._foreach_sub(theirs, ours)
+        torch._foreach_mul_(difference, weight)
+        torch._foreach_add_(ours, difference)
+        torch._foreach_copy_(*map(list, zip(*copied)))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from ismallnet.checkpoints import WeightsError, save_checkpoint
@@ -18,6 +17,7 @@ from ismallnet.cli import DataError
 from ismallnet.files import sweep, write_json
 from ismallnet.results import NOTHING, TEST_LIST
 from ismallnet.training.eventlog import EventLog
+from ismallnet.training.recipes import MovingAverage
 from net import iSmallNet
 
 try:
@@ -43,7 +43,7 @@ class State:
         self,
         model: iSmallNet,
         optimizer: Optimizer,
-        ema: AveragedModel | None,
+        ema: MovingAverage | None,
         scaler: torch.amp.GradScaler,
         steps: int,
     ):
@@ -71,9 +71,14 @@ class State:
 
     def training(self) -> dict:
         """What `restore` needs beside the weights that are kept."""
+        optimizer = self.optimizer.state_dict()
+        for group in optimizer["param_groups"]:  # as they are without graphs, see GraphedStep
+            group["lr"] = float(group["lr"])
+            if "capturable" in group:
+                group["capturable"] = False
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "averaged": int(self.ema.n_averaged) if self.ema else 0,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
