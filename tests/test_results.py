@@ -33,11 +33,14 @@ def rows() -> list[tuple[str, str, list[float]]]:
 
 
 def test_each_set_has_its_weights_and_a_row():
-    names = [path.stem for path in WEIGHTS]
-    assert names == ["NUAA-SIRST", "NUDT-SIRST", "joint"]
+    sets = ["NUAA-SIRST", "NUDT-SIRST"]
+    expected = {"joint", *sets, *(f"{name}-width16" for name in sets)}
+    assert {path.stem for path in WEIGHTS} == expected
     assert {(file, name) for file, name, _ in rows()} == {
         ("NUAA-SIRST.safetensors", "NUAA-SIRST"),
         ("NUDT-SIRST.safetensors", "NUDT-SIRST"),
+        ("NUAA-SIRST-width16.safetensors", "NUAA-SIRST"),
+        ("NUDT-SIRST-width16.safetensors", "NUDT-SIRST"),
         ("joint.safetensors", "NUAA-SIRST"),
         ("joint.safetensors", "NUDT-SIRST"),
     }
@@ -58,11 +61,13 @@ def test_weights_say_what_they_are(path):
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0].split('.')[0]}-{row[1]}")
 def test_the_table_agrees_with_the_run_that_the_weights_come_from(row):
-    """The file is rounded to fp16: IoU and nIoU within 0.1 points, one target, a little false alarm."""
+    """The file is rounded to fp16: IoU and nIoU within 0.1 points, one target, a little false alarm. On a
+    GPU the run was tested in bf16."""
     file, name, figures = row
-    known = load_weights(REPOSITORY / "weights" / file).info["figures"][name]
-    for key, value, bound in zip(FIGURES, figures, (1e-3, 1e-3, 4e-3, 3e-6)):
-        assert abs(known[key] - value) <= bound, key
+    info = load_weights(REPOSITORY / "weights" / file).info
+    near = 2e-3 if "NVIDIA" in info["environment"]["hardware"] else 1e-3
+    for key, value, bound in zip(FIGURES, figures, (near, near, 4e-3, 3e-6)):
+        assert abs(info["figures"][name][key] - value) <= bound, key
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0].split('.')[0]}-{row[1]}")
