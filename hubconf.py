@@ -24,7 +24,7 @@ def ismallnet(weights: str = DEFAULT) -> iSmallNet:
     (N, 3, H, W) in 0-255, gives interior, boundary and mask logits (N, 1, H, W).
 
     Args:
-        weights: "NUAA-SIRST", "NUDT-SIRST" or "joint", or a weights file.
+        weights: the name of a file in weights/, "NUDT-SIRST" for example, or any weights file.
     """
     return load_weights(weights_file(weights))
 
