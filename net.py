@@ -5,7 +5,6 @@ Detection", ICASSP 2023, arXiv 2210.16561. Read from the top, the file builds th
 bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation), fusion, heads.
 """
 
-import contextlib
 import os
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from ismallnet.checkpoints import (
     width_of,
 )
 from ismallnet.checkpoints import from_authors as from_authors  # people call it here
+from ismallnet.resampling import resize
 from ismallnet.unet import UNet
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
@@ -99,20 +99,6 @@ class Block(nn.Module):
         y = y * self.ca(y)
         y = y * self.sa(y)
         return F.relu_(y.add_(self.shortcut(x)))
-
-
-def resize(x: Tensor, factor: float, align: bool = True) -> Tensor:
-    """Bilinear, (N, C, H, W) -> (N, C, factor · H, factor · W)."""
-    # On CUDA autocast would do it in float32, and all that is concatenated with it, too.
-    with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
-        y = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align)
-    if y.requires_grad:
-        # The gradient is mostly a part of a concatenation's. The backward pass of a tensor with gaps
-        # takes five times as long as that of a copy without.
-        last = y.is_contiguous(memory_format=torch.channels_last)
-        form = torch.channels_last if last else torch.contiguous_format
-        y.register_hook(lambda gradient: gradient.contiguous(memory_format=form))
-    return y
 
 
 def up(x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ismallnet.resampling import resize
+
 SCALES = 5
 
 
@@ -43,6 +45,5 @@ class UNet(nn.Module):
             skips.append(block(F.max_pool2d(skips[-1], 2)))
         x = skips.pop()
         for block, skip in zip(reversed(self.decoder), reversed(skips)):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-            x = block(torch.cat([skip, x], dim=1))
+            x = block(torch.cat([skip, resize(x, 2)], dim=1))
         return self.feature(x), []

@@ -61,8 +61,8 @@ def test_weights_say_what_they_are(path):
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0].split('.')[0]}-{row[1]}")
 def test_the_table_agrees_with_the_run_that_the_weights_come_from(row):
-    """The file is rounded to fp16: IoU and nIoU within 0.1 points, one target, a little false alarm. On a
-    GPU the run was tested in bf16."""
+    """The file is rounded to fp16: IoU and nIoU within 0.1 points, one target, a little false alarm.
+    On a GPU the run was tested in bf16."""
     file, name, figures = row
     info = load_weights(REPOSITORY / "weights" / file).info
     near = 2e-3 if "NVIDIA" in info["environment"]["hardware"] else 1e-3

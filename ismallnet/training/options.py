@@ -228,7 +228,7 @@ def refuse(message: str) -> None:
     raise ValueError(message)
 
 
-# What may differ between a run and its continuation: it does not change the weights.
+# What may differ between a run and its continuation: it changes the weights by rounding at most.
 FREE = {
     *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
     *("save_every", "eval_every", "select", "compile", "no_graphs", "config"),

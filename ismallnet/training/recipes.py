@@ -162,4 +162,5 @@ class MovingAverage(AveragedModel):
         difference = torch._foreach_sub(theirs, ours)
         torch._foreach_mul_(difference, weight)
         torch._foreach_add_(ours, difference)
-        torch._foreach_copy_(*map(list, zip(*copied)))
+        if copied:  # counts of batches
+            torch._foreach_copy_(*map(list, zip(*copied)))

@@ -12,6 +12,7 @@ from ismallnet.distributed import Processes
 from ismallnet.inference import autocast
 from ismallnet.training.recipes import StepOptions
 from ismallnet.training.run import State
+from ismallnet.training.watch import TrainingError
 from net import Outputs, losses, map_loss
 
 WARM_UP = 3  # steps before the capture; libraries choose and allocate in them
@@ -43,7 +44,8 @@ class Step:
         """(N, 3, S, S) images and (N, 1, S, S) maps -> each output's loss. The step is not counted.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite; the weights are those before.
+            TrainingError: a loss or the gradient is not finite; without graphs the weights are those
+                before the step.
         """
         self.set_rate(self.options.rate(self.state.step))
         parts, norm = self.gradient([x.to(self.processes.device, non_blocking=True) for x in batch])
@@ -148,8 +150,15 @@ class GraphedStep(Step):
     def capture(self) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.result = self.whole()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.result = self.whole()
+        except RuntimeError as error:  # out of memory, or something that no graph can hold
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"step {self.state.step + 1} cannot be captured as a CUDA graph ({reason}); add "
+                "--no-graphs, and continue what was saved with --resume"
+            ) from error
         self.graph = graph
 
 
