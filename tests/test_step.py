@@ -1,5 +1,6 @@
 """A training step: which kind is taken, and what the two kinds share."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import ismallnet.training.step as module
 from ismallnet.training.recipes import MovingAverage, StepOptions, make_optimizer
 from ismallnet.training.run import State
 from ismallnet.training.step import GraphedStep, Step, steps_of
+from ismallnet.training.watch import TrainingError
 from net import iSmallNet
 
 
@@ -46,6 +48,23 @@ def test_steps_are_graphs_where_they_can_be(monkeypatch, changes, graphed):
         state(c["optimizer"], c["fp16"]), StepOptions(float, **options), processes, c["varied"], print
     )
     assert type(step) is (GraphedStep if graphed else Step)
+
+
+def test_a_capture_that_fails_says_what_to_type(monkeypatch):
+    @contextlib.contextmanager
+    def no_memory(*_, **__):
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+        yield
+
+    monkeypatch.setattr(module.torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(module.torch.cuda, "graph", no_memory)
+    step = object.__new__(GraphedStep)
+    step.state, step.stream, step.graph = state(), None, None
+    with pytest.raises(
+        TrainingError, match=r"step 1 .*\(CUDA out of memory\.\).*--no-graphs.*--resume"
+    ):
+        step.capture()
+    assert step.graph is None
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.998])
