@@ -33,6 +33,7 @@ from ismallnet.report.page import entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.results import (
     check_finished,
+    check_names,
     chosen_on_test,
     holds_zero_one,
     map_file,
@@ -172,7 +173,9 @@ def main(argv: list[str] | None = None) -> None:
         if not maps.is_dir():
             raise DataError(f"{maps}: found no maps; make them: {data.command('test')}")
         samples = data.samples("test")
-        check_finished(maps, [sample.name for sample in samples])
+        names = [sample.name for sample in samples]
+        check_finished(maps, names)
+        check_names(maps, names)
         others = open_others(args.compare, data)
         entries = draw_dataset(data, maps, others, args)
         about = read_about(maps)

@@ -74,6 +74,7 @@ def read_annotations(path: Path) -> Annotations:
     files = [path]
     if path.is_dir():
         files = [f for folder in walk(path) for f in sorted(folder.glob("*.json")) if f.name[0] != "."]
+        files = [f for f in files if not (f.name == "maps.json" and (f.parent / "interior").is_dir())]
     kind = label_files(path) if path.is_dir() else label_kind(path)
     if not files or (path.is_file() and path.suffix.lower() != ".json"):
         found = f"found {kind}. {BOXES}" if kind else f"found {disguise(path) or 'no .json file'}"

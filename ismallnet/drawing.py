@@ -10,7 +10,7 @@ import numpy as np
 from ismallnet.annotations import Annotations, Picture, fractions, read_annotations, whole_numbers
 from ismallnet.cli import DataError, progress, some
 from ismallnet.files import sweep, write_png
-from ismallnet.folders import leads_inside, shown
+from ismallnet.folders import label_kind, leads_inside, shown
 from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, find_images
 from ismallnet.lists import MOST_NAMED, Index, without_extension
@@ -141,6 +141,26 @@ def matched(
     return chosen, absent
 
 
+def check_all_read(source: Path, images: set[Path], annotated: set[Path], root: Path) -> None:
+    """
+    Args:
+        source: the annotations that were read.
+        annotated: those of the images that it has.
+
+    Raises:
+        DataError: it has none of a folder's images, and another such file lies beside them, as in
+            split folders.
+    """
+    unread = {path.parent for path in images - annotated} - {path.parent for path in annotated}
+    files = [file for folder in sorted(unread) for file in sorted(folder.glob("*.json"))]
+    other = next((file for file in files if label_kind(file)), None)
+    if source.is_file() and other:
+        raise DataError(
+            f"{source}: has none of the images in {other.parent}, where {other.name} is; without it "
+            f"their masks would be empty. Read both: --from-annotations {root}"
+        )
+
+
 def mask_file(image: ImageFile, data: DatasetFolder) -> Path:
     """Where an image's mask is, or is to be.
 
@@ -221,6 +241,7 @@ def draw_masks(
             "pixels"
         )
     pictures, absent = matched(found, images, data.root)
+    check_all_read(source, {image.path for image in images}, set(pictures), data.root)
     drawing, files, old = Drawing(outline_pixels), {}, []
     firsts: dict[Path, ImageFile] = {}  # the first image of each mask file
     for image in progress(images, f"{data.name} annotations", len(images)):

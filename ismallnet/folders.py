@@ -95,4 +95,8 @@ def label_files(root: Path) -> str:
     for path in files:
         if path.suffix.lower() in (".json", ".xml", ".txt") and (kind := label_kind(path)):
             kinds[kind, path.parent] += 1
-    return " and ".join(f"{n} files of {kind} in {shown(f, root)}/" for (kind, f), n in kinds.items())
+    texts = []
+    for (kind, folder), count in kinds.items():
+        files = "1 file" if count == 1 else f"{count} files"
+        texts.append(f"{files} of {kind} in {shown(folder, root)}/")
+    return " and ".join(texts)

@@ -9,8 +9,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ismallnet.cli import DataError
-from ismallnet.folders import EXTENSIONS, image_files, shown, walk
+from ismallnet.cli import DataError, some
+from ismallnet.folders import EXTENSIONS, image_files, inside, shown, walk
 from ismallnet.lists import find_lists
 from ismallnet.masks import TARGET
 from ismallnet.oddities import (
@@ -36,6 +36,7 @@ from ismallnet.parts import (
     choose_parts,
     image_folders,
     mask_folders,
+    other_folders,
     parts_inside,
     parts_of,
 )
@@ -217,6 +218,9 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         images = [image for group, _ in groups.values() for image in group]
         texts = [f"{part} ({text})" for part, (_, text) in groups.items()]
         data.layout = f"split folders {', '.join(texts)}"
+        if others := other_folders(data.root, parts):
+            left = some([f"{shown(folder, data.root)}/" for folder in others])
+            data.notes.append(f"note: {left} left out; a split folder is train/, test/, val/, …")
     images, notes = choose_parts(images, without_lists)
     data.notes += notes
     return images
@@ -238,6 +242,8 @@ def images_in(
     (folder, *others) = found
     masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root, joined)
     masks = masks or mask_folders(root)
+    if not masks and root != data.root:  # masks/train/X.png, or masks/X.png for all parts
+        masks = [inside(f, part) or f for f in mask_folders(data.root)]
     masks = [mask for mask in masks if mask != folder or reading.mask_folder]
     others = [] if reading.image_folder else others
     others = [f for f in others if f.name != "mixed"] + masks[1:]
@@ -265,7 +271,8 @@ def images_in(
     ]
     if not images:
         raise DataError(f"{folder}: found no images that end in {reading.image_suffix!r}")
-    mask_text = f"masks in {masks[0].relative_to(root)}/" if masks else "no mask folder"
+    place = root if masks and masks[0].is_relative_to(root) else data.root
+    mask_text = f"masks in {masks[0].relative_to(place)}/" if masks else "no mask folder"
     return images, f"images in {folder.relative_to(root)}/, {mask_text}"
 
 

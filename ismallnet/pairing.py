@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, inside, label_files, leads_inside
+from ismallnet.folders import image_files, inside, label_files, leads_inside, shown
 from ismallnet.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint, masks_without_image
@@ -201,6 +201,11 @@ def own_masks(image: ImageFile, root: Path) -> Path:
     return image.masks or root / (top if top.lower() == image.part else "") / "masks"
 
 
+def lies_in_backgrounds(image: ImageFile, root: Path) -> bool:
+    """Whether an image has no targets where it has no mask."""
+    return "backgrounds" in image.path.relative_to(root).parts[:-1]
+
+
 def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str]) -> Sample | None:
     """The sample, or None and a problem: a link that leads outside, no mask, or one that may be
     another image's."""
@@ -216,8 +221,8 @@ def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str])
             f"for each, this one's in {file}"
         )
         return None
-    backgrounds = "backgrounds" in image.path.relative_to(root).parts[:-1]
-    if image.mask is None and not backgrounds and reading.missing_masks != "empty":
+    empty = reading.missing_masks == "empty" or lies_in_backgrounds(image, root)
+    if image.mask is None and not empty:
         problems.append(
             f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png); if it has no "
             "targets: --missing-masks empty"
@@ -241,10 +246,11 @@ def refuse_without_masks(
         raise DataError(f"{problems[0]}; {len(problems)} images share their masks in this way")
     if labels := label_files(root):
         place = "" if str(data_root) == "data" else f" --data-root {data_root}"
+        source = root if "(.json)" in labels else "FILE"
         raise DataError(
             f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
             "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
-            f"become masks: python utils.py --dataset {root.name}{place} --from-annotations FILE. "
+            f"become masks: python utils.py --dataset {root.name}{place} --from-annotations {source}. "
             f"{BOXES}"
         )
     if hint := left_out_hint(root, MASK_FOLDERS):
@@ -260,6 +266,14 @@ def refuse_without_masks(
         raise DataError(
             f"{root}: found no mask for any image, so --missing-masks empty would leave no target "
             "at all. Name the masks' folder: --mask-folder DIR --mask-suffix TEXT"
+        )
+    if not all(lies_in_backgrounds(image, root) for image in images):
+        place = f"{shown(images[0].masks, root)}/" if images[0].masks else "masks/"
+        raise DataError(
+            f"{root}: found no mask for any of its {len(images)} images; expected {place}"
+            f"{images[0].stem}{reading.mask_suffix}.png for {images[0].path.name}, or another of the "
+            "names in docs/DATASETS.md. Name the masks' folder and the ends of their names: "
+            "--mask-folder DIR --mask-suffix TEXT"
         )
 
 

@@ -43,13 +43,23 @@ def of_part(names: tuple[str, ...], part: str) -> tuple[str, ...]:
 def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
     """The split folders of a data set that hold images, by part: the folder with the image folder, and
     the part where the image folder's name has it (train/images, or train_images)."""
-    folders = {part: f for part in PARTS if (f := inside(root, part)) and image_folders(f)}
+    there = {part: f for part in PARTS if (f := inside(root, part))}
+    folders = {part: f for part, f in there.items() if image_folders(f)}
     if not folders:  # with the images themselves, and their masks beside them
-        pairs = {part: f for part in PARTS if (f := inside(root, part))}
-        folders = {p: f for p, f in pairs.items() if masks_beside(image_files(f), AS_IT_LIES)}
+        folders = {p: f for p, f in there.items() if masks_beside(image_files(f), AS_IT_LIES)}
     if folders:
         return {part: (folder, "") for part, folder in folders.items()}
-    return {part: (root, part) for part in PARTS if image_folders(root, part)}
+    joined = {part: (root, part) for part in PARTS if image_folders(root, part)}
+    bare = {part: (f, "") for part, f in there.items() if image_files(f)}  # masks elsewhere, if any
+    kinds = {kind_of(part) for part in bare}
+    return joined or (bare if kinds & {"train", "trainval"} and kinds & {"test", "val"} else {})
+
+
+def other_folders(root: Path, parts: dict[str, tuple[Path, str]]) -> list[Path]:
+    """The folders beside split folders that hold images in an image folder of their own."""
+    taken = {folder for folder, _ in parts.values()}
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and f.name[0] != "." and f not in taken)
+    return [folder for folder in folders if image_folders(folder)]
 
 
 def parts_inside(images: list[ImageFile], without_lists: bool) -> list[ImageFile]:

@@ -21,6 +21,8 @@ MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 MAP_PREFIXES = ("pred_", "Pred_", "out_", "result_")  # mask_X.png may be the ground truth
 MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
+# Pictures of visualization.py that lie among the maps.
+FIGURES = ("montage", "roc", "precision_recall", "pd_fa", "training", "training_loss")
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -45,6 +47,18 @@ def check_finished(maps: Path, names: Collection[str]) -> None:
             f"{maps}: test.py's last call there made no maps of {len(others)} of these {len(names)} "
             f"images: {some(others)}; any that are there may be of another network. Type test.py again "
             "with the lists of this command (--split)"
+        )
+
+
+def check_names(maps: Path, names: Collection[str]) -> None:
+    """
+    Raises:
+        DataError: an image's map has the name of a figure that would take its place.
+    """
+    if taken := sorted({*names} & {*FIGURES}):
+        raise DataError(
+            f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
+            "would replace; Rename the image and its mask, then type test.py again"
         )
 
 

@@ -266,6 +266,26 @@ def test_split_folders_get_masks_of_their_own(tmp_path):
     assert not mask("b", "data/tiny/test/masks").any()
 
 
+def test_annotations_beside_the_images_of_split_folders(tmp_path, capsys):
+    """As Roboflow exports them: train/X.jpg and train/_annotations.coco.json, valid/…."""
+    for part, name in (("train", "a"), ("valid", "b")):
+        write(tmp_path / f"data/tiny/{part}/{name}.png", picture())
+        one = save(coco([polygon_of(*TARGET)], name), f"data/tiny/{part}/_annotations.coco.json")
+    error = fails(main, "--dataset", "tiny", capsys=capsys)
+    assert (
+        "1 file of COCO labels (.json) in train/ and 1 file of COCO labels (.json) in valid/" in error
+    )
+    assert "utils.py --dataset tiny --from-annotations data/tiny." in error
+    error = fails(main, "--dataset", "tiny", "--from-annotations", one, capsys=capsys)
+    assert "has none of the images in data/tiny/train, where _annotations.coco.json is" in error
+    assert not list(tmp_path.rglob("masks"))
+    for _ in range(2):  # the second time beside label maps and their maps.json
+        main(["--dataset", "tiny", "--from-annotations", "data/tiny"])
+    for part, name in (("train", "a"), ("valid", "b")):
+        assert (mask(name, f"data/tiny/{part}/masks") == target_mask()).all()
+    assert "1 train, 1 test" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("form", ["{}_images", "images_{}"])
 def test_equal_names_in_split_folders_get_masks_of_their_own(tmp_path, form, capsys):
     for k, part in enumerate(("train", "test")):
@@ -418,7 +438,7 @@ def test_flags_without_annotations(data, capsys):
 def test_a_set_with_polygons_alone_says_what_to_type(unlabelled, capsys):
     save(coco([polygon_of(*TARGET)]), "data/tiny/annotations/instances.json")
     error = fails(main, "--dataset", "tiny", capsys=capsys)
-    assert "python utils.py --dataset tiny --from-annotations FILE. Boxes do not" in error
+    assert "python utils.py --dataset tiny --from-annotations data/tiny. Boxes do not" in error
     main(["--dataset", "tiny", "--from-annotations", "annotations/instances.json"])  # in the data set
     assert (mask("a") == target_mask()).all()
 

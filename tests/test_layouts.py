@@ -360,7 +360,7 @@ def test_boxes_and_polygons_are_named_as_what_they_are(tmp_path, kind):
     (root / "masks").rename(tmp_path / "elsewhere")
     file, text = LABELS[kind]
     write(root / file, text)
-    with pytest.raises(DataError, match=rf"masks, but 1 files of {kind}.*Masks are needed"):
+    with pytest.raises(DataError, match=rf"masks, but 1 file of {kind}.*Masks are needed"):
         find_dataset("s", tmp_path)
 
 

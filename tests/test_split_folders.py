@@ -158,3 +158,44 @@ def test_images_of_train_that_trainval_has_not_are_counted(tmp_path):
     image(root, "trainval/images", "1")
     mask(root, "trainval/masks", "1")
     assert not any("trainval" in note for note in find_dataset("s", tmp_path).notes)
+
+
+@pytest.mark.parametrize("masks", ["{}/masks", "masks/{}", "masks"])
+def test_split_folders_with_the_images_right_in_them(tmp_path, masks):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("train", "2"), ("valid", "3")):
+        image(root, part, name)
+        mask(root, masks.format(part), name)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3"]
+    assert data.lists["test"][0].mask == root / masks.format("valid") / "3.png"
+    assert f"images in ./, masks in {masks.format('train').removeprefix('train/')}/" in data.layout
+
+
+def test_split_folders_share_masks_right_in_the_data_set(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("test", "2")):
+        image(root, f"{part}/images", name)
+        mask(root, "masks", name)
+    data = find_dataset("s", tmp_path)
+    assert data.lists["train"][0].mask == root / "masks/1.png"
+    assert data.lists["test"][0].mask == root / "masks/2.png"
+
+
+def test_pictures_in_a_folder_called_test_are_no_split(tmp_path):
+    root = tmp_path / "s"
+    image(root, "test", "figure")
+    for name in ("1", "2"):
+        image(root, "s/images", name)
+        mask(root, "s/masks", name)
+    assert find_dataset("s", tmp_path).root == root / "s"
+
+
+def test_a_folder_beside_split_folders_is_named(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test", "hard"):
+        image(root, f"{part}/images", part)
+        mask(root, f"{part}/masks", part)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train"] and names(data, "test") == ["test"]
+    assert any(note.startswith("note: hard/ left out") for note in data.notes)

@@ -398,3 +398,8 @@ def test_parts_of_a_list_add_up_exactly(data):
 
     parts = [counts(slice(rank, None, 3)) for rank in range(3)]
     assert sum(parts, Counter()) == +counts(slice(None)) and parts[2]["images"] == 2
+
+
+def test_balance_needs_several_data_sets(data, capsys):
+    error = fails(main, "--dataset", "tiny", "--balance", capsys=capsys)
+    assert "--balance: found one data set, expected several" in error

@@ -42,6 +42,20 @@ def test_panels_montage_and_curves(results, capsys):
     assert "no training curves" in capsys.readouterr().out
 
 
+def test_a_map_that_is_called_as_a_figure_stays(data, tmp_path, capsys):
+    for folder in ("images", "masks"):
+        (data / folder / "c.png").rename(data / folder / "roc.png")
+    write(data / "50_50/test.txt", "roc\nd\n")
+    utils.main(["--dataset", "tiny"])
+    for name in ("roc", "d"):
+        write(tmp_path / f"results/tiny/{name}.png", target_mask())
+    evaluation.main(["--dataset", "tiny"])
+    assert "results/tiny/roc.png: found an image called roc" in fails(
+        main, "--dataset", "tiny", capsys=capsys
+    )
+    assert (cv2.imread(str(tmp_path / "results/tiny/roc.png"), -1) == target_mask()).all()
+
+
 def test_figures_of_other_maps_are_left_out(results, capsys):
     write(results / "about.json", json.dumps({"weights": "a.pt", "selected_on": "nothing"}))
     evaluation.main(["--dataset", "tiny"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ismallnet.arguments import add_data_arguments
 from ismallnet.checkpoints import read_checkpoint
-from ismallnet.cli import DataError, HelpFormatter
+from ismallnet.cli import DataError, HelpFormatter, cores
 from ismallnet.labels import METHODS
 from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
@@ -119,7 +119,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="torch.compile")
     add("--no-graphs", action="store_true", help="on CUDA, take steps one kernel at a time; slower")
     add("--deterministic", action="store_true", help="on CUDA, too, the same bytes again; slower")
-    add("--workers", type=int, default=2, metavar="N", help="processes that make training samples")
+    add(
+        "--workers",
+        type=int,
+        default=min(2, cores()),
+        metavar="N",
+        help="processes that make training samples",
+    )
     add("--eval-every", type=int, default=10, metavar="EPOCHS", help="0: only at the end")
     add("--select", choices=CHOICES["select"], default="last", help="test: keep the best epoch too")
     add("--save-every", type=float, default=5.0, metavar="MINUTES", help="between checkpoints")
@@ -178,6 +184,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.dataset:
         parser.error("the following arguments are required: --dataset")
+    if typed.balance and len(set(args.dataset)) == 1:
+        raise DataError("--balance: found one data set, expected several; leave it out")
     return check(args)
 
 
