@@ -34,8 +34,8 @@ from ismallnet.detection.frames import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.formats import RawLayout
-from ismallnet.images import PERCENTILES
 from ismallnet.results import results_folder
+from ismallnet.units import PERCENTILES
 from ismallnet.weights import DEFAULT, default_weights, describe, named_weights, on_device
 
 FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name

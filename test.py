@@ -22,12 +22,12 @@ from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
-from ismallnet.images import PERCENTILES
 from ismallnet.inference import OVERLAP, TILE, Tiling, infer
 from ismallnet.layouts import DatasetFolder
 from ismallnet.metrics import UNIT, count_standard, figures_standard
 from ismallnet.results import UNFINISHED, check_place
 from ismallnet.tables import table
+from ismallnet.units import PERCENTILES
 from ismallnet.weights import describe, find_weights, on_device
 
 GREY_SETTINGS = ("range", "percentiles", "polarity")

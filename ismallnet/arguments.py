@@ -7,8 +7,8 @@ import shlex
 from dataset import MASK_THRESHOLD
 from ismallnet.cli import DataError
 from ismallnet.greys import GreyRange
-from ismallnet.images import PERCENTILES
 from ismallnet.layouts import SHARED, STAGES, DatasetFolder, Reading, find_dataset
+from ismallnet.units import PERCENTILES
 
 
 def add_data_arguments(

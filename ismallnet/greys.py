@@ -10,14 +10,8 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, some
-from ismallnet.images import (
-    PERCENTILES,
-    decode,
-    few_bright_pixels,
-    no_scene,
-    to_units,
-    value_limits,
-)
+from ismallnet.images import decode
+from ismallnet.units import PERCENTILES, few_bright_pixels, no_scene, to_units, value_limits
 
 WHITE = 230  # from here up, of 8 bits
 EXTREME = 0.1  # percent of the pixels, at either end, that may be dead or hot

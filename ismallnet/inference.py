@@ -16,8 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ismallnet.backends import Exported
 from ismallnet.cli import UserError, note, progress
 from ismallnet.distributed import Processes, has_bf16
-from ismallnet.images import to_units, value_limits
 from ismallnet.metrics import count_standard, figures_standard, quantise
+from ismallnet.units import to_units, value_limits
 from net import iSmallNet, pad_to_multiple
 
 if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path

@@ -19,7 +19,8 @@ from ismallnet.csvfile import read_csv
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.detection.videos import missing_bytes
 from ismallnet.formats import RawLayout, as_frames
-from ismallnet.images import decode, few_bright_pixels, image_shape, read_image, value_limits
+from ismallnet.images import decode, image_shape, read_image
+from ismallnet.units import few_bright_pixels, value_limits
 
 
 def deep(seed: int = 0) -> np.ndarray:

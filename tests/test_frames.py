@@ -8,7 +8,7 @@ from PIL import Image
 
 from ismallnet.cli import DataError
 from ismallnet.detection.frames import find_sources, read_frames
-from ismallnet.images import to_units, value_limits
+from ismallnet.units import to_units, value_limits
 
 
 def everything(paths) -> list:

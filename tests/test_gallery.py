@@ -11,8 +11,8 @@ from conftest import fails, names_of, picture, write
 from detect import main as main_of_detect
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.detection.records import record
-from ismallnet.images import to_units, value_limits
 from ismallnet.report import page
+from ismallnet.units import to_units, value_limits
 from visualization import main
 
 HOSTILE = "<img src=q onerror=alert(1)>"

@@ -17,8 +17,8 @@ from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.greys import ODD as ODD_TEXTS
 from ismallnet.greys import GreyRange, eight_bit_doubts, has_drawings, misread
-from ismallnet.images import no_scene, stands_alone, to_units, value_limits
 from ismallnet.layouts import find_dataset
+from ismallnet.units import no_scene, stands_alone, to_units, value_limits
 from net import iSmallNet
 from test import main as infer
 from visualization import main as visualization

@@ -21,7 +21,7 @@ from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.formats import as_frames, read_dicom
-from ismallnet.images import value_limits
+from ismallnet.units import value_limits
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from streaming import results
 
 from detect import Detector, Target, main
 from ismallnet.detection.detector import inverted, merged
-from ismallnet.images import to_units, value_limits
+from ismallnet.units import to_units, value_limits
 
 Y, X = np.mgrid[:96, :128]
 

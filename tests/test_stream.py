@@ -14,8 +14,8 @@ from detect import main
 from ismallnet.detection.detector import find_targets
 from ismallnet.detection.records import run_length
 from ismallnet.detection.stream import speed
-from ismallnet.images import to_units, value_limits
 from ismallnet.inference import predict, prepared
+from ismallnet.units import to_units, value_limits
 from net import load_weights
 
 pytestmark = pytest.mark.usefixtures("network_file")

@@ -12,9 +12,9 @@ import numpy as np
 from ismallnet.distributed import pick_device
 from ismallnet.greys import inverted as inverted_pixels
 from ismallnet.greys import inverted_limits
-from ismallnet.images import PERCENTILES, to_units, value_limits
 from ismallnet.inference import predict, predict_frame, prepared
 from ismallnet.metrics import local_snr, quantise, ring
+from ismallnet.units import PERCENTILES, to_units, value_limits
 from ismallnet.weights import default_weights
 from net import iSmallNet, load_weights
 

@@ -21,7 +21,7 @@ from ismallnet.detection.detector import Target
 from ismallnet.detection.frames import Frame
 from ismallnet.detection.tracks import Confirmation, Sighting
 from ismallnet.files import atomic_write
-from ismallnet.images import to_units
+from ismallnet.units import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
 REQUIRED = ("position", "frame", "file", "index", "seconds", "height", "width", "range", "targets")

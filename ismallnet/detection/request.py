@@ -20,7 +20,7 @@ from ismallnet.detection.places import (
 )
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.files import read_json, sweep, write_json
-from ismallnet.images import PERCENTILES
+from ismallnet.units import PERCENTILES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,6 @@ from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
 from ismallnet.files import atomic_write, read_json, read_png, write_png
 from ismallnet.formats import RawLayout
-from ismallnet.images import to_units
 from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
     THRESHOLD,
@@ -36,6 +35,7 @@ from ismallnet.protocols import PROTOCOLS, count_hiou, figures_hiou
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
 from ismallnet.results import read_map
 from ismallnet.tables import LOCALISATION, NAMES, SEGMENTATION, columns, shown
+from ismallnet.units import to_units
 
 TEMPLATE = Path(__file__).parent / "report.html"
 LAYERS = (*Layers._fields, "difference")
