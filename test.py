@@ -19,7 +19,7 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, cores, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, progress, some
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.inference import OVERLAP, TILE, Tiling, infer
@@ -28,7 +28,7 @@ from ismallnet.metrics import UNIT, count_standard, figures_standard
 from ismallnet.results import UNFINISHED, check_place
 from ismallnet.tables import table
 from ismallnet.units import PERCENTILES
-from ismallnet.weights import describe, find_weights, on_device
+from ismallnet.weights import describe, find_weights, on_device, seen_of
 
 GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
@@ -58,15 +58,21 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
 
 
 def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
-    """A note where images are read otherwise than in the training; else nothing."""
+    """A note where images are read otherwise than in the training, or were part of it; else nothing."""
     trained = info.get("args")
     if not isinstance(trained, dict):
         return ""
     polarity = trained.get("polarity", "bright")
     if polarity != args.polarity and data.name in info.get("dataset", ()):
         return f"note: the weights were trained with --polarity {polarity}; type it here too\n"
-    split = trained.get("split")
-    if data.name in info.get("dataset", ()) and split != args.split:
+    names = [sample.name for sample in frames.samples]
+    seen, split = seen_of(info, data.name, names), trained.get("split")
+    if seen:
+        return (
+            f"warning: the weights have learned from {len(seen)} of these {len(names)} images: "
+            f"{some(seen)}. The figures are too good\n"
+        )
+    if seen is None and data.name in info.get("dataset", ()) and split != args.split:
         then = f"--split {' '.join(split)}" if split else "the lists that are found without --split"
         return (
             f"note: the weights were trained with {then}. Other lists may test them on images that "

@@ -56,6 +56,7 @@ from ismallnet.training.recipes import (
 from ismallnet.training.run import Run, State, claim, lock
 from ismallnet.training.step import steps_of
 from ismallnet.training.watch import Watch
+from ismallnet.weights import merged
 from net import iSmallNet
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
@@ -202,9 +203,11 @@ def session(
     state = new_state(model, steps, *options, processes)
     teacher = Teacher(args.distill, processes.device, args.amp) if args.distill else None
     others = [("--init", args.init, model.info)] if args.init and not checkpoint else []
-    others += [("--distill", args.distill, teacher.model.info)] if teacher else []
+    taught = [teacher.model.info] if teacher else []
+    others += [("--distill", args.distill, info) for info in taught]
+    tests = {one.name: [sample.name for sample in one.samples("test")] for one in data}
     for other in others:
-        if text := seen_note(*other, args.dataset, args.hold_out):
+        if text := seen_note(*other, tests, args.hold_out):
             print(text)
     figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
     about = {
@@ -214,6 +217,9 @@ def session(
     }
     about |= {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
     about |= {"args": vars(args)} | ({"teacher": teacher.info} if teacher else {})
+    learned = {one.name: [sample.name for sample in one.samples("train")] for one in data}
+    before = checkpoint["info"] if checkpoint else model.info
+    about["seen"] = merged(learned, *(info.get("seen") for info in (before, *taught)))
     run = Run(folder, about, digests(lists, tested, teacher), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])

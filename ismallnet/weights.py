@@ -1,6 +1,7 @@
 """Which weights are meant, and what they say of themselves."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -71,6 +72,25 @@ def describe(path: Path, model: iSmallNet | Exported) -> str:
     if info.get("selected_on", "nothing") != "nothing":
         parts.append(f"CHOSEN ON {str(info['selected_on']).upper()}")
     return f"weights {path} ({', '.join(parts)})"
+
+
+def merged(*sources: object) -> dict[str, list[str]]:
+    """Names of images by data set, of several such dictionaries; a weights file's `seen` may be
+    anything."""
+    names: dict[str, set[str]] = {}
+    for source in sources:
+        for dataset, images in source.items() if isinstance(source, dict) else ():
+            if isinstance(images, list):
+                names.setdefault(dataset, set()).update(n for n in images if isinstance(n, str))
+    return {dataset: sorted(images) for dataset, images in names.items()}
+
+
+def seen_of(info: dict, dataset: str, names: Iterable[str]) -> list[str] | None:
+    """Those of a data set's images that a network, or those that it was initialised or distilled from,
+    learned from; None where its weights do not say."""
+    if not isinstance(info.get("seen"), dict):
+        return None
+    return sorted({*names} & {*merged(info["seen"]).get(dataset, ())})
 
 
 def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | Exported:

@@ -13,6 +13,7 @@ from training import RUN, TINY, run
 
 import utils
 from eval import main as evaluate
+from export import main as export
 from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
 from net import iSmallNet, load_weights
 from test import main as infer
@@ -125,29 +126,79 @@ def test_copies_in_another_data_set_and_among_held_out_images_are_named(data, tm
     assert "tested on" not in capsys.readouterr().out
 
 
+def without_seen(file: str) -> str:
+    """A copy of weights that does not say which images they have seen, as older ones do not."""
+    model = load_weights(file)
+    info = {key: value for key, value in model.info.items() if key != "seen"}
+    save_weights(model.state_dict(), info, Path("older.safetensors"))
+    return "older.safetensors"
+
+
 def test_weights_that_saw_the_held_out_images_are_named(capsys):
     run("--epochs", 1)
     file = str(RUN / "last.pt")
+    older = without_seen(file)
     for flag in ("--init", "--distill"):
         run("--epochs", 1, "--hold-out", 2, flag, file, folder=f"held{flag}")
-        said = capsys.readouterr().out
-        assert f"warning: {flag} {file} was trained on images of tiny that are held out" in said
-    held = "runs/tiny/held--init/last.pt"
+        said = f"warning: {flag} {file} has learned from 3 of the 3 images that are tested on here"
+        assert said in capsys.readouterr().out
+        run("--epochs", 1, "--hold-out", 2, flag, older, folder=f"older{flag}")
+        said = f"warning: {flag} {older} was trained on images of tiny that are held out"
+        assert said in capsys.readouterr().out
+    held = "runs/tiny/held--init/last.pt"  # whose first weights have seen all
     run("--epochs", 1, "--hold-out", 2, "--init", held, folder="again")
+    assert "has learned from 3 of the 3" in capsys.readouterr().out
+    run("--epochs", 1, "--hold-out", 2, folder="alone")
+    run("--epochs", 1, "--hold-out", 2, "--init", "runs/tiny/alone/last.pt", folder="after")
     run("--epochs", 1, "--init", file, folder="whole")
-    assert "held out here" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_other_lists_than_in_the_training_are_said(data, capsys):
+    """Of weights that do not say which images they have seen, as those before this did not."""
     write(data / "other/train.txt", "g\nh\n")
     write(data / "other/test.txt", "a\nb\n")
     run("--epochs", 1)
+    without_seen(str(RUN / "last.pt"))
     capsys.readouterr()
-    infer(["--dataset", "tiny", "--weights", str(RUN), "--split", "other"])
+    infer(["--dataset", "tiny", "--weights", "older.safetensors", "--split", "other"])
     note = "note: the weights were trained with the lists that are found without --split"
     assert note in capsys.readouterr().out
-    infer(["--dataset", "tiny", "--weights", str(RUN)])
+    infer(["--dataset", "tiny", "--weights", "older.safetensors"])
     assert "were trained with" not in capsys.readouterr().out
+
+
+def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, capsys):
+    for name, (first, second) in {"A": ("abcd", "efgh"), "B": ("efgh", "abcd")}.items():
+        write(data / name / "train.txt", "\n".join(first))
+        write(data / name / "test.txt", "\n".join(second))
+    run("--epochs", 1, "--split", "A", folder="a")
+    first = "runs/tiny/a/last.pt"
+    for flag in ("--init", "--distill"):
+        capsys.readouterr()
+        run("--epochs", 1, "--split", "B", flag, first, folder=f"b{flag}")
+        said = (
+            f"warning: {flag} {first} has learned from 4 of the 4 images that are tested on here, a, "
+        )
+        assert said in capsys.readouterr().out
+        for split in "AB":  # all images are in one of the two trainings
+            infer(["--dataset", "tiny", "--weights", f"runs/tiny/b{flag}", "--split", split])
+            assert "have learned from 4 of these 4 images" in capsys.readouterr().out
+    run("--epochs", 1, "--split", "A", "--init", first, folder="again")
+    assert "has learned from" not in capsys.readouterr().out
+    infer(["--dataset", "tiny", "--weights", "runs/tiny/again", "--split", "A"])
+    assert "have learned from" not in capsys.readouterr().out
+    infer(["--dataset", "tiny", "--weights", first])  # other lists, whose test images it has not seen
+    assert "trained with" not in capsys.readouterr().out
+
+
+def test_what_weights_have_seen_survives_a_resume_and_an_export(capsys):
+    run("--epochs", 1, folder="a")
+    run("--epochs", 2, "--init", "runs/tiny/a/last.pt", "--max-minutes", 0, folder="b")
+    train(["--dataset", "tiny", "--resume", "runs/tiny/b"])
+    export(["--weights", "runs/tiny/b/last.pt", "--output", "b.safetensors"])
+    assert load_weights("b.safetensors").info["seen"] == {"tiny": list("abcdef")}
+    assert "seen" not in load_weights("b.safetensors").info["init"]
 
 
 # --- runs ------------------------------------------------------------------------------------------

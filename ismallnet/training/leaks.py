@@ -3,6 +3,7 @@
 from dataset import Frames
 from ismallnet.cli import some
 from ismallnet.oddities import same_files
+from ismallnet.weights import seen_of
 
 
 def copies_note(train: list[Frames], test: list[Frames]) -> str:
@@ -18,18 +19,28 @@ def copies_note(train: list[Frames], test: list[Frames]) -> str:
     )
 
 
-def seen_note(flag: str, file: str, info: dict, datasets: list[str], hold_out: int) -> str:
-    """A warning where other weights have learned from the images that are held out of this training;
-    empty where they have not, or where they do not say.
+def seen_note(flag: str, file: str, info: dict, tested: dict[str, list[str]], hold_out: int) -> str:
+    """A warning where other weights have learned from images that this training is tested on; empty
+    where they have not, or where they do not say.
 
     Args:
         flag: --init or --distill.
         info: what the weights say of themselves.
-        datasets: of this training.
+        tested: the names of the images, by data set.
     """
+    known = {dataset: seen_of(info, dataset, names) for dataset, names in tested.items()}
+    if None not in known.values():
+        seen = [name for names in known.values() for name in names]
+        if not seen:
+            return ""
+        return (
+            f"warning: {flag} {file} has learned from {len(seen)} of the "
+            f"{sum(map(len, tested.values()))} images that are tested on here, {some(seen)}, so their "
+            "figures are too good; take weights of a training with the same lists"
+        )
     args = info.get("args") if isinstance(info.get("args"), dict) else {}
     names = info.get("dataset") if isinstance(info.get("dataset"), list) else []
-    both = [name for name in datasets if name in names]
+    both = [name for name in tested if name in names]
     if not hold_out or not both or args.get("hold_out") == hold_out:
         return ""
     return (

@@ -175,7 +175,7 @@ class Run:
             "steps": state.steps,
             "epoch": state.step * self.about["args"]["batch_size"] / self.about["images"],
             "hours": state.seconds / 3600,
-            "init": state.init,
+            "init": {key: value for key, value in state.init.items() if key != "seen"},  # is in ours
             "selected_on": selected_on,
             "figures": state.figures(),
         }
