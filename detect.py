@@ -17,6 +17,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from ismallnet.arrays import RawLayout
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.cli import DataError, HelpFormatter, command, cores
 from ismallnet.detection import stream
@@ -33,7 +34,6 @@ from ismallnet.detection.detector import (
 from ismallnet.detection.frames import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
-from ismallnet.formats import RawLayout
 from ismallnet.results import results_folder
 from ismallnet.units import PERCENTILES
 from ismallnet.weights import DEFAULT, default_weights, describe, named_weights, on_device

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,14 @@ def read_csv(path: Path) -> np.ndarray:
     rows = [n for n in rows if n >= first]
     if not width or len(rows) < 2:
         raise ValueError("found no table of numbers")
-    rows = [n for n in range(rows[0], rows[-1] + 1) if lines[n]]
+    between = range(rows[0], rows[-1] + 1)
+    blocks = {len(list(group)) for filled, group in groupby(lines[n] != [] for n in between) if filled}
+    rows = [n for n in between if lines[n]]
+    if len(blocks) == 1 and 1 < max(blocks) < len(rows):
+        raise DataError(
+            f"{path}: found {len(rows) // max(blocks)} tables of {max(blocks)} rows, with empty lines "
+            "between them, expected one frame; save each as a file of its own"
+        )
     for n in rows:
         if len(lines[n]) != width:
             raise DataError(

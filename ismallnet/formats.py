@@ -1,4 +1,4 @@
-"""Files that Pillow does not read, or reads wrongly: arrays, FITS, DICOM, scientific TIFFs; and files
+"""Files that Pillow does not read, or reads wrongly: FITS, DICOM, scientific TIFFs; and files
 that are not what their name says, recognised by their first bytes."""
 
 import logging
@@ -12,15 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError, note, optional
-from ismallnet.csvfile import read_csv
+from ismallnet.cli import DataError, note, optional, some
 
 FITS = (".fits", ".fit", ".fts")
 DICOM = (".dcm", ".dicom")
-LONGEST = 2.2  # frames' longer side in shorter ones, where an array may be read in two ways
 ORIENTATION, NODATA = 274, 42113  # tags of TIFF and EXIF, and GDAL's
 MOST_VALUES = 2**28  # in a TIFF page; a damaged header may promise any number
-ARRAYS = (".npy", ".npz", ".mat", ".csv")
 # What NumPy, SciPy and the optional packages raise on damaged files.
 ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError)
 ERRORS += (RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
@@ -56,27 +53,60 @@ def disguise(path: Path) -> str:
 
 
 def read_fits(path: Path) -> np.ndarray:
-    """The first picture of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied.
+    """The pictures of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied: those of its first
+    unit with any, and of all units that have one of the same size. A note says which are left out.
 
     FITS counts rows from the bottom, so the file's last row is the picture's first one; not where the
     keyword ROWORDER, which camera programs write, says TOP-DOWN.
     """
     fits = optional("astropy.io.fits", f"{path}: reading it")
     with fits.open(path) as units:
-        for unit in units:
-            if unit.data is not None and getattr(unit.data, "ndim", 0) >= 2:
-                data = np.asarray(unit.data)
-                if str(unit.header.get("ROWORDER", "")).strip().upper() != "TOP-DOWN":
-                    data = np.flip(data, axis=-2)
-                return data.astype(data.dtype.newbyteorder("="))
-    raise DataError(f"{path}: found no picture in this FITS file")
+        found = [n for n, unit in enumerate(units) if holds_picture(unit)]
+        if not found:
+            raise DataError(f"{path}: found no picture in this FITS file")
+        size = units[found[0]].shape
+        same = [n for n in found if units[n].shape == size][: None if len(size) == 2 else 1]
+        if others := [str(n) for n in found if n not in same]:
+            note(
+                f"units of {path}",
+                f"{path}: of {len(found)} units with pictures {len(same)} are read; left out: "
+                f"{some(others)}. Save those that you need as files of their own",
+            )
+        pictures = [fits_picture(units[n]) for n in same]
+    return pictures[0] if len(same) == 1 else np.stack(pictures)
+
+
+def holds_picture(unit) -> bool:
+    """Whether a unit of a FITS file holds an array of two sides or more."""
+    return unit.is_image and unit.header.get("NAXIS", 0) >= 2
+
+
+def fits_picture(unit) -> np.ndarray:
+    """The array of a FITS unit, the picture's first row first; pixels that are BLANK as NaN."""
+    header = unit.header
+    blank = header.get("BLANK")
+    if blank is not None:  # before astropy scales, which leaves it as it is in unsigned integers
+        blank = header.get("BZERO", 0) + header.get("BSCALE", 1) * blank
+    top_down = str(header.get("ROWORDER", "")).strip().upper() == "TOP-DOWN"
+    data = np.asarray(unit.data)
+    data = data if top_down else np.flip(data, axis=-2)
+    data = data.astype(data.dtype.newbyteorder("="))
+    if blank is not None and data.dtype.kind in "ui" and (data == blank).any():
+        data = np.where(data == blank, np.nan, data).astype(np.float32)
+    return data
 
 
 def read_dicom(path: Path) -> np.ndarray:
     """The pixels of a DICOM file, with its slope and intercept; of those in which low values are white
     (MONOCHROME1) inverted."""
-    dataset = optional("pydicom", f"{path}: reading it").dcmread(path)
-    pixels = np.asarray(dataset.pixel_array)
+    pydicom = optional("pydicom", f"{path}: reading it")
+    try:
+        dataset = pydicom.dcmread(path)
+        pixels = np.asarray(dataset.pixel_array)
+    except DataError:
+        raise
+    except Exception as error:  # pydicom's own ones have nothing in common
+        raise ValueError(str(error)) from error
     slope, intercept = (float(dataset.get(key, value)) for key, value in
                         (("RescaleSlope", 1), ("RescaleIntercept", 0)))  # fmt: skip
     pixels = pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
@@ -146,6 +176,16 @@ def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
     return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
 
 
+def pages_of_tiff(path: Path) -> list[int]:
+    """The numbers of the pictures in a TIFF that Pillow does not open; not of thumbnails, overviews and
+    masks. One where it cannot be read either."""
+    try:
+        with quiet_tifffile(path).TiffFile(path) as file:
+            return [n for n, page in enumerate(file.pages) if not int(page.subfiletype) & 0b101] or [0]
+    except ERRORS:
+        return [0]
+
+
 def read_tiff(path: Path, page: int = 0) -> tuple[np.ndarray, int]:
     """A TIFF page that Pillow cannot read, as it lies in the file, and its orientation: float16 and
     float64, several bands.
@@ -178,147 +218,3 @@ def read_tiff(path: Path, page: int = 0) -> tuple[np.ndarray, int]:
         f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as a "
         f"file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
     )
-
-
-# --- arrays ----------------------------------------------------------------------------------------
-
-
-def read_array(path: Path) -> np.ndarray:
-    """The numbers of a .npy, .npz, .mat or .csv file, as they are there; .npy is left on disk.
-
-    Raises:
-        DataError: unreadable, or several arrays of which any could be meant.
-    """
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        if suffix == ".csv":
-            return read_csv(path)
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return the_only({name: file[name] for name in file.files}, path)
-        from scipy.io import loadmat
-
-        return the_only(loadmat(path, appendmat=False), path)
-    except ERRORS as error:
-        if isinstance(error, NotImplementedError):  # MATLAB 7.3, which is HDF5
-            error = "MATLAB 7.3; save it with -v7 there"
-        why = disguise(path) or error
-        raise DataError(f"{path}: not a readable {suffix[1:]} file ({why})") from None
-
-
-def the_only(arrays: dict, path: Path) -> np.ndarray:
-    """The one array among them that can be a picture."""
-    pictures = {
-        name: value
-        for name, value in arrays.items()
-        if isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind in "uif"
-        and sum(side > 1 for side in value.shape) > 1
-    }  # fmt: skip
-    if len(pictures) != 1:
-        names = ", ".join(f"{name} {value.shape}" for name, value in pictures.items()) or "none"
-        raise DataError(f"{path}: expected one picture in it, found {names}; save it as .npy")
-    return next(iter(pictures.values()))
-
-
-def frames_last(shape: tuple[int, ...], matlab: bool) -> bool:
-    """Whether the last of an array's three sides counts frames, rather than the first.
-
-    Args:
-        matlab: the file is MATLAB's, whose programs put it last: so it is unless the frames would be
-            more than 2.2 times as long as wide, and those of the other order not; or not square, and
-            those of the other order are.
-    """
-    first, middle, last = shape
-    if not matlab:  # NumPy's put it first
-        return 2 * last < min(first, middle)
-    here, there = (max(a, b) / min(a, b) for a, b in ((first, middle), (middle, last)))
-    return not (here > LONGEST >= there or here > there == 1)
-
-
-def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
-    """An array as frames, (N, H, W) or (N, H, W, 3).
-
-    Args:
-        array: (H, W), (H, W, 1), (H, W, 3), (N, H, W), (N, H, W, 1) or (N, H, W, 3); of MATLAB also
-            (H, W, N).
-
-    Raises:
-        DataError: of another shape, empty, or not numbers.
-    """
-    shape = array.shape
-    if path.suffix.lower() == ".csv" and shape[-1] < 8:
-        raise DataError(
-            f"{path}: found a table of {shape[-1]} columns, expected a frame: a row of pixels a line"
-        )
-    if array.dtype.kind not in "uif":
-        raise DataError(f"{path}: found {array.dtype}, expected integers or floats")
-    if array.ndim in (3, 4) and shape[-1] == 1:
-        array = array[..., 0]
-    matlab = path.suffix.lower() == ".mat"
-    if array.ndim == 3 and shape[-1] > 4 and 0 not in shape:
-        last = frames_last(shape, matlab)
-        array = np.moveaxis(array, -1, 0) if last and matlab else array
-        if last or matlab:
-            count, height, width = array.shape
-            other = "with another order of its axes: numpy.moveaxis(array, -1, 0)"
-            note(
-                f"order of {path}",
-                f"{path}: {shape} is read as {count} frames of {width}x{height} (width x height). If "
-                f"this is wrong, save it as .npy {'as it is' if last and matlab else other}",
-            )
-    colours = array.ndim == 3 and shape[-1] == 3 and (array != array[..., :1]).any()
-    if colours or (array.ndim == 3 and shape[0] == 3):
-        found = ("a picture in colours", "three frames", "-1, 0")
-        read, other, axes = found if colours else ("3 frames", "one picture", "0, -1")
-        note(
-            f"three of {path}",
-            f"{path}: {shape} is read as {read}. If it is {other}, save numpy.moveaxis(array, {axes}) "
-            "as .npy",
-        )
-    if array.ndim == 2 or (array.ndim == 3 and shape[-1] == 3):
-        array = array[None]
-    wrong = array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3)
-    if wrong or 0 in shape or (array.ndim == 3 and array.shape[2] in (2, 4)):  # bands, not columns
-        raise DataError(
-            f"{path}: found shape {shape}, expected (H, W), (N, H, W), or one of these with 1 or 3 "
-            "values a pixel"
-        )
-    return array
-
-
-def read_raw(path: Path, layout: "RawLayout") -> np.ndarray:
-    """Frames of a file that holds nothing but their pixels, row by row, (N, H, W), left on disk.
-
-    Raises:
-        DataError: the file's size does not fit.
-    """
-    size, frame = path.stat().st_size, layout.width * layout.height * layout.dtype.itemsize
-    if not size or size % frame:
-        raise DataError(
-            f"{path}: found {size} bytes, expected a multiple of {frame} "
-            f"({layout.width}x{layout.height}, {layout.dtype}); type another --raw WIDTHxHEIGHT:TYPE"
-        )
-    shape = (size // frame, layout.height, layout.width)
-    return np.memmap(path, layout.dtype, "r", shape=shape)
-
-
-class RawLayout:
-    """What --raw says of files without a header: 640x512:uint16, big-endian as >u2.
-
-    Raises:
-        DataError: not of that form.
-    """
-
-    def __init__(self, text: str):
-        try:
-            size, _, kind = text.partition(":")
-            self.width, self.height = (int(part) for part in size.lower().split("x"))
-            self.dtype = np.dtype(kind or "uint16")
-            if min(self.width, self.height) < 1 or self.dtype.kind not in "uif":
-                raise ValueError
-        except (ValueError, TypeError):
-            raise DataError(
-                f"--raw {text}: expected WIDTHxHEIGHT:TYPE, as 640x512:uint16 or 640x512:>u2"
-            ) from None

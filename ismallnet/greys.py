@@ -96,12 +96,15 @@ def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
 
 def inverted(pixels: np.ndarray) -> np.ndarray:
     """Pixels of any type with dark and bright exchanged."""
+    if pixels.dtype.itemsize == 8:  # integers too: floats are not exact near 2^64
+        pixels = pixels.astype(np.float64)
     return -pixels if pixels.dtype.kind == "f" else ~pixels
 
 
 def inverted_limits(limits: tuple[float, float], dtype: np.dtype) -> tuple[float, float]:
     """What a lower and an upper value become in `inverted` pixels of a type."""
-    total = 0.0 if dtype.kind == "f" else float(np.iinfo(dtype).max + np.iinfo(dtype).min)
+    negated = dtype.kind == "f" or dtype.itemsize == 8
+    total = 0.0 if negated else float(np.iinfo(dtype).max + np.iinfo(dtype).min)
     return total - limits[1], total - limits[0]
 
 

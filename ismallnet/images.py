@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import struct
 import tokenize
 import warnings
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ismallnet.arrays import as_frames
 from ismallnet.cli import DataError, note
 from ismallnet.formats import (
     DICOM,
@@ -20,8 +22,8 @@ from ismallnet.formats import (
     FITS,
     NODATA,
     ORIENTATION,
-    as_frames,
     disguise,
+    pages_of_tiff,
     pictures_behind,
     read_behind,
     read_dicom,
@@ -37,7 +39,8 @@ READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeE
 READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokenize.TokenError)
 READ_ERRORS += (Image.DecompressionBombError,)
 SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, DESCRIPTION = 254, 256, 257, 262, 270  # tags of TIFF
-BITS, BANDS, PLANES, SAMPLES = 258, 277, 284, 339
+BITS, COMPRESSION, BANDS, PLANES, SAMPLES = 258, 259, 277, 284, 339
+STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -92,7 +95,7 @@ def decode(path: Path) -> np.ndarray:
     if suffix in (*FITS, *DICOM):
         frames = decode_scientific(path)
         if len(frames) > 1:
-            raise DataError(f"{path}: found {len(frames)} pictures in it, expected one")
+            raise several(path, len(frames))
         return frames[0]
     try:
         with open_picture(path) as picture:
@@ -100,15 +103,20 @@ def decode(path: Path) -> np.ndarray:
                 raise DataError(f"{path}: a FITS file; rename it to {path.stem}.fits")
             pages = full_pages(picture)
             if (count := max(len(pages), stack_behind(picture, path))) > 1:
-                raise DataError(
-                    f"{path}: found {count} pictures in it, expected one; save each as a file of "
-                    "its own"
-                )
+                raise several(path, count)
             return decode_page(picture, path, pages[0])
     except READ_ERRORS as error:
         if suffix in (".tif", ".tiff") and not disguise(path):
+            if (count := len(pages_of_tiff(path))) > 1:
+                raise several(path, count) from error
             return decode_tiff(path, error)
         raise unreadable(path, error) from error
+
+
+def several(path: Path, count: int) -> DataError:
+    return DataError(
+        f"{path}: found {count} pictures in it, expected one; save each as a file of its own"
+    )
 
 
 def decode_scientific(path: Path) -> np.ndarray:
@@ -156,6 +164,14 @@ def decode_page(
                     "Are they frames or colours? Save frames as pages (tifffile: "
                     "photometric='minisblack'), or colours together (planarconfig='contig')"
                 )
+            if colours:
+                note(
+                    f"planes of {path}",
+                    f"{path}: {tags.get(BANDS, 3)} planes are read as the colours of one picture. If "
+                    "they are frames, save them as pages (tifffile: photometric='minisblack')",
+                )
+            if raw is None and (is_sparse(tags) or turned_twice(picture)):
+                return decode_tiff(path, OSError("damaged"), page)
             turn = tags.get(ORIENTATION, 1)
             if turn != 1:  # Pillow turns TIFFs itself, and some versions the wrong way
                 raw = without_orientation(path.read_bytes(), page)
@@ -185,10 +201,27 @@ def decode_page(
     return oriented(pixels, turn)
 
 
+def is_sparse(tags: dict) -> bool:
+    """Whether strips or tiles of a TIFF are left out, as GDAL does with empty ones: their place is 0,
+    where Pillow would read the file's header."""
+    places = [tags.get(tag) for tag in (STRIPS, STRIP_BYTES, TILES, TILE_BYTES)]
+    return any(0 in values for values in places if isinstance(values, tuple))
+
+
+def turned_twice(picture: Image.Image) -> bool:
+    """Whether Pillow would exchange the bytes of a page though its decoder has done so: compressed
+    signed integers and floats, the high byte first."""
+    tags = getattr(picture, "tag_v2", {})
+    order, kind = getattr(tags, "prefix", b"II"), tags.get(SAMPLES, (1,))[0]
+    packed = tags.get(COMPRESSION, 1) != 1
+    return order == b"MM" and packed and kind in (2, 3) and max(tags.get(BITS, (1,))) > 8
+
+
 def pixels_of(
     picture: Image.Image, raw: bytes | None, path: Path, page: int, rawmode: str
 ) -> np.ndarray:
-    """The pixels of a loaded page, alpha left out."""
+    """The pixels of a loaded page, alpha left out. Of PNM and JPEG 2000 Pillow scales more than 8 bits
+    to 16, or cuts them to 8; OpenCV does not."""
     deep = ";16" in rawmode and "BGR;16" not in rawmode  # that one is 5, 6 and 5 bits
     if deep and picture.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps only 8 of the bits
         data = np.fromfile(path, np.uint8) if raw is None else np.frombuffer(raw, np.uint8)
@@ -200,11 +233,16 @@ def pixels_of(
         if pixels is None:
             raise OSError("damaged")
         return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
-    if picture.format == "PPM" and picture.mode == "I":  # whose values Pillow scales to 65535
+    largest = re.search(r"'RGB', (\d+)\)$", rawmode) if picture.format == "PPM" else None
+    if picture.format == "PPM" and (picture.mode == "I" or (largest and int(largest[1]) > 255)):
         data = np.append(np.fromfile(path, np.uint8), np.uint8(10))  # OpenCV wants a line's end
         if (pixels := cv2.imdecode(data, cv2.IMREAD_UNCHANGED)) is None:
             raise OSError("it ends early")
-        return pixels
+        return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if picture.format == "JPEG2000" and picture.mode in ("I;16", "RGB"):  # 9 to 15 bits are scaled too
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is not None and pixels.dtype == np.uint16:
+            return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if picture.mode in ("1", "LA", "La"):
         picture = picture.convert("L")
     elif picture.mode in ("P", "PA"):

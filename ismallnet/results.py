@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ismallnet.arrays import ARRAYS, read_array
 from ismallnet.cli import DataError, read_ahead, some
 from ismallnet.files import read_json
-from ismallnet.formats import ARRAYS, read_array
 from ismallnet.images import decode
 from ismallnet.metrics import quantise
 

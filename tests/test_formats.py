@@ -14,11 +14,11 @@ from scipy.io import savemat
 from streaming import results, run
 
 from detect import main
+from ismallnet.arrays import RawLayout, as_frames
 from ismallnet.cli import DataError
 from ismallnet.csvfile import read_csv
 from ismallnet.detection.frames import find_sources, read_frames
 from ismallnet.detection.videos import missing_bytes
-from ismallnet.formats import RawLayout, as_frames
 from ismallnet.images import decode, image_shape, read_image
 from ismallnet.units import few_bright_pixels, value_limits
 

@@ -17,10 +17,11 @@ from scipy.io import savemat
 from streaming import run
 
 from detect import main
+from ismallnet.arrays import as_frames
 from ismallnet.cli import DataError
 from ismallnet.detection.contrast import doubts
 from ismallnet.detection.frames import find_sources, read_frames
-from ismallnet.formats import as_frames, read_dicom
+from ismallnet.formats import read_dicom
 from ismallnet.units import value_limits
 
 

@@ -12,25 +12,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ismallnet.arrays import ARRAYS, RawLayout, as_frames, read_array, read_raw
 from ismallnet.cli import DataError, note, read_ahead
 from ismallnet.detection.search import EXACT, KINDS, VIDEO, chosen_files, in_number
-from ismallnet.detection.videos import count_frames, missing_bytes, open_video
-from ismallnet.formats import (
-    ARRAYS,
-    DICOM,
-    FITS,
-    RawLayout,
-    as_frames,
-    disguise,
-    read_array,
-    read_behind,
-    read_raw,
-)
+from ismallnet.detection.videos import count_frames, missing_bytes, open_video, retrieve
+from ismallnet.formats import DICOM, FITS, disguise, pages_of_tiff, read_behind
 from ismallnet.images import (
     READ_ERRORS,
     decode,
     decode_page,
     decode_scientific,
+    decode_tiff,
     full_pages,
     open_picture,
     stack_behind,
@@ -123,12 +115,17 @@ def in_sequence(sources: list[Source], listed: set[Path]) -> list[Source]:
 
 def describe(path: Path, raw: RawLayout | None = None) -> Source:
     """What a file holds, from its header; one that cannot be read counts as one (bad) image."""
+    state = state_of(path)  # before it is read
+    return replace(read_header(path, raw), state=state)
+
+
+def state_of(path: Path) -> tuple[int, int] | None:
+    """A file's bytes, and when it was changed, in ns since 1970; None if it is not there."""
     try:
         stat = path.stat()
-        state = stat.st_size, stat.st_mtime_ns
     except OSError:
-        state = None
-    return replace(read_header(path, raw), state=state)
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def read_header(path: Path, raw: RawLayout | None) -> Source:
@@ -159,6 +156,8 @@ def read_header(path: Path, raw: RawLayout | None) -> Source:
     except READ_ERRORS as error:
         if suffix not in PAGED:
             return Source(path, "image", problem=str(unreadable(path, error)))
+        if len(pages := pages_of_tiff(path)) > 1:
+            return Source(path, "pages", len(pages), pages=tuple(pages))
     return Source(path, "image")
 
 
@@ -215,13 +214,23 @@ def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
     with contextlib.ExitStack() as stack:
         picture = None
         for index in indices:
+            page = source.pages[index]
             try:
                 picture = picture or stack.enter_context(open_picture(source.path))
-                page = source.pages[index]
                 yield Frame(source, index, decode_page(picture, source.path, page))
             except (DataError, *READ_ERRORS) as error:  # the next one may be whole
                 picture = None
-                yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
+                yield page_of_tiff(source, index, error)
+
+
+def page_of_tiff(source: Source, index: int, reason: Exception) -> Frame:
+    """A page that Pillow does not read, of a TIFF; else why it does not."""
+    try:
+        if source.path.suffix.lower() == ".gif":
+            raise reason
+        return Frame(source, index, decode_tiff(source.path, reason, source.pages[index]))
+    except (DataError, *READ_ERRORS) as error:
+        return Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
@@ -234,6 +243,8 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
     else:
         stack = decode_scientific(source.path)
     for index in indices:
+        if state_of(source.path) != source.state:  # a file on disk that became shorter ends the process
+            raise DataError("the file was changed while it was read; start again when it is complete")
         frame = stack[index]  # of any byte order
         yield Frame(source, index, np.array(frame, frame.dtype.newbyteorder("=")))
 
@@ -251,13 +262,14 @@ def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:
                 tqdm.write(f"warning: {source.path}: ends after {index} frames, {promised}", sys.stderr)
                 return
             if index in wanted:
-                found, pixels = video.retrieve()
-                if not found:
-                    raise DataError("damaged")
+                pixels = retrieve(video, source.path)
                 seconds = max(round(video.get(cv2.CAP_PROP_POS_MSEC) / 1000, 6), 0.0)
                 if index and not seconds:  # no time stamps
                     seconds = index / source.fps
                 pixels = pixels if deep else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
                 yield Frame(source, index, pixels, seconds=seconds)
+        if last == source.count - 1 and video.grab():
+            say = f"its header promises {source.count} frames, but others follow, which are not used"
+            tqdm.write(f"warning: {source.path}: {say}; save the video again", sys.stderr)
     finally:
         video.release()

@@ -143,12 +143,21 @@ def write_video(folder: Path, source: Source, jobs: list[Job]) -> None:
         if writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
             size = picture.shape[1::-1]
-            writer = cv2.VideoWriter(str(temporary), code, source.fps / every, size)
+            writer = cv2.VideoWriter(str(temporary), code, written_rate(source.fps / every), size)
         writer.write(np.ascontiguousarray(picture[..., ::-1]))
     if writer is not None and writer.isOpened():
         writer.release()
         os.replace(temporary, folder / f"{stem}.mp4")
         print(f"video: {folder / f'{stem}.mp4'}")
+    elif writer is not None:
+        print(f"note: OpenCV writes no video of {source.path}; the pictures are in {folder}/overlays/")
+
+
+def written_rate(fps: float) -> float:
+    """The nearest number of frames a second that MPEG-4 can hold, as OpenCV writes it: a whole number
+    of up to 65,535 thousandths, hundredths, tenths or ones."""
+    digits = next(n for n in (3, 2, 1, 0) if fps * 10**n <= 65535 or not n)
+    return min(round(fps, digits), 65535.0)
 
 
 def start(

@@ -1,11 +1,18 @@
 """Video files: how many frames they have, whether their end is there, and how their frames are read."""
 
+import contextlib
 import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
+
+from ismallnet.cli import DataError
 
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska's identifiers
 FPS = 25.0  # of a video that does not say it
@@ -47,22 +54,37 @@ def end_of_segment(file: BinaryIO) -> int:
 
 
 def end_of_boxes(file: BinaryIO, length: int) -> int:
-    """Where the last box of an MP4 or QuickTime file should end (ISO/IEC 14496-12): each begins with
-    its size in 4 bytes, or 1 and the size in 8 bytes after its type. 0 if it does not say it.
+    """Where the last box of an MP4 or QuickTime file should end. 0 if it does not say it.
 
     Args:
         length: the file's bytes.
     """
+    return [end for _, end in boxes(file, length)][-1]
+
+
+def boxes(file: BinaryIO, length: int) -> Iterator[tuple[bytes, int]]:
+    """The type of each box of an MP4 or QuickTime file, and where it should end (ISO/IEC 14496-12):
+    each begins with its size in 4 bytes, or 1 and the size in 8 bytes after its type. The end is 0, and
+    no other box follows, where a box does not say it."""
     end = 0
     while end < length:
         file.seek(end)
-        size = int.from_bytes(file.read(4), "big")
+        size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
         if size == 1:
-            size = int.from_bytes(file.read(12)[4:], "big")
+            size = int.from_bytes(file.read(8), "big")
         if size < 8:  # 0: to the file's end
-            return 0
+            yield kind, 0
+            return
         end += size
-    return end
+        yield kind, end
+
+
+def in_fragments(path: Path) -> bool:
+    """Whether an MP4 or QuickTime file is written in fragments, as cameras and streams do: its header
+    counts the frames of the first one alone."""
+    with open(path, "rb") as file:
+        length = file.seek(0, 2)
+        return any(kind == b"moof" for kind, _ in boxes(file, length))
 
 
 def count_frames(path: Path, exact: bool) -> tuple[int, float]:
@@ -71,10 +93,10 @@ def count_frames(path: Path, exact: bool) -> tuple[int, float]:
     Args:
         exact: its header has the number; otherwise they are counted.
     """
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(name_of(path))
     count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
-    if not exact or not 0 < count < 2**31:
+    if not exact or not 0 < count < 2**31 or in_fragments(path):
         count = next(n for n in itertools.count() if not video.grab())
     video.release()
     return int(count), fps if fps > 0 else FPS
@@ -83,12 +105,73 @@ def count_frames(path: Path, exact: bool) -> tuple[int, float]:
 def open_video(path: Path) -> tuple[cv2.VideoCapture, bool]:
     """A video, and whether its frames are of more than 8 bits, which OpenCV gives unchanged only when
     it is told not to make colours of them."""
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(name_of(path))
     video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-    found, pixels = video.read()
+    with heard(passed_on=False):  # it warns of colours that are left as they are
+        found, pixels = video.read()
     deep = found and pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 2
     video.release()
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(name_of(path))
     if deep:
         video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
     return video, deep
+
+
+def name_of(path: Path) -> str:
+    """A path as OpenCV takes it.
+
+    Raises:
+        DataError: its bytes are not UTF-8, on which OpenCV's reader crashes.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}: found a name that is not UTF-8, expected one that is; rename the file or folder"
+        ) from None
+    return text
+
+
+@contextlib.contextmanager
+def heard(passed_on: bool = True) -> Iterator[bytearray]:
+    """What libraries write to standard error meanwhile, which is the only place where OpenCV says that
+    a frame was not converted. It is passed on afterwards, or not."""
+    text = bytearray()
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield text
+        return
+    with tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 2)
+        try:
+            yield text
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text += file.read()
+    if passed_on and b"interlaced" not in text:
+        os.write(2, text)
+
+
+def retrieve(video: cv2.VideoCapture, path: Path) -> np.ndarray:
+    """The frame that was grabbed last, HxWx3 in BGR, or HxW of more than 8 bits.
+
+    Raises:
+        DataError: damaged, or interlaced where OpenCV does not read that (version 5.0): it gives
+            memory that nobody has filled.
+    """
+    with heard() as text:
+        found, pixels = video.retrieve()
+    if b"Cannot convert interlaced" in text:
+        raise DataError(
+            f"interlaced, which OpenCV {cv2.__version__} does not read; expected whole frames. "
+            f"Convert it: ffmpeg -i {path.name} -vf yadif -c:v ffv1 {path.stem}-whole.mkv, or install "
+            "an older version: pip install 'opencv-python-headless<5'"
+        )
+    if not found:
+        raise DataError("damaged")
+    return pixels

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ismallnet.arrays import RawLayout
 from ismallnet.cli import DataError, progress, read_ahead
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
 from ismallnet.files import atomic_write, read_json, read_png, write_png
-from ismallnet.formats import RawLayout
 from ismallnet.metrics import (
     PD_FA_THRESHOLDS,
     THRESHOLD,
