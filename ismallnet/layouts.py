@@ -39,6 +39,7 @@ from ismallnet.parts import (
     other_folders,
     parts_inside,
     parts_of,
+    unused_parts,
 )
 from ismallnet.splits import apply_lists, write_split
 from ismallnet.survey import survey
@@ -134,7 +135,7 @@ def find_dataset(
     """
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
-        refuse_without_masks(images, data.root, reading, data_root)
+        refuse_without_masks(images, data, data_root)
     new_split = apply_lists(data, images, lists)
     test = lists.get("test") if lists else None
     if test and test.stem.startswith("val") and len(split or ()) < 2:
@@ -205,6 +206,8 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
     if data.reading.image_folder or image_folders(data.root):
         images, data.layout = images_in(data)
         images = parts_inside(images, without_lists)
+        if without_lists and not data.reading.image_folder and not any(i.part for i in images):
+            refuse_both(data.root)
     else:
         if not (parts := parts_of(data.root)):
             expected = ", ".join(f"{folder}/" for folder in IMAGE_FOLDERS)
@@ -218,12 +221,32 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         images = [image for group, _ in groups.values() for image in group]
         texts = [f"{part} ({text})" for part, (_, text) in groups.items()]
         data.layout = f"split folders {', '.join(texts)}"
-        if others := other_folders(data.root, parts):
+        if without_lists and (unused := unused_parts(data.root, parts)):
+            raise DataError(
+                f"{unused[0]}: found no images in it that are read, though it is a split folder beside "
+                f"{', '.join(f'{part}/' for part in parts)}{left_out_hint(data.root, IMAGE_FOLDERS)}. "
+                "Put its images there, move it away, or name lists: --split TRAIN.txt TEST.txt"
+            )
+        if others := other_folders(data.root, images):
             left = some([f"{shown(folder, data.root)}/" for folder in others])
             data.notes.append(f"note: {left} left out; a split folder is train/, test/, val/, …")
     images, notes = choose_parts(images, without_lists)
     data.notes += notes
     return images
+
+
+def refuse_both(root: Path) -> None:
+    """
+    Raises:
+        DataError: beside an image folder there are split folders, and no list says what is used.
+    """
+    if parts := parts_of(root):
+        folders, name = ", ".join(f"{part}/" for part in parts), image_folders(root)[0].name
+        raise DataError(
+            f"{root}: found {name}/, the split folders {folders} too, and no list that says which "
+            "images are for training. Move the one or the others away, name lists: --split TRAIN.txt "
+            f"TEST.txt, or take a new split of {name}/: --image-folder {name}"
+        )
 
 
 def images_in(
@@ -238,9 +261,11 @@ def images_in(
     """
     root = root or data.root
     reading = data.reading
-    found = named(root, reading.image_folder, "--image-folder") or image_folders(root, joined) or [root]
+    found = named([root], reading.image_folder, "--image-folder")
+    found = found or image_folders(root, joined) or [root]
     (folder, *others) = found
-    masks = named(root, reading.mask_folder, "--mask-folder") or mask_folders(root, joined)
+    masks = named([root, data.root], reading.mask_folder, "--mask-folder", part)
+    masks = masks or mask_folders(root, joined)
     masks = masks or mask_folders(root)
     if not masks and root != data.root:  # masks/train/X.png, or masks/X.png for all parts
         masks = [inside(f, part) or f for f in mask_folders(data.root)]
@@ -284,14 +309,20 @@ def not_images(folder: Path, masks: list[Path], root: Path) -> set[Path]:
     return {deeper for top in tops for deeper in walk(top)}
 
 
-def named(root: Path, folder: str | None, flag: str) -> list[Path]:
-    """The folder that a flag names, in a list; an empty list without the flag."""
+def named(roots: list[Path], folder: str | None, flag: str, part: str = "") -> list[Path]:
+    """The folder that a flag names, in a list; an empty list without the flag.
+
+    Args:
+        roots: where it is looked for, the last one is the data set; the folder's sub-folder for the
+            `part` is taken where there is one.
+    """
     if folder is None:
         return []
-    place = root / os.path.normpath(folder)
-    if not place.is_dir() or ".." in place.parts[len(root.parts) :] or Path(folder).is_absolute():
-        raise DataError(f"{flag} {folder}: found no such folder in {root}; expected one, as masks/raw")
-    return [place]
+    normal = Path(os.path.normpath(folder))
+    places = [] if normal.is_absolute() or ".." in normal.parts else [root / normal for root in roots]
+    if place := next((place for place in places if place.is_dir()), None):
+        return [(inside(place, part) if part else None) or place]
+    raise DataError(f"{flag} {folder}: found no such folder in {roots[-1]}; expected one, as masks/raw")
 
 
 def read_masks(data: DatasetFolder, threshold: int) -> None:

@@ -67,7 +67,7 @@ def kind_of(part: str) -> str:
 
 def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
     """The lists in one folder; `trainval` is taken before `train`; with `val`, val.txt serves where
-    there is no test.txt."""
+    there is no test.txt, beside `train`."""
     others = [p.stem.removeprefix("test") for p in sorted(folder.glob("test_*.txt"))]
     endings = ["", f"_{name}", "_full", "_v1", *(others if len(others) == 1 else [])]
     best: dict[str, Path] = {}
@@ -76,6 +76,8 @@ def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
         stems["test"] += [f"val{ending}"] if val else []
         files = {k: [p for s in v if (p := folder / f"{s}.txt").is_file()] for k, v in stems.items()}
         lists = {k: v[0] for k, v in files.items() if v}
+        if lists.get("test", folder).stem.startswith("val") and files["train"]:
+            lists["train"] = files["train"][-1]  # trainval has the images of val, which is tested on
         if len(lists) > len(best):
             best = lists
     return best
@@ -239,7 +241,8 @@ def listed(
         images = index.find(line)
         if len(images) > 1:  # in split folders the list says which one it means
             own = [image for image in images if image.part and image.is_test == (part == "test")]
-            images = own or images
+            own = own or [image for image in images if readable(image.name) == without_extension(line)]
+            images = own or images  # 0 is images/0.png, not images/seq1/0.png
         if points_outside(line):
             name = re.split(r"[\\/]", line)[-1]
             hint = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ismallnet.cli import some
 from ismallnet.folders import image_files, inside, shown, walk
+from ismallnet.lists import PARTS
 
 if TYPE_CHECKING:
     from ismallnet.pairing import ImageFile, Sample
@@ -53,10 +54,10 @@ def left_out(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def left_out_hint(root: Path, names: tuple[str, ...]) -> str:
-    """For errors about files that a data set has not: what lies in the folders of these names instead,
-    DVC's pointers, and archives; or nothing."""
+    """For errors about files that a data set has not: what lies in the folders of these names, also in
+    split folders, instead, DVC's pointers, and archives; or nothing."""
     hints = []
-    for folder in dict.fromkeys(f for name in names if (f := inside(root, name))):
+    for folder in dict.fromkeys(f for name in (*names, *PARTS) if (f := inside(root, name))):
         others, broken = left_out(folder)
         place = shown(folder, root)
         if others:

@@ -1,17 +1,25 @@
 """Which mask belongs to which image of a data set, and what an image is called."""
 
+from __future__ import annotations
+
 import functools
 import os
 import re
+import shlex
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ismallnet.cli import DataError
-from ismallnet.folders import image_files, inside, label_files, leads_inside, shown
+from ismallnet.folders import image_files, inside, label_files, leads_inside, readable, shown
 from ismallnet.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
 from ismallnet.masks import MaskRule
 from ismallnet.oddities import left_out_hint, masks_without_image
+
+if TYPE_CHECKING:
+    from ismallnet.layouts import DatasetFolder
 
 BOXES = (
     "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
@@ -164,12 +172,12 @@ def assign_other_names(images: list[ImageFile], taken: set[Path | None]) -> None
     Args:
         taken: files that are not to be used: images, and masks of others.
     """
-    read = functools.cache(lambda folder: {p.stem.casefold(): p for p in reversed(image_files(folder))})
+    read = functools.cache(lambda folder: {folded(p.stem): p for p in reversed(image_files(folder))})
     found = []
     for image in images:
         if image.masks is None or image.subfolder == "backgrounds":
             continue
-        stem, inner = image.stem.casefold(), image.subfolder.casefold().replace("/", "_")
+        stem, inner = folded(image.stem), folded(image.subfolder).replace("/", "_")
         names = [f"{stem}{ending}" for ending in ("", *MASK_ENDINGS)]
         names += [f"{beginning}{stem}" for beginning in MASK_BEGINNINGS]
         folder = inside(image.masks, image.subfolder) if image.subfolder else image.masks
@@ -181,6 +189,11 @@ def assign_other_names(images: list[ImageFile], taken: set[Path | None]) -> None
     uses = Counter(mask for _, mask in pairs)
     for image, mask in found:
         image.mask = mask if uses[mask] == 1 else None
+
+
+def folded(name: str) -> str:
+    """A file's name for comparisons: without case, in Unicode NFC, and read as GBK if it is that."""
+    return unicodedata.normalize("NFC", readable(name)).casefold()
 
 
 def name_images(images: list[ImageFile]) -> None:
@@ -232,26 +245,29 @@ def checked(image: ImageFile, root: Path, reading: Reading, problems: list[str])
 
 
 def refuse_without_masks(
-    images: list[ImageFile], root: Path, reading: Reading, data_root: str | os.PathLike
+    images: list[ImageFile], data: DatasetFolder, data_root: str | os.PathLike
 ) -> None:
     """
+    Args:
+        data: its name, root and reading count.
+
     Raises:
         DataError: no image has a mask, and masks of several images, other labels, archives or masks of
             other names are there, or masks may be missing.
     """
-    problems: list[str] = []
+    root, reading, problems = data.root, data.reading, []
     for image in (image for image in images if image.shared):
         checked(image, root, reading, problems)
     if problems:
         raise DataError(f"{problems[0]}; {len(problems)} images share their masks in this way")
     if labels := label_files(root):
-        place = "" if str(data_root) == "data" else f" --data-root {data_root}"
-        source = root if "(.json)" in labels else "FILE"
+        place = "" if str(data_root) == "data" else f" --data-root {shlex.quote(str(data_root))}"
+        source = shlex.quote(str(root)) if "(.json)" in labels else "FILE"
         raise DataError(
             f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
             "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
-            f"become masks: python utils.py --dataset {root.name}{place} --from-annotations {source}. "
-            f"{BOXES}"
+            f"become masks: python utils.py --dataset {shlex.quote(data.name)}{place} "
+            f"--from-annotations {source}. {BOXES}"
         )
     if hint := left_out_hint(root, MASK_FOLDERS):
         raise DataError(f"{root}: found no mask for any image{hint}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ismallnet.cli import DataError, some
-from ismallnet.folders import folders_of, image_files, inside
+from ismallnet.folders import folders_of, image_files, inside, walk
 from ismallnet.lists import KINDS, PARTS, kind_of
 from ismallnet.pairing import AS_IT_LIES, MASK_FOLDERS, ImageFile, masks_beside
 
@@ -43,23 +43,39 @@ def of_part(names: tuple[str, ...], part: str) -> tuple[str, ...]:
 def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
     """The split folders of a data set that hold images, by part: the folder with the image folder, and
     the part where the image folder's name has it (train/images, or train_images)."""
-    there = {part: f for part in PARTS if (f := inside(root, part))}
-    folders = {part: f for part, f in there.items() if image_folders(f)}
-    if not folders:  # with the images themselves, and their masks beside them
-        folders = {p: f for p, f in there.items() if masks_beside(image_files(f), AS_IT_LIES)}
-    if folders:
-        return {part: (folder, "") for part, folder in folders.items()}
-    joined = {part: (root, part) for part in PARTS if image_folders(root, part)}
-    bare = {part: (f, "") for part, f in there.items() if image_files(f)}  # masks elsewhere, if any
-    kinds = {kind_of(part) for part in bare}
-    return joined or (bare if kinds & {"train", "trainval"} and kinds & {"test", "val"} else {})
+    sure, bare = {}, {}
+    for part in PARTS:
+        folder = inside(root, part)
+        if folder and (image_folders(folder) or masks_beside(image_files(folder), AS_IT_LIES)):
+            sure[part] = (folder, "")
+        elif image_folders(root, part):
+            sure[part] = (root, part)
+        elif folder and image_files(folder):  # the images themselves, their masks elsewhere, if any
+            bare[part] = (folder, "")
+    kinds = {kind_of(part) for part in (*sure, *bare)}
+    both = kinds & {"train", "trainval"} and kinds & {"test", "val"}
+    return sure | bare if both else sure
 
 
-def other_folders(root: Path, parts: dict[str, tuple[Path, str]]) -> list[Path]:
-    """The folders beside split folders that hold images in an image folder of their own."""
-    taken = {folder for folder, _ in parts.values()}
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and f.name[0] != "." and f not in taken)
-    return [folder for folder in folders if image_folders(folder)]
+def unused_parts(root: Path, parts: dict[str, tuple[Path, str]]) -> list[Path]:
+    """The split folders that are there and are none of the parts: they hold files, but no images."""
+    folders = [f for part in PARTS if part not in parts and (f := inside(root, part))]
+    files = {
+        folder: (path for deeper in walk(folder) for path in deeper.iterdir()) for folder in folders
+    }
+    return [f for f, paths in files.items() if any(p.name[0] != "." and not p.is_dir() for p in paths)]
+
+
+def other_folders(root: Path, images: list[ImageFile]) -> list[Path]:
+    """The folders beside split folders that hold pictures, and are neither these nor of masks or label
+    maps."""
+    used = [image.path for image in images] + [image.masks for image in images if image.masks]
+    taken = {path.relative_to(root).parts[0] for path in used}
+    taken |= {f.name for part in ("", *PARTS) for f in mask_folders(root, part)}
+    taken |= {"interior", "boundary"} if (root / "maps.json").is_file() else set()
+    taken |= {f.name for f in root.iterdir() if f.name.lower() in PARTS}  # val/, of which notes tell
+    folders = sorted(f for f in root.iterdir() if f.name[0] != "." and f.name not in taken)
+    return [folder for folder in folders if any(image_files(deeper) for deeper in walk(folder))]
 
 
 def parts_inside(images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
@@ -91,6 +107,10 @@ def choose_parts(images: list[ImageFile], without_lists: bool) -> tuple[list[Ima
     before val, which else serves."""
     stems = {kind: {i.stem for i in images if kind_of(i.part) == kind} for kind in KINDS}
     notes = []
+    if without_lists and stems["val"] and stems["train"] and stems["trainval"] and not stems["test"]:
+        notes.append("note: trainval/ is left out, since val/ serves as the test list")
+        images = [i for i in images if kind_of(i.part) != "trainval"]
+        stems["trainval"] = set()
     if stems["trainval"]:  # train's images are mostly there once more
         both = stems["train"] if without_lists else stems["trainval"]
         images = [i for i in images if not (kind_of(i.part) == "train" and i.stem in both)]

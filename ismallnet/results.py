@@ -23,6 +23,7 @@ MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 # Pictures of visualization.py that lie among the maps.
 FIGURES = ("montage", "roc", "precision_recall", "pd_fa", "training", "training_loss")
+FIGURE_FOLDERS = ("figures", "report", "paper")
 UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
@@ -55,7 +56,7 @@ def check_names(maps: Path, names: Collection[str]) -> None:
     Raises:
         DataError: an image's map has the name of a figure that would take its place.
     """
-    if taken := sorted({*names} & {*FIGURES}):
+    if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
         raise DataError(
             f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
             "would replace; Rename the image and its mask, then type test.py again"

@@ -188,6 +188,8 @@ def write_split(data: DatasetFolder, files: dict[Path, str]) -> None:
             with atomic_write(path) as file:
                 file.write(text.encode())
         except (OSError, UnicodeError) as error:
+            for other in files:  # one list alone would be taken for all there is
+                other.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
             raise DataError(
                 f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "

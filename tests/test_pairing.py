@@ -1,6 +1,7 @@
 """Which mask belongs to which image."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -280,3 +281,27 @@ def test_masks_are_never_images(tmp_path):
         for folder in ("interior", "boundary"):  # as stage 1 leaves them
             mask(root, folder, "im0")
         write(root / "maps.json", "{}")
+
+
+def test_names_in_two_forms_of_unicode_belong_together(tmp_path):
+    root = tmp_path / "s"
+    for name in ("é1", "é2"):
+        image(root, "images", unicodedata.normalize("NFC", name))
+        mask(root, "masks", unicodedata.normalize("NFD", name))
+    data = find_dataset("s", tmp_path)
+    assert {s.mask.stem for part in data.lists.values() for s in part} == {
+        unicodedata.normalize("NFD", name) for name in ("é1", "é2")
+    }
+
+
+def test_a_new_split_may_hold_one_name_in_two_folders(tmp_path):
+    root = tmp_path / "s"
+    for folder in ("", "/seq1"):
+        for name in "12":
+            image(root, f"images{folder}", name)
+            mask(root, f"masks{folder}", name)
+    for _ in range(2):  # made, then read
+        data = find_dataset("s", tmp_path)
+        found = sorted(name for part in data.lists for name in names(data, part))
+        assert found == ["1", "2", "seq1/1", "seq1/2"]
+        assert not any(data.problems.values()) and (root / "50_50/test.txt").is_file()

@@ -6,6 +6,7 @@ from sets import image, mask, names
 
 from ismallnet.cli import DataError
 from ismallnet.layouts import find_dataset
+from ismallnet.pairing import Reading
 
 
 @pytest.mark.parametrize("first", ["train", "trainval"])
@@ -199,3 +200,76 @@ def test_a_folder_beside_split_folders_is_named(tmp_path):
     data = find_dataset("s", tmp_path)
     assert names(data, "train") == ["train"] and names(data, "test") == ["test"]
     assert any(note.startswith("note: hard/ left out") for note in data.notes)
+
+
+def test_images_and_split_folders_side_by_side_are_refused(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train/", "1"), ("test/", "2"), ("", "1"), ("", "2")):
+        image(root, f"{part}images", name)
+        mask(root, f"{part}masks", name)
+    with pytest.raises(DataError, match=r"found images/, the split folders train/, test/ too"):
+        find_dataset("s", tmp_path)
+    assert not (root / "50_50").exists()
+    data = find_dataset("s", tmp_path, reading=Reading(image_folder="images"))
+    assert len(data.lists["train"]) == len(data.lists["test"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["webp", "link"])
+def test_a_split_folder_whose_images_are_not_read_is_an_error(tmp_path, kind):
+    root = tmp_path / "s"
+    for part in ("train", "val"):
+        image(root, f"{part}/images", part)
+        mask(root, f"{part}/masks", part)
+    (root / "test/images").mkdir(parents=True)
+    write(root / "test/.gitkeep", "")
+    assert names(find_dataset("s", tmp_path), "test") == ["val"]
+    if kind == "webp":
+        write(root / "test/images/1.webp", b"RIFF")
+    else:
+        (root / "test/images/1.png").symlink_to("nowhere")
+    with pytest.raises(
+        DataError, match=r"test: found no images in it.*beside train/, val/.*images/1\."
+    ):
+        find_dataset("s", tmp_path)
+
+
+def test_split_folders_of_several_forms(tmp_path):
+    root = tmp_path / "s"
+    image(root, "train", "1")
+    mask(root, "train", "1_mask")
+    image(root, "val_images", "2")
+    mask(root, "val_masks", "2")
+    image(root, "test", "3")
+    mask(root, "test/masks", "3")
+    for folder in ("hard_images", "more"):
+        image(root, folder, "4")
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["1"] and names(data, "test") == ["3"]
+    assert any(note.startswith("note: hard_images/, more/ left out") for note in data.notes)
+
+
+@pytest.mark.parametrize("form", ["folders", "lists"])
+def test_train_is_taken_where_val_serves_as_the_test_list(tmp_path, form):
+    root = tmp_path / "s"
+    for name in "1234":
+        for part in (("train" if name in "12" else "val"), "trainval"):
+            place = f"{part}/" if form == "folders" else ""
+            image(root, f"{place}images", name)
+            mask(root, f"{place}masks", name)
+            if form == "lists":
+                file = root / f"ImageSets/Segmentation/{part}.txt"
+                write(file, (file.read_text() if file.exists() else "") + f"{name}\n")
+    data = find_dataset("s", tmp_path)
+    found = [[name.split("/")[-1] for name in names(data, part)] for part in ("train", "test")]
+    assert found == [["1", "2"], ["3", "4"]]
+
+
+def test_a_mask_folder_of_another_name_for_split_folders(tmp_path):
+    root = tmp_path / "s"
+    for part, name in (("train", "1"), ("test", "2")):
+        image(root, part, name)
+        mask(root, f"annos/{part}", name)
+    with pytest.raises(DataError, match=r"found no mask for any of its 2 images.*--mask-folder DIR"):
+        find_dataset("s", tmp_path)
+    data = find_dataset("s", tmp_path, reading=Reading(mask_folder="annos"))
+    assert data.lists["test"][0].mask == root / "annos/test/2.png"
