@@ -28,11 +28,13 @@ class Picture:
         size: (H, W) that the file states.
         shapes: its targets.
         source: file and entry, for errors.
+        folder: of the file.
     """
 
     names: tuple[str, ...]
     size: tuple[int, int] | None
     source: str
+    folder: Path
     shapes: list[Shape] = field(default_factory=list)
 
 
@@ -129,7 +131,8 @@ def read_coco(content: dict, path: Path, found: Annotations) -> None:
     for k, image in enumerate(content["images"]):
         try:
             size = size_of(image.get("height"), image.get("width"))
-            picture = Picture((str(image["file_name"]),), size, f"{path}, image {image['id']}")
+            source = f"{path}, image {image['id']}"
+            picture = Picture((str(image["file_name"]),), size, source, path.parent)
             if image["id"] in pictures:
                 raise ValueError(f"the id {image['id']} is there twice")
             pictures[image["id"]] = picture
@@ -228,7 +231,7 @@ def read_labelme(content: dict, path: Path, found: Annotations) -> None:
     except (TypeError, ValueError):
         found.problems.append(f"{path}: imageHeight, imageWidth {size}, expected whole numbers")
         size = None
-    picture = Picture(tuple(filter(None, (named, path.stem))), size, str(path))
+    picture = Picture(tuple(filter(None, (named, path.stem))), size, str(path), path.parent)
     found.pictures.append(picture)
     for k, entry in enumerate(content["shapes"]):
         try:

@@ -13,7 +13,7 @@ from ismallnet.files import sweep, write_png
 from ismallnet.folders import label_kind, leads_inside, shown
 from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, find_images
-from ismallnet.lists import MOST_NAMED, Index, without_extension
+from ismallnet.lists import MOST_NAMED, PARTS, Index, kind_of, without_extension
 from ismallnet.pairing import AS_IT_LIES, ImageFile, Reading, own_masks, same_picture
 from ismallnet.shapes import covered, middle_pixel
 
@@ -95,17 +95,43 @@ def check_size(picture: Picture, size: tuple[int, int]) -> None:
     )
 
 
-def images_of(picture: Picture, index: Index) -> list[ImageFile]:
+def images_of(picture: Picture, index: Index, folders: set[str]) -> list[ImageFile]:
     """The images that a picture of the annotations may be: of its whole name, or without folders that
-    the data set has not."""
+    the data set has not. Annotations beside images are of these.
+
+    Args:
+        folders: the last ones that the annotations state, of all pictures.
+    """
     images: list[ImageFile] = []
     for name in picture.names:
-        parts = unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")
+        parts = parts_of_name(name)
         keys = ["/".join(parts[k:]) for k in range(len(parts))]
         keys = [one for key in keys for one in (key, without_extension(key))]
         matches = (index.get(key) or index.folded.get(key.casefold()) for key in keys)
-        images += [image for image in next(filter(None, matches), []) if image not in images]
-    return images
+        found = next(filter(None, matches), [])
+        found = [i for i in found if not contradicts(parts, i, several=len(folders) > 1)]
+        images += [image for image in found if image not in images]
+    folder = picture.folder.resolve()
+    own = folder.name.lower() in PARTS or folder in index.folders
+    return [i for i in images if i.path.resolve().is_relative_to(folder)] if own else images
+
+
+def parts_of_name(name: str) -> list[str]:
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")
+
+
+def contradicts(parts: list[str], image: ImageFile, several: bool) -> bool:
+    """Whether a picture's name, of folders and file, is of another folder than an image of that file
+    name: of another split folder, or of another sequence.
+
+    Args:
+        several: the annotations state several folders, so that these mean something.
+    """
+    if len(parts) == 1 or parts[-2].casefold() == image.path.parent.name.casefold():
+        return False
+    stated = parts[-2].lower()
+    other_part = stated in PARTS and bool(image.part) and kind_of(stated) != kind_of(image.part)
+    return other_part or (several and bool(image.subfolder) and not image.inside)
 
 
 def matched(
@@ -117,8 +143,10 @@ def matched(
         DataError: none fits, or one is not clear; all are named.
     """
     index, chosen, absent = Index(images, root), {}, []
+    names = [parts_of_name(name) for picture in found.pictures for name in picture.names]
+    folders = {parts[-2] for parts in names if len(parts) > 1}
     for picture in found.pictures:
-        candidates = images_of(picture, index)
+        candidates = images_of(picture, index, folders)
         if len(candidates) > 1:
             several = " and ".join(shown(image.path, root) for image in candidates[:3])
             hint = "write the one that is meant in its file_name"

@@ -76,16 +76,26 @@ def leads_inside(path: Path, root: Path) -> bool:
 
 def label_kind(path: Path) -> str:
     """What kind of boxes or polygons a file holds, or nothing."""
+    if path.suffix.lower() == ".json":
+        return json_kind(path)
     with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read(1_000_000)
     if path.suffix.lower() == ".xml":
         return "VOC boxes (.xml)" if "<annotation" in text else ""
-    if path.suffix.lower() == ".json":
-        kinds = {'"shapes"': "labelme polygons (.json)", '"annotations"': "COCO labels (.json)"}
-        return next((kind for key, kind in kinds.items() if key in text), "")
     line = r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*"
     lines = text.strip().splitlines()
     return "YOLO labels (.txt)" if lines and all(re.fullmatch(line, one) for one in lines) else ""
+
+
+def json_kind(path: Path) -> str:
+    """`label_kind` of a .json file, of which COCO's annotations may begin far down."""
+    kinds = {b'"shapes"': "labelme polygons (.json)", b'"annotations"': "COCO labels (.json)"}
+    found, end = set(), b""
+    with open(path, "rb") as file:
+        while (block := file.read(1 << 20)) and b'"shapes"' not in found:
+            found |= {key for key in kinds if key in end + block}
+            end = block[-16:]
+    return next((kind for key, kind in kinds.items() if key in found), "")
 
 
 def label_files(root: Path) -> str:

@@ -150,6 +150,7 @@ class Index(dict):
     def __init__(self, images: list[ImageFile], root: Path):
         self.folded: dict[str, list[ImageFile]] = {}  # without case
         self.masks: dict[str, list[ImageFile]] = {}  # by the path of the mask
+        self.folders = {image.path.parent.resolve() for image in images}
         self.root = root
         self.names = sorted({readable(image.name) for image in images})
         for image in images:

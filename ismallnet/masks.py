@@ -43,7 +43,8 @@ class MaskRule:
 def mask_pixels(path: str | os.PathLike) -> np.ndarray:
     """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
     palette that is not grey every pixel that is not black is 255; alpha is the mask where the colours
-    are constant, and alpha is not or is 0. Where a palette is black altogether its numbers count.
+    are constant, and alpha is not or is 0, and in cut-outs. Where a palette is black altogether its
+    numbers count.
     Signed integers of 8 bits are taken for unsigned ones: 255 in them is -1.
 
     Raises:
@@ -63,11 +64,22 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
         colours, alpha = rgba[..., :3], rgba[..., 3]
         if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
             return alpha
+        if mode in ("RGBA", "LA", "PA") and is_cut_out(colours, alpha):
+            return alpha
         if mode in ("P", "PA") and (colours != colours[..., :1]).any():
             return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     pixels = pixels.view(np.uint8) if pixels.dtype == np.int8 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
+
+
+def is_cut_out(colours: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether a mask is its targets' own pixels before a transparent background: all transparent pixels
+    have one colour, and none of the others is black."""
+    clear = alpha == 0
+    if clear.all() or not clear.any() or np.ptp(colours[clear], axis=0).any():
+        return False
+    return bool(colours[~clear].any(axis=1).all())
 
 
 def palette_numbers(path: Path) -> np.ndarray:

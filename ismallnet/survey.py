@@ -69,8 +69,9 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
     half = "" if rule.numbers else half_lost(rule, found, threshold)
     if half:
         notes.append(half)
-    if not half and (text := lost_groups(rule, [(e[0], e[4]) for e in looked], threshold)):
-        notes.append(text)
+    groups = "" if half else lost_groups(rule, [(e[0], e[4]) for e in looked], threshold)
+    if groups:
+        notes.append(groups)
     if faint:
         hint = "" if half else ". Where does target begin? --mask-threshold 1 takes all values above 0"
         notes.append(
@@ -78,7 +79,7 @@ def survey(paths: list[Path], threshold: int = TARGET) -> MaskReport:
         )
     if rule.numbers and (text := soft_edges(found)):
         notes.append(text)
-    if not rule.numbers and (text := lost_numbers(rule, found, threshold)):
+    if not rule.numbers and not groups and (text := lost_numbers(rule, found, threshold)):
         notes.append(text)
     if several := [path.name for path in read_ahead(several_colours, paths) if path]:
         notes.append(
@@ -233,14 +234,16 @@ def half_lost(rule: MaskRule, found: list, threshold: int) -> str:
 
 def lost_numbers(rule: MaskRule, found: list, threshold: int) -> str:
     """A note where small numbers stand beside large values: classes, and 255 for pixels that do not
-    count."""
+    count. They are below 32 and few, or one value alone is target, which soft edges do not leave."""
     values = np.unique(np.concatenate([np.unique(rule(v)) for _, v, _ in found] or [np.zeros(0)]))
-    small = values[(values > 0) & (values < min(threshold, 32))]
-    if not len(small) or len(values) > 8:
+    alone = (values >= threshold).sum() == 1
+    most = threshold if alone else min(threshold, 32)
+    small = values[(values > 0) & (values < most)]
+    if not len(small) or len(values) > (64 if alone else 8):
         return ""
     totals = [
         sum(int(counts[test(rule(v))].sum()) for _, v, counts in found)
-        for test in (lambda v: (v > 0) & (v < 32), lambda v: v >= threshold)
+        for test in (lambda v: (v > 0) & (v < most), lambda v: v >= threshold)
     ]
     if 10 * totals[0] < totals[1]:
         return ""

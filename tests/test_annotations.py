@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import fails, make_set, picture, target_mask, write
 
+from ismallnet.folders import label_kind
 from ismallnet.shapes import Shape, covered, decode_counts, polygon
 from utils import main
 
@@ -240,7 +241,7 @@ def test_an_outline_within_a_pixel_stays(unlabelled, capsys):
     assert "note: 1 outlines hold no pixel's centre" in capsys.readouterr().out
 
 
-def test_names_with_folders_and_other_endings(tmp_path):
+def test_names_with_folders_and_other_endings(tmp_path, capsys):
     root = make_set(tmp_path / "data" / "tiny", names=("s1/0", "s1/1", "s2/0", "s2/1"))
     for path in (root / "masks").rglob("*.png"):
         path.unlink()
@@ -252,10 +253,12 @@ def test_names_with_folders_and_other_endings(tmp_path):
     draw(content)
     assert (mask("s1/0") == target_mask()).all() and (mask("s2/1") == target_mask()).all()
     assert not mask("s1/1").any() and not mask("s2/0").any()
-    for name in ("0.png", "s3/0.png"):
-        content["images"][0]["file_name"] = name
-        with pytest.raises(SystemExit):
-            draw(content, "--overwrite")
+    content["images"][0]["file_name"] = "0.png"
+    with pytest.raises(SystemExit):
+        draw(content, "--overwrite")
+    content["images"][0]["file_name"] = "s3/0.png"
+    draw(content, "--overwrite")
+    assert "1 annotated pictures are not in the data set: s3/0.png" in capsys.readouterr().out
 
 
 def test_split_folders_get_masks_of_their_own(tmp_path):
@@ -497,3 +500,46 @@ def test_sizes_may_be_text(unlabelled, capsys):
     assert "images[0]: invalid literal" in fails(
         main, "--dataset", "tiny", "--from-annotations", path, "--overwrite", capsys=capsys
     )
+
+
+def test_a_picture_of_another_sequence_is_not_taken_for_one_of_this(tmp_path, capsys):
+    for k in "01":
+        write(tmp_path / f"data/tiny/images/seq1/{k}.png", picture())
+    content = coco([{**polygon_of(*TARGET), "image_id": k} for k in (1, 2)], names="01")
+    content["images"][1]["file_name"] = "seq2/1.png"
+    content["images"][0]["file_name"] = "seq1/0.png"
+    draw(content)
+    said = capsys.readouterr().out
+    assert "note: 1 annotated pictures are not in the data set: seq2/1.png" in said
+    assert mask("seq1/0").any() and not mask("seq1/1").any()
+    content["images"][0]["file_name"] = "frames/0.png"  # one folder for all says nothing
+    content["images"][1]["file_name"] = "frames/1.png"
+    draw(content, "--overwrite")
+    assert mask("seq1/0").any() and mask("seq1/1").any()
+
+
+def test_annotations_of_one_split_folder_are_not_of_another(tmp_path, capsys):
+    """Files of one name, each with its own annotations beside it; valid/ is left out."""
+    for k, part in enumerate(("train", "valid", "test")):
+        write(tmp_path / f"data/tiny/{part}/a.png", picture(k))
+        write(tmp_path / f"data/tiny/{part}/{part}.png", picture(k))
+        names = "a" if part != "train" else ["train"]
+        save(coco([polygon_of(*TARGET)], names), f"data/tiny/{part}/_annotations.coco.json")
+    main(["--dataset", "tiny", "--from-annotations", "data/tiny"])
+    folders = {part: f"data/tiny/{part}/masks" for part in ("train", "test")}
+    assert mask("train", folders["train"]).any() and not mask("a", folders["train"]).any()
+    assert mask("a", folders["test"]).any() and not mask("test", folders["test"]).any()
+    assert "1 annotated pictures are not in the data set: a.png" in capsys.readouterr().out
+    one = coco([polygon_of(*TARGET)], "a")
+    one["images"][0]["file_name"] = "valid/train.png"  # of a split folder that has no such name
+    error = fails(main, "--dataset", "tiny", "--from-annotations", save(one), capsys=capsys)
+    assert "has none of the 1 annotated pictures: valid/train.png" in error
+
+
+def test_annotations_may_begin_far_down_in_their_file(tmp_path):
+    content = coco([polygon_of(*TARGET)], "a")
+    content["images"] += [{"file_name": "x" * 1000, "id": 9 + k} for k in range(2000)]
+    save(content, "long.json")
+    assert label_kind(Path("long.json")) == "COCO labels (.json)"
+    write(Path("none.json"), json.dumps({"images": "x" * 3_000_000}))
+    assert label_kind(Path("none.json")) == ""

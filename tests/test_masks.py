@@ -267,3 +267,24 @@ def test_an_alpha_mask_without_a_target_is_empty():
 def test_signed_bytes_hold_255_as_minus_1():
     masks(lambda k: (ON * -1).astype(np.int8), "tif")
     assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
+
+
+def test_cut_outs_of_targets_are_masks_by_their_alpha():
+    """The target's own grey values before a transparent background, as image editors save them."""
+    grey = np.where(ON, np.arange(ON.size).reshape(ON.shape) % 200 + 20, 0).astype(np.uint8)
+    masks(lambda k: np.dstack([grey, grey, grey, (ON * 255).astype(np.uint8)]))
+    assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
+    # A mask on a canvas with a transparent border: what is not clear is mostly black.
+    inner = np.zeros(ON.shape, np.uint8)
+    inner[2:-2, 2:-2] = 255
+    white = (ON * 255).astype(np.uint8)
+    masks(lambda k: np.dstack([white, white, white, inner]))
+    assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
+
+
+@pytest.mark.parametrize("classes", [1, 12])
+def test_classes_beside_a_border_that_does_not_count_are_said(classes):
+    ring = cv2.dilate(ON.astype(np.uint8), np.ones((3, 3), np.uint8)) > ON
+    masks(lambda k: (ON * (38 + k % classes) + ring * 255).astype(np.uint8))
+    (note,) = [note for note in find_dataset("tiny").notes if "are not target, though" in note]
+    assert "note: values 38" in note and "--mask-threshold 38" in note
