@@ -95,3 +95,16 @@ def to_units(pixels: np.ndarray, limits: tuple[float, float] | None) -> np.ndarr
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
         pixels = pixels.astype(np.float32, copy=False)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def unmasked(frame: np.ndarray) -> np.ndarray:
+    """A frame without a NumPy mask: pixels that are masked become NaN, in 8 bits the median of the
+    others, which is what NaN becomes later."""
+    if not isinstance(frame, np.ma.MaskedArray):
+        return np.asarray(frame)
+    if not np.ma.getmaskarray(frame).any():
+        return frame.data
+    if frame.dtype == np.uint8:
+        return frame.filled(int(np.ma.median(frame)) if frame.count() else 0)
+    exact = frame.dtype.itemsize <= 2 or frame.dtype == np.float32
+    return frame.astype(np.float32 if exact else np.float64).filled(np.nan)

@@ -9,6 +9,7 @@ from detect import Detector
 from ismallnet.detection.detector import find_targets
 from ismallnet.inference import predict, predict_frame, tile_weights
 from ismallnet.metrics import local_snr, quantise
+from ismallnet.units import unmasked
 from net import Outputs, iSmallNet
 
 REPOSITORY = Path(__file__).parent.parent
@@ -177,3 +178,19 @@ def test_limits_of_another_form_are_refused(model, limits):
     detector = Detector(model)
     own = detector.limits_of(frame)
     assert np.array_equal(detector.probability(frame, own), detector.probability(frame))
+
+
+def test_masked_pixels_do_not_count():
+    deep = picture().astype(np.uint16) * 30 + 2000
+    broken = deep.copy()
+    broken[3, 4], broken[20:22, 30:32] = 65535, 65535
+    masked = np.ma.masked_equal(broken, 65535)
+    found = unmasked(masked)
+    assert np.isnan(found).sum() == 5 and found.dtype == np.float32
+    assert np.nanmax(found) == deep.max()
+    detector = Detector(iSmallNet(2).eval())
+    assert detector.limits_of(masked) == detector.limits_of(found)
+    assert (detector.probability(masked) == detector.probability(found)).all()
+    assert unmasked(np.ma.asarray(deep)) is not deep and (unmasked(np.ma.asarray(deep)) == deep).all()
+    eight = np.ma.masked_equal(np.array([[9, 255], [7, 8]], np.uint8), 255)
+    assert unmasked(eight).tolist() == [[9, 8], [7, 8]] and unmasked(eight).dtype == np.uint8

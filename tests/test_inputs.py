@@ -332,10 +332,12 @@ def test_lists_of_frames_may_be_utf16_and_hold_comments():
 def test_a_log_beside_frames_is_no_frame(capsys):
     write(Path("f/a.png"), picture())
     write(Path("f/log.csv"), "time,temperature\n12:00,21.5\n12:01,21.6\n")
+    names = "time,lat,lon,alt,roll,pitch,yaw,temp 2,volt"
+    write(Path("f/flight.csv"), "\n".join([names, *[",".join("123456789")] * 20]))
     write(Path("f/table.csv"), "\n".join(",".join("5" * 9) for _ in range(9)))
     assert [source.path.name for source in find_sources(["f"])] == ["a.png", "table.csv"]
-    assert "1 files are left out, which are no frames: log.csv" in capsys.readouterr().err
+    assert "2 files are left out, which are no frames: flight.csv, log.csv" in capsys.readouterr().err
     write(Path("f/empty.csv"), "")  # a frame that was not written is an error
     assert "empty.csv" in [source.path.name for source in find_sources(["f"])]
     (Path("f/a.png")).unlink()  # alone it may be meant as one
-    assert len(find_sources(["f"])) == 3
+    assert len(find_sources(["f"])) == 4

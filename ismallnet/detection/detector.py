@@ -14,7 +14,7 @@ from ismallnet.greys import inverted as inverted_pixels
 from ismallnet.greys import inverted_limits
 from ismallnet.inference import predict, predict_frame, prepared
 from ismallnet.metrics import local_snr, quantise, ring
-from ismallnet.units import PERCENTILES, to_units, value_limits
+from ismallnet.units import PERCENTILES, to_units, unmasked, value_limits
 from ismallnet.weights import default_weights
 from net import iSmallNet, load_weights
 
@@ -246,7 +246,7 @@ class Detector:
         """HxW float32 probabilities of a frame; with both polarities the higher of the two.
 
         Args:
-            frame: HxW or HxWx3 of any depth.
+            frame: HxW or HxWx3 of any depth; pixels that are NaN or masked do not count.
             limits: as `limits_of` gives them; by default the frame's own.
 
         Raises:
@@ -256,6 +256,7 @@ class Detector:
 
     def limits_of(self, frame: np.ndarray) -> Limits:
         """By polarity, the values of a frame that become 0 and 255; None for 8 bits."""
+        frame = unmasked(frame)
         if frame.dtype == np.uint8:
             return dict.fromkeys(POLARITIES[self.settings.polarity])
         low, high = self.settings.percentiles
@@ -307,7 +308,8 @@ class Detector:
 
     def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
         """The targets of a frame (as `probability` takes it), the highest score first."""
-        return self.targets(self.maps([frame], limits and [limits])[0], np.asarray(frame))
+        frame = unmasked(frame)
+        return self.targets(self.maps([frame], limits and [limits])[0], frame)
 
     def targets(self, maps: Maps, frame: np.ndarray) -> list[Target]:
         """The targets in the maps of a frame (`maps`)."""
@@ -325,7 +327,7 @@ def checked(frame: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not an image, or empty.
     """
-    frame = np.asarray(frame)
+    frame = unmasked(frame)
     if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")
     if frame.dtype.kind not in "uif":

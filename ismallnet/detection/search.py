@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ismallnet.arrays import ARRAYS, RawLayout
 from ismallnet.cli import DataError, note
-from ismallnet.csvfile import decoded
+from ismallnet.csvfile import cells_of, decoded
 from ismallnet.folders import EXTENSIONS
 from ismallnet.formats import DICOM, FITS
 
@@ -88,13 +88,27 @@ def without_logs(paths: list[Path]) -> list[Path]:
 
 
 def holds_row(path: Path) -> bool:
-    """Whether the beginning of a text file has a line of 8 numbers or more, or is empty."""
+    """Whether the beginning of a text file has a line of 8 numbers or more, below no line that names
+    its columns, as a log has; or is empty."""
     try:
         with open(path, "rb") as file:
             head = decoded(file.read(1 << 16))
     except OSError:
         return True  # said when its turn comes
-    return not head.strip() or any(ROW.match(line) for line in head.splitlines())
+    lines = [line for line in head.splitlines() if line.strip()]
+    first = next((n for n, line in enumerate(lines) if ROW.match(line)), None)
+    if first is None:
+        return not lines
+    return not (first and names_columns(lines[first - 1], len(cells_of(lines[first]))))
+
+
+def names_columns(line: str, count: int) -> bool:
+    """Whether a line has as many cells as a table has columns, most of them words without digits."""
+    for mark in ";\t,":
+        cells = line.split(mark)
+        if len(cells) == count:
+            return 2 * sum(bool(re.fullmatch(r"[^\d]*[^\W\d][^\d]*", cell)) for cell in cells) > count
+    return False
 
 
 def is_there(path: Path) -> bool:
