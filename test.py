@@ -69,8 +69,8 @@ def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: arg
     seen, split = seen_of(info, data.name, names), trained.get("split")
     if seen:
         return (
-            f"warning: the weights have learned from {len(seen)} of these {len(names)} images: "
-            f"{some(seen)}. The figures are too good\n"
+            f"warning: the weights have learned from images of {data.name} with the names of "
+            f"{len(seen)} of these {len(names)}: {some(seen)}. The figures are too good\n"
         )
     if seen is None and data.name in info.get("dataset", ()) and split != args.split:
         then = f"--split {' '.join(split)}" if split else "the lists that are found without --split"

@@ -218,8 +218,10 @@ def session(
     about |= {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
     about |= {"args": vars(args)} | ({"teacher": teacher.info} if teacher else {})
     learned = {one.name: [sample.name for sample in one.samples("train")] for one in data}
-    before = checkpoint["info"] if checkpoint else model.info
-    about["seen"] = merged(learned, *(info.get("seen") for info in (before, *taught)))
+    before = [checkpoint["info"]] if checkpoint and "seen" in checkpoint["info"] else []
+    before = before or ([model.info] if args.init else []) + taught
+    if all("seen" in info for info in before):  # else nobody knows all
+        about["seen"] = merged(learned, *(info["seen"] for info in before))
     run = Run(folder, about, digests(lists, tested, teacher), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])

@@ -1,19 +1,19 @@
 """Masks of a data set from annotation files: NAME/masks/X.png, 255 on target pixels and 0 elsewhere."""
 
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ismallnet.annotated import check_all_read, matched
 from ismallnet.annotations import Annotations, Picture, fractions, read_annotations, whole_numbers
 from ismallnet.cli import DataError, progress, some
 from ismallnet.files import sweep, write_png
-from ismallnet.folders import label_kind, leads_inside, shown
+from ismallnet.folders import leads_inside, shown
 from ismallnet.images import decode, image_shape
 from ismallnet.layouts import DatasetFolder, find_images
-from ismallnet.lists import MOST_NAMED, PARTS, Index, kind_of, without_extension
+from ismallnet.lists import MOST_NAMED
 from ismallnet.pairing import AS_IT_LIES, ImageFile, Reading, own_masks, same_picture
 from ismallnet.shapes import covered, middle_pixel
 
@@ -93,100 +93,6 @@ def check_size(picture: Picture, size: tuple[int, int]) -> None:
         f"{picture.source}: annotated at {w}x{h} (width x height), its image is {width}x{height}; "
         f"expected the same{hint if (h, w) == (width, height) else ''}"
     )
-
-
-def images_of(picture: Picture, index: Index, folders: set[str]) -> list[ImageFile]:
-    """The images that a picture of the annotations may be: of its whole name, or without folders that
-    the data set has not. Annotations beside images are of these.
-
-    Args:
-        folders: the last ones that the annotations state, of all pictures.
-    """
-    images: list[ImageFile] = []
-    for name in picture.names:
-        parts = parts_of_name(name)
-        keys = ["/".join(parts[k:]) for k in range(len(parts))]
-        keys = [one for key in keys for one in (key, without_extension(key))]
-        matches = (index.get(key) or index.folded.get(key.casefold()) for key in keys)
-        found = next(filter(None, matches), [])
-        found = [i for i in found if not contradicts(parts, i, several=len(folders) > 1)]
-        images += [image for image in found if image not in images]
-    folder = picture.folder.resolve()
-    own = folder.name.lower() in PARTS or folder in index.folders
-    return [i for i in images if i.path.resolve().is_relative_to(folder)] if own else images
-
-
-def parts_of_name(name: str) -> list[str]:
-    return unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")
-
-
-def contradicts(parts: list[str], image: ImageFile, several: bool) -> bool:
-    """Whether a picture's name, of folders and file, is of another folder than an image of that file
-    name: of another split folder, or of another sequence.
-
-    Args:
-        several: the annotations state several folders, so that these mean something.
-    """
-    if len(parts) == 1 or parts[-2].casefold() == image.path.parent.name.casefold():
-        return False
-    stated = parts[-2].lower()
-    other_part = stated in PARTS and bool(image.part) and kind_of(stated) != kind_of(image.part)
-    return other_part or (several and bool(image.subfolder) and not image.inside)
-
-
-def matched(
-    found: Annotations, images: list[ImageFile], root: Path
-) -> tuple[dict[Path, Picture], list]:
-    """The picture of each image that has one, and the names of pictures without an image.
-
-    Raises:
-        DataError: none fits, or one is not clear; all are named.
-    """
-    index, chosen, absent = Index(images, root), {}, []
-    names = [parts_of_name(name) for picture in found.pictures for name in picture.names]
-    folders = {parts[-2] for parts in names if len(parts) > 1}
-    for picture in found.pictures:
-        candidates = images_of(picture, index, folders)
-        if len(candidates) > 1:
-            several = " and ".join(shown(image.path, root) for image in candidates[:3])
-            hint = "write the one that is meant in its file_name"
-            if len(picture.names) > 1:  # labelme, whose folders do not count
-                hint = "give each image a name of its own, and imagePath and the .json file the same"
-            found.problems.append(f"{picture.source}: {picture.names[0]!r} could be {several}; {hint}")
-        elif not candidates:
-            absent.append(picture.names[0])
-        elif (path := candidates[0].path) in chosen:
-            found.problems.append(
-                f"{picture.source}: {picture.names[0]!r} and {chosen[path].source} are both of {path}"
-            )
-        else:
-            chosen[path] = picture
-    if found.pictures and len(absent) == len(found.pictures):
-        raise DataError(
-            f"{root}: has none of the {len(absent)} annotated pictures: {some(absent)}"
-            f"{index.nearest(absent[0])}"
-        )
-    return chosen, absent
-
-
-def check_all_read(source: Path, images: set[Path], annotated: set[Path], root: Path) -> None:
-    """
-    Args:
-        source: the annotations that were read.
-        annotated: those of the images that it has.
-
-    Raises:
-        DataError: it has none of a folder's images, and another such file lies beside them, as in
-            split folders.
-    """
-    unread = {path.parent for path in images - annotated} - {path.parent for path in annotated}
-    files = [file for folder in sorted(unread) for file in sorted(folder.glob("*.json"))]
-    other = next((file for file in files if label_kind(file)), None)
-    if source.is_file() and other:
-        raise DataError(
-            f"{source}: has none of the images in {other.parent}, where {other.name} is; without it "
-            f"their masks would be empty. Read both: --from-annotations {root}"
-        )
 
 
 def mask_file(image: ImageFile, data: DatasetFolder) -> Path:

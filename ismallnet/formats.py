@@ -54,7 +54,7 @@ def disguise(path: Path) -> str:
 
 def read_fits(path: Path) -> np.ndarray:
     """The pictures of a FITS file, (H, W) or (N, H, W), BZERO and BSCALE applied: those of its first
-    unit with any, and of all units that have one of the same size. A note says which are left out.
+    unit with any, and of all others of its size, depth and name. A note says which are left out.
 
     FITS counts rows from the bottom, so the file's last row is the picture's first one; not where the
     keyword ROWORDER, which camera programs write, says TOP-DOWN.
@@ -64,8 +64,8 @@ def read_fits(path: Path) -> np.ndarray:
         found = [n for n, unit in enumerate(units) if holds_picture(unit)]
         if not found:
             raise DataError(f"{path}: found no picture in this FITS file")
-        size = units[found[0]].shape
-        same = [n for n in found if units[n].shape == size][: None if len(size) == 2 else 1]
+        same = [n for n in found if kind_of_unit(units[n]) == kind_of_unit(units[found[0]])]
+        same = same[: None if len(units[found[0]].shape) == 2 else 1]
         if others := [str(n) for n in found if n not in same]:
             note(
                 f"units of {path}",
@@ -79,6 +79,13 @@ def read_fits(path: Path) -> np.ndarray:
 def holds_picture(unit) -> bool:
     """Whether a unit of a FITS file holds an array of two sides or more."""
     return unit.is_image and unit.header.get("NAXIS", 0) >= 2
+
+
+def kind_of_unit(unit) -> tuple:
+    """What frames of one sequence have in common: size, depth, and their name without a number; errors
+    and masks of a picture (ERR, DQ) have other ones."""
+    name = "" if unit.name == "PRIMARY" else unit.name.rstrip("0123456789")
+    return unit.shape, unit.header.get("BITPIX"), name
 
 
 def fits_picture(unit) -> np.ndarray:

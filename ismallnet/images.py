@@ -40,7 +40,7 @@ READ_ERRORS += (ArithmeticError, MemoryError, RuntimeError, struct.error, tokeni
 READ_ERRORS += (Image.DecompressionBombError,)
 SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, DESCRIPTION = 254, 256, 257, 262, 270  # tags of TIFF
 BITS, COMPRESSION, BANDS, PLANES, SAMPLES = 258, 259, 277, 284, 339
-STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
+STRIPS, TILES = 273, 324
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -166,7 +166,7 @@ def decode_page(
                 )
             if colours:
                 note(
-                    f"planes of {path}",
+                    "planes",
                     f"{path}: {tags.get(BANDS, 3)} planes are read as the colours of one picture. If "
                     "they are frames, save them as pages (tifffile: photometric='minisblack')",
                 )
@@ -204,7 +204,7 @@ def decode_page(
 def is_sparse(tags: dict) -> bool:
     """Whether strips or tiles of a TIFF are left out, as GDAL does with empty ones: their place is 0,
     where Pillow would read the file's header."""
-    places = [tags.get(tag) for tag in (STRIPS, STRIP_BYTES, TILES, TILE_BYTES)]
+    places = [tags.get(tag) for tag in (STRIPS, TILES)]
     return any(0 in values for values in places if isinstance(values, tuple))
 
 

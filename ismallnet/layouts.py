@@ -39,6 +39,7 @@ from ismallnet.parts import (
     other_folders,
     parts_inside,
     parts_of,
+    refuse_both,
     unused_parts,
 )
 from ismallnet.splits import apply_lists, write_split
@@ -223,9 +224,10 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         data.layout = f"split folders {', '.join(texts)}"
         if without_lists and (unused := unused_parts(data.root, parts)):
             raise DataError(
-                f"{unused[0]}: found no images in it that are read, though it is a split folder beside "
-                f"{', '.join(f'{part}/' for part in parts)}{left_out_hint(data.root, IMAGE_FOLDERS)}. "
-                "Put its images there, move it away, or name lists: --split TRAIN.txt TEST.txt"
+                f"{unused[0]}: found no images that are read in it or in {unused[0].name}/images/, "
+                f"though it is a split folder beside {', '.join(f'{part}/' for part in parts)}"
+                f"{left_out_hint(data.root, IMAGE_FOLDERS)}. Put its images there, move it away, or "
+                "name lists: --split TRAIN.txt TEST.txt"
             )
         if others := other_folders(data.root, images):
             left = some([f"{shown(folder, data.root)}/" for folder in others])
@@ -233,20 +235,6 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
     images, notes = choose_parts(images, without_lists)
     data.notes += notes
     return images
-
-
-def refuse_both(root: Path) -> None:
-    """
-    Raises:
-        DataError: beside an image folder there are split folders, and no list says what is used.
-    """
-    if parts := parts_of(root):
-        folders, name = ", ".join(f"{part}/" for part in parts), image_folders(root)[0].name
-        raise DataError(
-            f"{root}: found {name}/, the split folders {folders} too, and no list that says which "
-            "images are for training. Move the one or the others away, name lists: --split TRAIN.txt "
-            f"TEST.txt, or take a new split of {name}/: --image-folder {name}"
-        )
 
 
 def images_in(
@@ -267,8 +255,6 @@ def images_in(
     masks = named([root, data.root], reading.mask_folder, "--mask-folder", part)
     masks = masks or mask_folders(root, joined)
     masks = masks or mask_folders(root)
-    if not masks and root != data.root:  # masks/train/X.png, or masks/X.png for all parts
-        masks = [inside(f, part) or f for f in mask_folders(data.root)]
     masks = [mask for mask in masks if mask != folder or reading.mask_folder]
     others = [] if reading.image_folder else others
     others = [f for f in others if f.name != "mixed"] + masks[1:]
@@ -279,10 +265,12 @@ def images_in(
     no_images = not_images(folder, [*masks, *mask_folders(root)], data.root)
     files = [(f, path) for f in walk(folder) if f not in no_images for path in image_files(f)]
     files = [(f, path) for f, path in files if path.stem.endswith(reading.image_suffix)]
-    if not masks or folder in masks:  # masks beside the images
-        beside = masks_beside([path for _, path in files], reading)
+    beside = masks_beside([path for _, path in files], reading) if not masks or folder in masks else ()
+    if not masks and not beside and root != data.root:  # masks/train/X.png, masks/X.png for all parts
+        masks = [inside(f, part) or f for f in mask_folders(data.root)]
+    if beside:
         files = [(f, path) for f, path in files if path not in beside]
-        masks = [folder] if beside else masks
+        masks = [folder]
     data.notes += left_out_notes(folder, data.root, [path for _, path in files])
     images = [
         ImageFile(

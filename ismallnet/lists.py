@@ -76,7 +76,7 @@ def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
         stems["test"] += [f"val{ending}"] if val else []
         files = {k: [p for s in v if (p := folder / f"{s}.txt").is_file()] for k, v in stems.items()}
         lists = {k: v[0] for k, v in files.items() if v}
-        if lists.get("test", folder).stem.startswith("val") and files["train"]:
+        if "test" in lists and lists["test"].stem.startswith("val") and files["train"]:
             lists["train"] = files["train"][-1]  # trainval has the images of val, which is tested on
         if len(lists) > len(best):
             best = lists
@@ -150,7 +150,6 @@ class Index(dict):
     def __init__(self, images: list[ImageFile], root: Path):
         self.folded: dict[str, list[ImageFile]] = {}  # without case
         self.masks: dict[str, list[ImageFile]] = {}  # by the path of the mask
-        self.folders = {image.path.parent.resolve() for image in images}
         self.root = root
         self.names = sorted({readable(image.name) for image in images})
         for image in images:

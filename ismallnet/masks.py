@@ -65,7 +65,7 @@ def mask_pixels(path: str | os.PathLike) -> np.ndarray:
         if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
             return alpha
         if mode in ("RGBA", "LA", "PA") and is_cut_out(colours, alpha):
-            return alpha
+            return np.where(alpha > 0, np.maximum(alpha, colours.max(axis=2)), 0)
         if mode in ("P", "PA") and (colours != colours[..., :1]).any():
             return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels

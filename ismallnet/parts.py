@@ -9,6 +9,7 @@ from pathlib import Path
 from ismallnet.cli import DataError, some
 from ismallnet.folders import folders_of, image_files, inside, walk
 from ismallnet.lists import KINDS, PARTS, kind_of
+from ismallnet.oddities import left_out
 from ismallnet.pairing import AS_IT_LIES, MASK_FOLDERS, ImageFile, masks_beside
 
 # Names of folders, compared without case; the first one that holds images wins.
@@ -57,20 +58,32 @@ def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
     return sure | bare if both else sure
 
 
+def refuse_both(root: Path) -> None:
+    """
+    Raises:
+        DataError: beside an image folder there are split folders, and no list says what is used.
+    """
+    if parts := parts_of(root):
+        folders, name = ", ".join(f"{part}/" for part in parts), image_folders(root)[0].name
+        raise DataError(
+            f"{root}: found {name}/, the split folders {folders} too, and no list that says which "
+            "images are for training. Move the one or the others away, name lists: --split TRAIN.txt "
+            f"TEST.txt, or take a new split of {name}/: --image-folder {name}"
+        )
+
+
 def unused_parts(root: Path, parts: dict[str, tuple[Path, str]]) -> list[Path]:
-    """The split folders that are there and are none of the parts: they hold files, but no images."""
+    """The split folders that are none of the parts, though they hold pictures: in other formats than
+    data sets have, as links to nothing, or in other places."""
     folders = [f for part in PARTS if part not in parts and (f := inside(root, part))]
-    files = {
-        folder: (path for deeper in walk(folder) for path in deeper.iterdir()) for folder in folders
-    }
-    return [f for f, paths in files.items() if any(p.name[0] != "." and not p.is_dir() for p in paths)]
+    return [f for f in folders if any(left_out(f)) or any(image_files(deeper) for deeper in walk(f))]
 
 
 def other_folders(root: Path, images: list[ImageFile]) -> list[Path]:
     """The folders beside split folders that hold pictures, and are neither these nor of masks or label
     maps."""
     used = [image.path for image in images] + [image.masks for image in images if image.masks]
-    taken = {path.relative_to(root).parts[0] for path in used}
+    taken = {name for path in used for name in path.relative_to(root).parts[:1]}
     taken |= {f.name for part in ("", *PARTS) for f in mask_folders(root, part)}
     taken |= {"interior", "boundary"} if (root / "maps.json").is_file() else set()
     taken |= {f.name for f in root.iterdir() if f.name.lower() in PARTS}  # val/, of which notes tell

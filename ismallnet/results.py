@@ -59,7 +59,7 @@ def check_names(maps: Path, names: Collection[str]) -> None:
     if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
         raise DataError(
             f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
-            "would replace; Rename the image and its mask, then type test.py again"
+            "would replace; rename the image and its mask, then type test.py again"
         )
 
 

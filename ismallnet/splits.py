@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,7 +190,8 @@ def write_split(data: DatasetFolder, files: dict[Path, str]) -> None:
                 file.write(text.encode())
         except (OSError, UnicodeError) as error:
             for other in files:  # one list alone would be taken for all there is
-                other.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    other.unlink()
             reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
             raise DataError(
                 f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "

@@ -86,8 +86,8 @@ def merged(*sources: object) -> dict[str, list[str]]:
 
 
 def seen_of(info: dict, dataset: str, names: Iterable[str]) -> list[str] | None:
-    """Those of a data set's images that a network, or those that it was initialised or distilled from,
-    learned from; None where its weights do not say."""
+    """Those of a data set's images, by name, that a network, or those that it was initialised or
+    distilled from, learned from; None where its weights, or theirs, do not say."""
     if not isinstance(info.get("seen"), dict):
         return None
     return sorted({*names} & {*merged(info["seen"]).get(dataset, ())})

@@ -536,6 +536,38 @@ def test_annotations_of_one_split_folder_are_not_of_another(tmp_path, capsys):
     assert "has none of the 1 annotated pictures: valid/train.png" in error
 
 
+@pytest.mark.parametrize("place", ["json/{}", "annotations/{}", "exports/train"])
+def test_annotations_in_folders_of_their_own(tmp_path, place):
+    root = tmp_path / "data/tiny"
+    for part, name in (("train", "a"), ("test", "b")):
+        write(root / f"images/{part}/{name}.png", picture())
+        folder = root / place.format(part)
+        save(coco([polygon_of(*TARGET)], name), folder / f"{name}.json")
+    above = folder if folder.name == "train" else folder.parent
+    main(["--dataset", "tiny", "--from-annotations", str(above)])
+    assert all(mask(f"{part}/{name}").any() for part, name in (("train", "a"), ("test", "b")))
+
+
+def test_one_file_in_a_split_folder_may_be_of_all(tmp_path):
+    for part, name in (("train", "a"), ("test", "c")):
+        write(tmp_path / f"data/tiny/{part}/images/{name}.png", picture())
+    content = coco([{**polygon_of(*TARGET), "image_id": k} for k in (1, 2)], "ac")
+    content["images"][1]["file_name"] = "test/images/c.png"
+    path = save(content, "data/tiny/train/all.json")
+    main(["--dataset", "tiny", "--from-annotations", path])
+    assert mask("a", "data/tiny/train/masks").any() and mask("c", "data/tiny/test/masks").any()
+
+
+def test_folders_that_were_renamed_since_do_not_matter(tmp_path):
+    content = coco([{**polygon_of(*TARGET), "image_id": k} for k in (1, 2)], "ab")
+    for image, folder, stated in zip(content["images"], ("cam1", "cam2"), ("cam1_raw", "cam2")):
+        name = image["file_name"]
+        write(tmp_path / f"data/tiny/images/{folder}/{name}", picture())
+        image["file_name"] = f"{stated}/{name}"
+    draw(content)
+    assert mask("cam1/a").any() and mask("cam2/b").any()
+
+
 def test_annotations_may_begin_far_down_in_their_file(tmp_path):
     content = coco([polygon_of(*TARGET)], "a")
     content["images"] += [{"file_name": "x" * 1000, "id": 9 + k} for k in range(2000)]

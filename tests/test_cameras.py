@@ -13,7 +13,7 @@ import tifffile
 from conftest import picture, write
 from scipy.io import savemat
 
-from ismallnet.arrays import as_frames, read_array
+from ismallnet.arrays import RawLayout, as_frames, read_array
 from ismallnet.cli import DataError
 from ismallnet.csvfile import read_csv
 from ismallnet.detection.frames import find_sources, read_frames
@@ -87,6 +87,14 @@ def test_the_rate_of_an_annotated_video_is_one_that_can_be_written(fps, written)
     writer.release()
 
 
+def test_without_a_place_for_temporary_files_videos_are_read(monkeypatch):
+    def refuse() -> None:
+        raise FileNotFoundError("no temporary folder")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert len(frames(VIDEOS / "fragmented.mp4")) == 24
+
+
 # --- TIFF ------------------------------------------------------------------------------------------
 
 
@@ -143,6 +151,26 @@ def test_tiles_that_a_tiff_leaves_out_are_no_pixels_of_its_header():
     assert np.array_equal(found[:16, :16], tile) and np.isnan(found[:16, 16:]).all()
 
 
+def test_a_tiff_that_does_not_say_how_long_its_strips_are_is_read():
+    pixels = deep()
+    tifffile.imwrite("c.tif", pixels, rowsperstrip=10)
+    with tifffile.TiffFile("c.tif") as file:
+        tag = file.pages[0].tags["StripByteCounts"]
+        at, size = tag.valueoffset, tag.count * (4 if tag.dtype == 4 else 2)
+    raw = bytearray(Path("c.tif").read_bytes())
+    raw[at : at + size] = bytes(size)
+    write(Path("c.tif"), bytes(raw))
+    assert np.array_equal(decode(Path("c.tif")), pixels)
+
+
+def test_planes_of_16_bits_are_refused_in_any_page():
+    with tifffile.TiffWriter("p.tif") as file:
+        for k in range(2):
+            planes = np.stack([deep(k)] * 3)
+            file.write(planes, photometric="rgb", planarconfig="separate", contiguous=False)
+    assert all("Are they frames or colours?" in found for found in frames("p.tif"))
+
+
 def test_three_planes_of_8_bits_are_said_to_be_colours(capsys):
     tifffile.imwrite("three.tif", np.stack([picture(k) for k in range(3)]))
     assert decode(Path("three.tif")).shape == (40, 48, 3)
@@ -171,10 +199,11 @@ def test_units_of_a_fits_file_are_frames(capsys):
     pytest.importorskip("astropy.io.fits")
     pixels = [deep(k).astype(np.int16) for k in range(3)]
     units = [fits_unit(p, not k) for k, p in enumerate(pixels)]
-    write(Path("u.fits"), b"".join([*units, fits_unit(pixels[0][:9], False)]))
+    other = fits_unit(pixels[0], False, "EXTNAME = 'ERR     '")
+    write(Path("u.fits"), b"".join([*units, fits_unit(pixels[0][:9], False), other]))
     found = frames("u.fits")
     assert all(np.array_equal(a, b[::-1]) for a, b in zip(found, pixels)) and len(found) == 3
-    assert "of 4 units with pictures 3 are read; left out: 3" in capsys.readouterr().err
+    assert "of 5 units with pictures 3 are read; left out: 3, 4" in capsys.readouterr().err
 
 
 def test_blank_pixels_of_unsigned_fits_files_do_not_count():
@@ -237,4 +266,16 @@ def test_a_file_that_changes_while_it_is_read_is_a_problem():
     os.truncate("s.npy", 2000)
     others = list(found)
     assert [frame.index for frame in others] == [1, 2, 3]
-    assert all("changed while it was read" in frame.problem for frame in others)
+    assert all("became shorter while it was read" in frame.problem for frame in others)
+
+
+def test_a_recording_that_grows_is_read():
+    pixels = np.stack([deep(k) for k in range(4)])
+    pixels.tofile("s.raw")
+    layout = RawLayout("48x40:uint16")
+    (source,) = find_sources(["s.raw"], raw=layout)
+    found = read_frames([(source, [0, 1, 2, 3])])
+    next(found)
+    with open("s.raw", "ab") as file:
+        file.write(b"more")
+    assert all(np.array_equal(frame.pixels, pixels[frame.index]) for frame in found)

@@ -183,13 +183,27 @@ def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, ca
         assert said in capsys.readouterr().out
         for split in "AB":  # all images are in one of the two trainings
             infer(["--dataset", "tiny", "--weights", f"runs/tiny/b{flag}", "--split", split])
-            assert "have learned from 4 of these 4 images" in capsys.readouterr().out
+            assert "with the names of 4 of these 4: " in capsys.readouterr().out
     run("--epochs", 1, "--split", "A", "--init", first, folder="again")
     assert "has learned from" not in capsys.readouterr().out
     infer(["--dataset", "tiny", "--weights", "runs/tiny/again", "--split", "A"])
     assert "have learned from" not in capsys.readouterr().out
     infer(["--dataset", "tiny", "--weights", first])  # other lists, whose test images it has not seen
     assert "trained with" not in capsys.readouterr().out
+
+
+def test_what_nobody_knows_is_not_claimed(data, capsys):
+    """Weights that begin with others that do not say what they have seen do not say it either."""
+    write(data / "other/train.txt", "\n".join("gh"))
+    write(data / "other/test.txt", "\n".join("ab"))
+    run("--epochs", 1, folder="a")
+    older = without_seen("runs/tiny/a/last.pt")
+    for flag in ("--init", "--distill"):
+        run("--epochs", 1, "--split", "other", flag, older, folder=f"b{flag}")
+        assert "seen" not in load_weights(f"runs/tiny/b{flag}/last.pt").info
+        capsys.readouterr()
+        infer(["--dataset", "tiny", "--weights", f"runs/tiny/b{flag}"])
+        assert "note: the weights were trained with --split other" in capsys.readouterr().out
 
 
 def test_what_weights_have_seen_survives_a_resume_and_an_export(capsys):

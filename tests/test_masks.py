@@ -274,6 +274,9 @@ def test_cut_outs_of_targets_are_masks_by_their_alpha():
     grey = np.where(ON, np.arange(ON.size).reshape(ON.shape) % 200 + 20, 0).astype(np.uint8)
     masks(lambda k: np.dstack([grey, grey, grey, (ON * 255).astype(np.uint8)]))
     assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
+    red = np.dstack([ON * 255, ON * 0, ON * 0, ON * 102]).astype(np.uint8)  # half transparent
+    masks(lambda k: red)
+    assert all((mask == ON * 255).all() for mask in read(find_dataset("tiny")))
     # A mask on a canvas with a transparent border: what is not clear is mostly black.
     inner = np.zeros(ON.shape, np.uint8)
     inner[2:-2, 2:-2] = 255

@@ -228,9 +228,30 @@ def test_a_split_folder_whose_images_are_not_read_is_an_error(tmp_path, kind):
     else:
         (root / "test/images/1.png").symlink_to("nowhere")
     with pytest.raises(
-        DataError, match=r"test: found no images in it.*beside train/, val/.*images/1\."
+        DataError, match=r"test: found no images that are read.*beside train/, val/.*images/1\."
     ):
         find_dataset("s", tmp_path)
+
+
+def test_files_that_are_no_pictures_make_no_split_folder(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        image(root, f"{part}_images", part)
+        mask(root, ".", part)
+    write(root / "training/log.txt", "x")
+    write(root / "val/Thumbs.db", "x")
+    data = find_dataset("s", tmp_path, reading=Reading(mask_folder="."))
+    assert names(data, "train") == ["train"] and names(data, "test") == ["test"]
+
+
+def test_masks_beside_the_images_win_over_a_folder_of_other_pictures(tmp_path):
+    root = tmp_path / "s"
+    for part in ("train", "test"):
+        image(root, part, part)
+        mask(root, part, f"{part}_mask")
+    image(root, "labels", "overview")
+    data = find_dataset("s", tmp_path)
+    assert data.lists["train"][0].mask == root / "train/train_mask.png"
 
 
 def test_split_folders_of_several_forms(tmp_path):

@@ -210,7 +210,7 @@ def read_image_frame(source: Source) -> Frame:
 
 
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
-    """The file stays open: to find a page from the file's start takes a step a page."""
+    """The file stays open in Pillow: to find a page from the file's start takes a step a page."""
     with contextlib.ExitStack() as stack:
         picture = None
         for index in indices:
@@ -218,9 +218,12 @@ def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
             try:
                 picture = picture or stack.enter_context(open_picture(source.path))
                 yield Frame(source, index, decode_page(picture, source.path, page))
-            except (DataError, *READ_ERRORS) as error:  # the next one may be whole
+            except READ_ERRORS as error:  # of opening it
                 picture = None
                 yield page_of_tiff(source, index, error)
+            except DataError as error:  # the next one may be whole
+                picture = None
+                yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def page_of_tiff(source: Source, index: int, reason: Exception) -> Frame:
@@ -243,10 +246,16 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
     else:
         stack = decode_scientific(source.path)
     for index in indices:
-        if state_of(source.path) != source.state:  # a file on disk that became shorter ends the process
-            raise DataError("the file was changed while it was read; start again when it is complete")
+        if isinstance(stack, np.memmap) and has_shrunk(source):
+            raise DataError("the file became shorter while it was read; start when it is complete")
         frame = stack[index]  # of any byte order
         yield Frame(source, index, np.array(frame, frame.dtype.newbyteorder("=")))
+
+
+def has_shrunk(source: Source) -> bool:
+    """Whether a file that is left on disk has lost bytes, on which reading would end the process."""
+    now = state_of(source.path)
+    return source.state is not None and (now is None or now[0] < source.state[0])
 
 
 def read_video(source: Source, indices: list[int]) -> Iterator[Frame]:

@@ -5,6 +5,7 @@ import itertools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from ismallnet.cli import DataError
 
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska's identifiers
 FPS = 25.0  # of a video that does not say it
+_listening = threading.RLock()  # of `heard`: there is one standard error
 
 
 def missing_bytes(path: Path) -> int:
@@ -93,6 +95,7 @@ def count_frames(path: Path, exact: bool) -> tuple[int, float]:
     Args:
         exact: its header has the number; otherwise they are counted.
     """
+    os.environ.pop("OPENCV_FFMPEG_LOGLEVEL", None)  # so quiet that `retrieve` would not hear of it
     video = cv2.VideoCapture(name_of(path))
     count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     # Estimated from the bit rate or the duration, or not there: a recorder was cut off.
@@ -138,12 +141,13 @@ def heard(passed_on: bool = True) -> Iterator[bytearray]:
     """What libraries write to standard error meanwhile, which is the only place where OpenCV says that
     a frame was not converted. It is passed on afterwards, or not."""
     text = bytearray()
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed
-        yield text
-        return
-    with tempfile.TemporaryFile() as file:
+    with _listening, contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            kept = os.dup(2)
+        except OSError:  # no place for it, or standard error is closed
+            yield text
+            return
         sys.stderr.flush()
         os.dup2(file.fileno(), 2)
         try:
