@@ -46,6 +46,7 @@ from ismallnet.results import (
     holds_zero_one,
     map_file,
     maps_in,
+    own_name,
     read_about,
     read_map,
     same_images,
@@ -178,14 +179,9 @@ def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[st
         pd_fa.unlink(missing_ok=True)  # it would be another evaluation's
     else:
         write_curve(pd_fa, pd_fa_curve(counts.pd_fa))
-    write_json(about, read_about(maps) | {"masks": masks_digest(samples)})
+    read = {"masks": masks_digest(samples), "mask_threshold": args.mask_threshold}
+    write_json(about, read_about(maps) | read)
     return {name: Evaluation(found, drawn[name]) for name, found in figures.items()}
-
-
-def own_name(maps: str, name: str) -> str:
-    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
-    folder = Path(maps).resolve()
-    return folder.parent.name if folder.name == name else folder.name
 
 
 def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
@@ -204,6 +200,12 @@ def runs_of(name: str, args: argparse.Namespace) -> list[Run]:
             for m in args.maps
         ]
     if args.output:
+        place = Path(args.output).resolve()
+        among = any(Path(maps).resolve() in place.parents for maps in args.maps or [])
+        if among or (place.is_file() and place.suffix.lower() != ".json"):
+            raise DataError(
+                f"--output {args.output}: expected a .json file, outside of the folders of --maps"
+            )
         runs = [Run(run.label, run.maps, Path(args.output)) for run in runs]
     first: dict[Path, Run] = {}
     for run in runs:

@@ -161,9 +161,16 @@ def main(argv: list[str] | None = None) -> None:
         raise DataError(
             "expected --size of 64 or more, --train and --test of 1 or more, --seed of 0 or more"
         )
+    if args.name in ("", ".", "..") or Path(args.name).name != args.name:
+        raise DataError(f"--name {args.name!r}: expected the name of one folder, without /")
     folder = Path(args.data_root) / args.name
     made_from = {key: getattr(args, key) for key in ("seed", "train", "test", "size")}
     record = folder / "synthetic.json"
+    if folder.exists() and args.force and not record.exists() and any(folder.iterdir()):
+        raise DataError(
+            f"{folder}: holds files that this program did not make, which --force would replace; name "
+            "another folder with --name"
+        )
     if folder.exists() and not args.force:
         found = read_json(record)
         if found == made_from | {"whole": False}:  # interrupted: resume

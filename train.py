@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = runs
         if not first:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        if args.resume:
+        if args.resume is not None:
             path = find_run(args)
             folder = path.parent
             if first:

@@ -38,6 +38,7 @@ from ismallnet.results import (
     holds_zero_one,
     map_file,
     maps_in,
+    own_name,
     read_about,
     read_map,
     results_folder,
@@ -183,8 +184,11 @@ def main(argv: list[str] | None = None) -> None:
             print(f"note: {maps}: made with --polarity {polarity}; type it here too")
         figures = read_json(maps / "metrics.json")
         then = read_json(maps / "metrics_about.json")
-        masks = masks_digest(samples)
-        if figures and then.pop("masks", masks) != masks:
+        masks, threshold = masks_digest(samples), then.pop("mask_threshold", args.mask_threshold)
+        if figures and threshold != args.mask_threshold:
+            print(f"{maps}/metrics.json: with --mask-threshold {threshold}, left out")
+            figures = {}
+        elif figures and then.pop("masks", masks) != masks:
             print(f"{maps}/metrics.json: of other images or masks than these, left out")
             figures = {}
         elif figures and then != about:
@@ -241,7 +245,7 @@ def draw_paper(
             (printable(name), centres[name], [image.mean(axis=2).astype(np.uint8), mask, *preds])
         )
     folders = (maps, *(other.folder for other in others))
-    titles = ["image", "mask", *(folder.parent.name or str(folder) for folder in folders)]
+    titles = ["image", "mask", *(own_name(folder, data.name) for folder in folders)]
     if not rows:
         return []
     folder = maps / "paper"
@@ -260,6 +264,12 @@ def draw_dataset(
     labels = maps_folder(data, args.maps_root)
     if not (labels / "maps.json").exists():
         raise DataError(f"{labels}: found no label maps; make them: {data.command('utils')}")
+    made = read_json(labels / "maps.json").get("mask_threshold", args.mask_threshold)
+    if made != args.mask_threshold:
+        raise DataError(
+            f"{labels}: found label maps with --mask-threshold {made}, expected {args.mask_threshold}; "
+            f"make them again: {data.command('utils')}"
+        )
     if stale := stale_maps(labels, data.samples("test")):
         raise DataError(
             f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "

@@ -83,6 +83,12 @@ def maps_in(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder
 
 
+def own_name(maps: str | Path, name: str) -> str:
+    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
+    folder = Path(maps).resolve()
+    return folder.parent.name if folder.name == name else folder.name
+
+
 def same_images(folders: list[Path], names: list[str]) -> None:
     """
     Raises:

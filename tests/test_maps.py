@@ -10,7 +10,7 @@ import pytest
 from conftest import fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.results import map_file, several_files
+from ismallnet.results import map_file, own_name, several_files
 
 ON = target_mask() > 0
 
@@ -183,6 +183,9 @@ def test_figures_go_to_a_file(capsys):
     Path("folder").mkdir()
     os.mkfifo("pipe")
     for words, expected in (
+        (("--output", "theirs/c.png"), "expected a .json file, outside of the folders of --maps"),
+        (("--output", "theirs/c.json"), "expected a .json file, outside of the folders of --maps"),
+        (("--output", "file"), "expected a .json file"),
         (("--output", "folder"), "folder: a folder; expected the name of a file to write"),
         (("--output", "pipe"), "pipe: a device; expected the name of a file to write"),
         (("--output", "file/x.json"), "file: a file; expected a folder to write to"),
@@ -192,3 +195,7 @@ def test_figures_go_to_a_file(capsys):
         assert expected in fails(main, *argv, capsys=capsys)
     assert Path("file").read_text() == "mine" and Path("pipe").is_fifo()
     assert not any(Path("folder").iterdir())
+
+
+def test_what_a_folder_of_maps_is_called():
+    assert own_name("methods/DNANet", "tiny") == "DNANet" and own_name("other/tiny", "tiny") == "other"

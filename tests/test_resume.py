@@ -302,3 +302,8 @@ def test_a_failing_write_keeps_the_last_checkpoint(monkeypatch, capsys):
     message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
     assert "last.pt: No space left on device" in message
     assert (RUN / "last.pt").read_bytes() == before and not list(RUN.glob("*.tmp"))
+
+
+def test_an_empty_resume_starts_nothing(capsys, tmp_path):
+    error = fails(main, "--dataset", "tiny", "--resume=", capsys=capsys)
+    assert "--resume: found ''" in error and not list(tmp_path.rglob("last.pt"))

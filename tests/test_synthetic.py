@@ -108,3 +108,18 @@ def test_a_finished_set_is_kept_and_another_is_not_overwritten(capsys):
     assert "--force" in fails(main, *argv, "--seed", "1", capsys=capsys)
     main([*argv, "--seed", "1", "--force"])
     assert "--size" in fails(main, "--size", "8", capsys=capsys)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../other", "a/b"])
+def test_the_name_is_one_folder(name, tmp_path, capsys):
+    assert "expected the name of one folder" in fails(main, "--name", name, capsys=capsys)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_force_replaces_only_what_was_made_here(tmp_path, capsys):
+    own = tmp_path / "data/mine/images/a.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"own")
+    error = fails(main, "--name", "mine", "--train", "2", "--test", "1", "--force", capsys=capsys)
+    assert "data/mine: holds files that this program did not make" in error
+    assert own.read_bytes() == b"own" and not (tmp_path / "data/mine/50_50").exists()

@@ -153,3 +153,21 @@ def test_figures_for_papers_are_vectors_and_repeat(tmp_path, capsys):
     main(argv)
     assert b">b<" in files[1].read_bytes()
     assert "found no zz in the test list" in fails(main, *argv, "--images", "zz", capsys=capsys)
+
+
+def test_figures_and_label_maps_of_another_threshold_are_not_shown(data, tmp_path, capsys):
+    for name in "abcd":
+        soft = target_mask()
+        soft[9, 12:16] = 150
+        write(data / f"masks/{name}.png", soft)
+        write(tmp_path / f"results/tiny/{name}.png", target_mask())
+    utils.main(["--dataset", "tiny", "--mask-threshold", "200"])
+    evaluation.main(["--dataset", "tiny"])
+    error = fails(main, "--dataset", "tiny", capsys=capsys)
+    assert "found label maps with --mask-threshold 200, expected 128; make them again" in error
+    main(["--dataset", "tiny", "--mask-threshold", "200"])
+    said = capsys.readouterr().out
+    assert "metrics.json: with --mask-threshold 128, left out" in said and "standard" not in said
+    evaluation.main(["--dataset", "tiny", "--mask-threshold", "200"])
+    main(["--dataset", "tiny", "--mask-threshold", "200"])
+    assert "left out" not in capsys.readouterr().out

@@ -250,6 +250,8 @@ def find_run(args: argparse.Namespace) -> Path:
         DataError: there is no such run.
     """
     folder = Path(args.runs) / "+".join(args.dataset)
+    if not args.resume:
+        raise DataError("--resume: found '', expected a run's folder, or nothing behind it")
     if args.resume != "newest":
         path = Path(args.resume)
     elif args.run_name:
