@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ismallnet.annotations import Annotations, Picture
 from ismallnet.cli import DataError, some
-from ismallnet.folders import image_files, inside, label_kind, shown
+from ismallnet.folders import has_images, inside, label_kind, shown
 from ismallnet.lists import KINDS, PARTS, Index, kind_of, without_extension
 from ismallnet.pairing import ImageFile
 
@@ -64,7 +64,7 @@ def beside(folder: Path, images: list[ImageFile], whole: bool) -> list[ImageFile
     kind = kind_of(folder.name.lower())
     if below or kind not in KINDS:
         return below or images
-    if image_files(folder) and not whole:  # a split folder of its own, which is left out
+    if images and not whole and has_images(folder):  # a split folder of its own, which is left out
         return []
     return [image for image in images if kind_of(image.part) == kind] or images
 

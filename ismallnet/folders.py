@@ -20,6 +20,17 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
 
 
+def has_images(folder: Path) -> bool:
+    """Whether an image file is right in a folder; looks no further than to the first one."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(
+            e.name.lower().endswith(EXTENSIONS) and e.name[0] != "." and os.path.isfile(e.path)
+            for e in entries
+        )
+
+
 def printable(name: str) -> str:
     """A file name to be drawn: `readable`, with ? for bytes that are no text."""
     return readable(name).encode("utf-8", "replace").decode()
@@ -61,7 +72,7 @@ def inside(root: Path, name: str) -> Path | None:
 def folders_of(root: Path, names: tuple[str, ...]) -> list[Path]:
     """The folders of these names that hold images, in the names' order."""
     folders = [f for name in names if (f := inside(root, name))]
-    return [f for f in folders if any(image_files(deeper) for deeper in walk(f))]
+    return [f for f in folders if any(has_images(deeper) for deeper in walk(f))]
 
 
 def shown(path: Path, root: Path) -> str:

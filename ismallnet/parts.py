@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ismallnet.cli import DataError, some
-from ismallnet.folders import folders_of, image_files, inside, walk
+from ismallnet.folders import folders_of, has_images, image_files, inside, walk
 from ismallnet.lists import KINDS, PARTS, kind_of
 from ismallnet.oddities import left_out
 from ismallnet.pairing import AS_IT_LIES, MASK_FOLDERS, ImageFile, masks_beside
@@ -51,7 +51,7 @@ def parts_of(root: Path) -> dict[str, tuple[Path, str]]:
             sure[part] = (folder, "")
         elif image_folders(root, part):
             sure[part] = (root, part)
-        elif folder and image_files(folder):  # the images themselves, their masks elsewhere, if any
+        elif folder and has_images(folder):  # the images themselves, their masks elsewhere, if any
             bare[part] = (folder, "")
     kinds = {kind_of(part) for part in (*sure, *bare)}
     both = kinds & {"train", "trainval"} and kinds & {"test", "val"}
@@ -76,7 +76,7 @@ def unused_parts(root: Path, parts: dict[str, tuple[Path, str]]) -> list[Path]:
     """The split folders that are none of the parts, though they hold pictures: in other formats than
     data sets have, as links to nothing, or in other places."""
     folders = [f for part in PARTS if part not in parts and (f := inside(root, part))]
-    return [f for f in folders if any(left_out(f)) or any(image_files(deeper) for deeper in walk(f))]
+    return [f for f in folders if any(left_out(f)) or any(has_images(deeper) for deeper in walk(f))]
 
 
 def other_folders(root: Path, images: list[ImageFile]) -> list[Path]:
@@ -88,7 +88,7 @@ def other_folders(root: Path, images: list[ImageFile]) -> list[Path]:
     taken |= {"interior", "boundary"} if (root / "maps.json").is_file() else set()
     taken |= {f.name for f in root.iterdir() if f.name.lower() in PARTS}  # val/, of which notes tell
     folders = sorted(f for f in root.iterdir() if f.name[0] != "." and f.name not in taken)
-    return [folder for folder in folders if any(image_files(deeper) for deeper in walk(folder))]
+    return [folder for folder in folders if any(has_images(deeper) for deeper in walk(folder))]
 
 
 def parts_inside(images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
