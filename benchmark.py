@@ -28,10 +28,10 @@ import torch
 
 from dataset import Frames
 from ismallnet.charts import draw_accuracy, draw_scaling
-from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress
 from ismallnet.detection.detector import find_targets
 from ismallnet.distributed import environment, pick_device
-from ismallnet.files import write_json
+from ismallnet.files import check_place, write_json
 from ismallnet.inference import autocast, predict, predict_frame, prepared
 from ismallnet.layouts import find_dataset
 from ismallnet.metrics import figures_standard
@@ -287,7 +287,7 @@ def build_parser() -> argparse.ArgumentParser:
     names = [part.__name__ for part in PARTS]
     add("--parts", nargs="+", choices=names, help="default: all; with --quick inference, training")
     add("--quick", action="store_true", help="the network alone, fewer rounds")
-    add("--rounds", type=int, default=7, metavar="N", help="of each way; with --quick 5")
+    add("--rounds", type=positive, default=7, metavar="N", help="of each way; with --quick 5")
     add(
         "--clock",
         choices=CLOCKS,
@@ -312,8 +312,6 @@ def build_parser() -> argparse.ArgumentParser:
 @command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    if args.rounds < 1:
-        raise DataError(f"--rounds: found {args.rounds}, expected 1 or more")
     device = pick_device(args.device)
     if args.onnx and device.type != "cpu":
         raise DataError(f"--onnx: has no effect on {device}; add --device cpu, or leave it out")
@@ -321,6 +319,7 @@ def main(argv: list[str] | None = None) -> None:
     wanted = args.parts or [part.__name__ for part in (QUICK if args.quick else PARTS)]
     if ON_DATA & set(wanted):
         find_dataset(args.dataset, args.data_root)
+    check_place(Path(args.output) / "benchmark.json")
     found = {"environment": environment(device)}
     print(json.dumps(found["environment"]))
     for part in PARTS:

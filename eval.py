@@ -24,7 +24,7 @@ import numpy as np
 
 from dataset import complaint, is_resized, masks_digest, resized_note
 from ismallnet.arguments import add_data_arguments, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress
+from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, positive, progress
 from ismallnet.files import check_place, write_csv, write_json
 from ismallnet.images import image_shape
 from ismallnet.intervals import Bootstrap, Drawn, differences, intervals
@@ -272,7 +272,7 @@ def build_parser() -> argparse.ArgumentParser:
         "RESULTS/OTHER/NAME/metrics.json",
     )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
-    add("--workers", type=int, default=cores(), metavar="N", help="processes")
+    add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     return parser
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 
 from dataset import Frames
+from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.backends import OPSET, Exported, to_onnx
 from ismallnet.checkpoints import save_weights
-from ismallnet.cli import DataError, HelpFormatter, command
+from ismallnet.cli import DataError, HelpFormatter, command, positive
 from ismallnet.comparison import Comparison, compare
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, check_place
 from ismallnet.greys import GreyRange
-from ismallnet.layouts import find_dataset
+from ismallnet.layouts import SHARED
 from ismallnet.quantisation import calibration_frames, to_fp16, to_int8, with_notes
 from net import iSmallNet, load_weights
 
@@ -45,15 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
         choices=PRECISIONS,
         help="of weights and activations; int8: of convolutions that bear it; default: fp32",
     )
-    add("--calibrate", metavar="NAME", help="int8: data set whose training images give the ranges")
+    set_name = {"type": data_name, "metavar": "NAME"}
+    add("--calibrate", **set_name, help="int8: data set whose training images give the ranges")
     add(
         "--calibrate-images",
-        type=int,
+        type=positive,
         default=32,
         metavar="N",
         help="int8: at most so many, evenly spaced in the training list",
     )
-    add("--verify", metavar="NAME", help="data set on whose test list both networks are run")
+    add("--verify", **set_name, help="data set on whose test list both networks are run")
     add(
         "--tolerance",
         type=float,
@@ -62,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="by how much IoU may fall: with --verify on the test list, of int8 also on the "
         "calibration images",
     )
-    add("--data-root", default="data", metavar="DIR", help="where the data sets are")
+    group = parser.add_argument_group("data sets of --calibrate and --verify")
+    add_data_arguments(group, images=False, named=False)
     return parser
 
 
@@ -78,20 +81,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise DataError(f"--output {output}: expected a name that ends in .safetensors or .onnx")
     if output.exists() and Path(args.weights).exists() and output.samefile(args.weights):
         raise DataError(f"--output {output}: is the file that is exported; expected another name")
+    check_place(output)
     int8 = args.precision == "int8"
     unused = {
         "a name X.onnx": ("precision", "verify") if output.suffix != ".onnx" else (),
         "--precision int8": () if int8 else ("calibrate", "calibrate_images"),
-        "--verify or --precision int8": () if int8 or args.verify else ("tolerance", "data_root"),
+        "--verify or --precision int8": () if int8 or args.verify else ("tolerance", *SHARED),
     }
     for needed, keys in unused.items():
-        if wrong := [key for key in keys if getattr(args, key) != parser.get_default(key)]:
-            flags = ", ".join(f"--{key.replace('_', '-')}" for key in wrong)
-            raise DataError(f"{flags}: has no effect without {needed}; leave it out")
+        refuse_idle(parser, args, keys, f"without {needed}")
     if int8 and not args.calibrate:
         raise DataError("--precision int8 needs training images: type --calibrate NAME (a data set)")
-    if args.calibrate_images < 1 or not args.tolerance >= 0:
-        raise DataError("expected --calibrate-images of 1 or more, and --tolerance of 0 or more")
+    if not args.tolerance >= 0:
+        raise DataError(f"--tolerance: found {args.tolerance:g}, expected 0 or more")
     args.precision = args.precision or PRECISIONS[0]
     return args
 
@@ -133,11 +135,12 @@ def verified(name: str, images: int, comparison: Comparison) -> dict:
 def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
     """Returns the exit code."""
     output = Path(args.output)
-    sets = {name: find_dataset(name, args.data_root) for name in (args.calibrate, args.verify) if name}
-    grey = GreyRange.of_training(model.info)
-    test = Frames(sets[args.verify], "test", grey=grey) if args.verify else None
+    args.dataset = [name for name in (args.calibrate, args.verify) if name]
+    sets = {data.name: data for data in open_datasets(args)}
+    reading = {"threshold": args.mask_threshold, "grey": GreyRange.of_training(model.info)}
+    test = Frames(sets[args.verify], "test", **reading) if args.verify else None
     count = args.calibrate_images
-    calibration = calibration_frames(sets[args.calibrate], count, grey) if args.calibrate else None
+    calibration = calibration_frames(sets[args.calibrate], count, **reading) if args.calibrate else None
     raw, notes = convert(to_onnx(model), args.precision, calibration, args.tolerance)
     if args.calibrate:
         notes["calibrate"] = args.calibrate

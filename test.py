@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dataset import Frames
-from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
+from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.backends import BACKENDS, open_network
 from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, cores, progress, some
+from ismallnet.cli import DataError, HelpFormatter, command, cores, positive, progress, some
 from ismallnet.distributed import pick_device
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.inference import OVERLAP, TILE, Tiling, infer
@@ -159,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--baseline", choices=BASELINES, help="a classical method in place of the network")
     add(
         "--workers",
-        type=int,
+        type=positive,
         default=cores(),
         metavar="N",
         help="processes, for --baseline",
@@ -206,14 +206,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:
-        unused = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
-        unused += ("tile", "overlap")
+        idle = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
+        refuse_idle(parser, args, (*idle, "tile", "overlap"), "beside --baseline")
     else:
-        unused = ("workers",)
-    if wrong := [key for key in unused if getattr(args, key) != parser.get_default(key)]:
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in wrong)
-        beside = "beside" if args.baseline else "without"
-        raise DataError(f"{flags}: has no effect {beside} --baseline; leave it out")
+        refuse_idle(parser, args, ("workers",), "without --baseline")
     if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
         raise DataError("expected --batch-size and --resize of 1 or more")
     tile = TILE if args.tile is None else args.tile

@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores
+from ismallnet.cli import DataError, HelpFormatter, command, cores, positive
 from ismallnet.drawing import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser, images=False, maps=True)
     add = parser.add_argument
     add("--method", "--labels", choices=METHODS, default="authors", help="published code or formula")
-    add("--workers", type=int, default=cores(), metavar="N", help="processes")
+    add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     add("--force", action="store_true", help="make all maps again")
     add = parser.add_argument_group("masks from annotations").add_argument
     add(
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     for data in open_datasets(args):
         print(
             decouple_dataset(
-                data, args.maps_root, args.method, args.mask_threshold, max(args.workers, 1), args.force
+                data, args.maps_root, args.method, args.mask_threshold, args.workers, args.force
             )
         )
 

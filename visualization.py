@@ -21,7 +21,16 @@ import numpy as np
 
 from dataset import complaint, maps_folder, masks_digest, read_maps, read_mask
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, progress, some
+from ismallnet.cli import (
+    DataError,
+    HelpFormatter,
+    command,
+    cores,
+    in_processes,
+    positive,
+    progress,
+    some,
+)
 from ismallnet.files import read_json, write_png
 from ismallnet.folders import printable
 from ismallnet.labels import stale_maps
@@ -130,8 +139,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--figure", choices=("paper",), help="also panels and 3-D surfaces as PDF and SVG")
     add("--images", nargs="+", metavar="X", help="of the test list, in --figure; default: four")
-    add("--each", type=int, default=5, metavar="N", help="worst and best images in the montage")
-    add("--workers", type=int, default=cores(), metavar="N", help="processes")
+    add("--each", type=positive, default=5, metavar="N", help="worst and best images in the montage")
+    add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     return parser
 
 
@@ -141,10 +150,8 @@ def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) 
         default: gives the default of an argument.
 
     Raises:
-        DataError: a value out of range, or a flag that the mode does not use.
+        DataError: a flag that the mode does not use.
     """
-    if args.workers < 1:
-        raise DataError(f"--workers: found {args.workers}, expected 1 or more")
     if bool(args.dataset) == bool(args.name or args.input):
         raise DataError("expected --dataset NAME, or after detect.py: --name NAME")
     unused = [] if args.figure else ["images"]
@@ -178,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
         check_finished(maps, names)
         check_names(maps, names)
         others = open_others(args.compare, data)
-        entries = draw_dataset(data, maps, others, args)
+        entries, overview = draw_dataset(data, maps, others, args)
         about = read_about(maps)
         if (polarity := about.get("polarity", args.polarity)) != args.polarity:
             print(f"note: {maps}: made with --polarity {polarity}; type it here too")
@@ -214,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         if args.figure:
             print(*draw_paper(data, maps, entries, others, args), sep="\n")
-        print(f"open {maps / 'montage.png'} and {page}")
+        print("open", *([overview, "and"] if overview else []), page)
 
 
 def draw_paper(
@@ -254,9 +261,9 @@ def draw_paper(
 
 def draw_dataset(
     data: DatasetFolder, maps: Path, others: list[Other], args: argparse.Namespace
-) -> list[dict]:
+) -> tuple[list[dict], Path | None]:
     """The panels, the montage and the report's pictures of a test list; returns what the report
-    knows of its images.
+    knows of its images, and the montage's path, None where no image has a target.
 
     Raises:
         DataError: names all maps and files that are missing or cannot be used.
@@ -291,8 +298,7 @@ def draw_dataset(
     for line in grey_range(args).report(f"{data.name} test", facts, len(samples)):
         print(line)
     ious = {e["page"]["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
-    montage(maps / "figures", ious, args.each)
-    return entries
+    return entries, montage(maps / "figures", ious, args.each)
 
 
 if __name__ == "__main__":

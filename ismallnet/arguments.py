@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Iterable
 
 from dataset import MASK_THRESHOLD
 from ismallnet.cli import DataError
@@ -11,14 +12,24 @@ from ismallnet.layouts import SHARED, STAGES, DatasetFolder, Reading, find_datas
 from ismallnet.units import PERCENTILES
 
 
+def data_name(text: str) -> str:
+    return text.rstrip("/")
+
+
 def add_data_arguments(
-    parser: argparse.ArgumentParser, images: bool = True, maps: bool = False, required: bool = True
+    parser: argparse.ArgumentParser,
+    images: bool = True,
+    maps: bool = False,
+    required: bool = True,
+    named: bool = True,
 ) -> None:
     """The arguments of all stages that name a data set, of those that read its images, and of those
-    that read or write its label maps, under the same names everywhere."""
+    that read or write its label maps, under the same names everywhere; without `named` those alone
+    that say how a data set is read, whatever names it."""
     add = parser.add_argument
-    name = {"nargs": "+", "required": required, "metavar": "NAME", "type": lambda s: s.rstrip("/")}
-    add("--dataset", **name, help="folders below --data-root")
+    name = {"nargs": "+", "required": required, "metavar": "NAME", "type": data_name}
+    if named:
+        add("--dataset", **name, help="folders below --data-root")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
     add(
         "--split",
@@ -93,6 +104,19 @@ def given_reading(args: argparse.Namespace) -> Reading:
     """What a command line says of how a data set lies on disk."""
     fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
     return Reading(**{name: getattr(args, name) for name in fields})
+
+
+def refuse_idle(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, keys: Iterable[str], when: str
+) -> None:
+    """Of the arguments named `keys` none may differ from its default, since they do nothing `when`.
+
+    Raises:
+        DataError: names those that do.
+    """
+    if idle := [key for key in keys if getattr(args, key) != parser.get_default(key)]:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        raise DataError(f"{flags}: has no effect {when}; leave it out")
 
 
 def typed_flags(args: argparse.Namespace) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -58,6 +59,8 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
                 if error.filename is None and error.strerror is None:
                     raise
                 message = f"{error.filename or 'writing'}: {error.strerror}"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    message += f". Make room there; {again}"
             except KeyboardInterrupt:
                 print(f"interrupted; {again}", file=sys.stderr)
                 raise SystemExit(130) from None
@@ -78,6 +81,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if isinstance(action.default, list | tuple):  # as it is typed
             return f"{action.help} (default: {' '.join(f'{value:g}' for value in action.default)})"
         return super()._get_help_string(action)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number from 1 up."""
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of 1 or more")
+    return int(text)
 
 
 def progress(items: Iterable, label: str, total: int, unit: str = "image", leave: bool = True) -> tqdm:

@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
         check_place(path)
     temporary = temporary_for(path)
     try:
-        with open_in_folder(temporary) as file:
+        with disk_errors_of(path), open_in_folder(temporary) as file:
             yield file
             if sync:
                 file.flush()
@@ -49,17 +49,31 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
         raise
 
 
+@contextlib.contextmanager
+def disk_errors_of(path: Path) -> Iterator[None]:
+    """Errors of reading and writing that name no file, as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def check_place(path: Path) -> None:
     """
     Raises:
-        DataError: no file can be written there: a folder or a device has its name, or a file has its
-            folder's.
+        DataError: no file can be written there: a folder or a device has its name, a file has its
+            folder's, or that folder is not ours to write to.
     """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "a device"
         raise DataError(f"{path}: {what}; expected the name of a file to write")
     if not path.parent.is_dir() and (found := next((p for p in path.parents if p.is_file()), None)):
         raise DataError(f"{found}: a file; expected a folder to write to, or none yet")
+    above = next((p for p in path.absolute().parents if p.is_dir()), None)
+    if above and not os.access(above, os.W_OK):
+        raise DataError(f"{above}: cannot be written to; expected a folder of yours")
 
 
 def temporary_for(path: Path) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataset import GREY, Frames
+from dataset import GREY, MASK_THRESHOLD, Frames
 from ismallnet.backends import Exported
 from ismallnet.cli import DataError, optional, progress
 from ismallnet.greys import GreyRange
@@ -121,12 +121,15 @@ class Calibrated:
         return sum(len(self.groups[group]) for group in groups)
 
 
-def calibration_frames(data: DatasetFolder, count: int, grey: GreyRange = GREY) -> Frames:
+def calibration_frames(
+    data: DatasetFolder, count: int, threshold: int = MASK_THRESHOLD, grey: GreyRange = GREY
+) -> Frames:
     """Images of the training list, evenly spaced, and none that the test list has too.
 
     Args:
         count: at most so many.
-        grey: how they are read.
+        threshold: mask values from here up are target.
+        grey: how the images are read.
 
     Raises:
         DataError: there are none, or one cannot be used.
@@ -140,7 +143,7 @@ def calibration_frames(data: DatasetFolder, count: int, grey: GreyRange = GREY) 
         )
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
     chosen = {"train": [samples[i] for i in places]}
-    return Frames(replace(data, lists=chosen, problems={"train": []}), "train", grey=grey)
+    return Frames(replace(data, lists=chosen, problems={"train": []}), "train", threshold, grey)
 
 
 def maps_of(raw: bytes, frames: Frames, label: str, count: int | None = None) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fails
+from conftest import fails, write
 
 import export
 from export import main, parse
@@ -69,9 +69,13 @@ def test_other_endings_and_values_beyond_fp16_are_refused(run, capsys):
             "--tolerance, --data-root: has no effect without --verify or --precision int8",
         ),
         ("x.onnx --precision int8", "needs training images: type --calibrate NAME"),
-        ("x.onnx --precision int8 --calibrate tiny --calibrate-images 0", "of 1 or more"),
-        ("x.onnx --verify tiny --tolerance -1", "--tolerance of 0 or more"),
-        ("x.onnx --verify tiny --tolerance nan", "--tolerance of 0 or more"),
+        (
+            "x.onnx --precision int8 --calibrate tiny --calibrate-images 0",
+            "found 0, expected a whole number of 1 or",
+        ),
+        ("x.onnx --verify tiny --tolerance -1", "--tolerance: found -1, expected 0 or more"),
+        ("x.onnx --verify tiny --tolerance nan", "--tolerance: found nan, expected 0 or more"),
+        ("x.onnx --split a b", "--split: has no effect without --verify or --precision int8"),
     ],
 )
 def test_a_flag_that_is_missing_or_has_no_effect(run, typed, message, capsys):
@@ -176,3 +180,16 @@ def test_a_larger_tolerance_accepts_it_and_the_file_says_what_was_found(run, fal
     assert notes["verified"]["dataset"] == "tiny"
     assert notes["verified"]["original"]["iou"] == 0.75 and notes["verified"]["export"]["iou"] == 0.73
     assert "verified on tiny" in capsys.readouterr().out
+
+
+def test_a_data_set_is_read_as_in_the_other_stages(run, falls, data, monkeypatch, capsys):
+    """Other lists, another threshold and another folder of masks."""
+    compared, loses = [], export.compare
+    monkeypatch.setattr(export, "compare", lambda *given: compared.append(given[2]) or loses())
+    (data / "masks").rename(data / "truth")
+    write(data / "other/train.txt", "a\nb\nc\n")
+    write(data / "other/test.txt", "d\n")
+    reading = "--split other --mask-folder truth --mask-threshold 100"
+    assert main([*falls, run, *reading.split()]) == 1
+    assert [sample.name for sample in compared[0].samples] == ["d"] and compared[0].threshold == 100
+    assert "masks in truth/" in capsys.readouterr().out

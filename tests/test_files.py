@@ -1,5 +1,6 @@
 """Files that are whole or absent, and what is cleaned up of those that are not."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from ismallnet.cli import DataError
 from ismallnet.files import (
     HOST,
     atomic_write,
+    check_place,
     read_json,
     sweep,
     temporary_for,
@@ -35,6 +38,31 @@ def test_a_file_is_written_whole_or_not_at_all():
         file.write(b"second")
         raise ZeroDivisionError
     assert Path("folder/x").read_bytes() == b"first" and len(os.listdir("folder")) == 1
+
+
+def test_an_error_of_the_disk_names_the_file_that_it_was_written_for():
+    with pytest.raises(OSError) as full, atomic_write("folder/x") as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == "folder/x" and not os.listdir("folder")
+    with pytest.raises(OSError) as other, atomic_write("folder/x"):
+        Path("not there").read_bytes()
+    assert other.value.filename == "not there"
+
+
+def test_a_place_that_cannot_be_written_to_is_named(monkeypatch):
+    Path("file").write_bytes(b"")
+    Path("folder").mkdir()
+    check_place(Path("folder/new/x"))
+    for place, message in (
+        ("folder", "folder: a folder; expected the name of a file"),
+        ("file/x", "file: a file; expected a folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_place(Path(place))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "folder")
+    with pytest.raises(DataError, match="folder: cannot be written to; expected a folder of yours"):
+        check_place(Path("folder/new/x"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="asks for processes by signal 0")

@@ -111,8 +111,8 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
         ),
         (["--input", "f", "--mask-threshold", "9"], "--mask-threshold: used with --dataset alone"),
         (["--dataset", "x", "--images", "a"], "--images: used with --figure paper alone"),
-        (["--name", "mine", "--workers", "0"], "--workers: found 0, expected 1 or more"),
-        (["--dataset", "tiny", "--workers", "-1"], "--workers: found -1, expected 1 or more"),
+        (["--name", "mine", "--workers", "0"], "--workers: found 0, expected a whole number of 1 or"),
+        (["--dataset", "tiny", "--each", "-1"], "--each: found -1, expected a whole number of 1 or"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):

@@ -1,6 +1,7 @@
 """Interrupted and resumed trainings."""
 
 import datetime
+import json
 import os
 import signal
 import sys
@@ -184,7 +185,7 @@ def test_two_trainings_never_share_a_folder(capsys):
 def test_a_run_that_cannot_start_leaves_no_folder(capsys, data):
     write(data / "images/a.png", "text")
     fails(main, *TINY, capsys=capsys)
-    assert not list(Path("runs/tiny").iterdir())
+    assert not Path("runs/tiny").exists()
 
 
 def test_a_folder_that_an_early_kill_left_is_used():
@@ -219,6 +220,24 @@ def test_resume_refuses_what_would_change_the_result(capsys, data):
         assert f"--{flag}" in message and str(value) in message
     write(data / "50_50/train.txt", "a\nb\n")
     assert "training list differs" in fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
+
+
+def test_a_config_beside_resume_must_be_that_of_the_run(capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    config = json.loads((RUN / "config.json").read_text())
+    Path("other.json").write_text(json.dumps(config | {"args": config["args"] | {"clip": 0.5}}))
+    resume = ["--dataset", "tiny", "--max-minutes", "0", "--resume"]
+    message = fails(main, *resume, "--config", "other.json", capsys=capsys)
+    assert "this run has --clip 1.0, found --clip 0.5" in message
+    assert main([*resume, "--config", str(RUN / "config.json")]) == 0
+
+
+def test_resume_and_run_name_mean_one_run(capsys):
+    run("--epochs", 1, "--max-minutes", 0)
+    resume = ["--dataset", "tiny", "--max-minutes", "0", "--resume", str(RUN)]
+    message = fails(main, *resume, "--run-name", "other", capsys=capsys)
+    assert f"--run-name other: --resume names {RUN}; leave one out" in message
+    assert main([*resume, "--run-name", "x"]) == 0
 
 
 def test_a_run_resumes_as_it_began_where_an_argument_is_newer(capsys):
@@ -296,11 +315,11 @@ def test_a_failing_write_keeps_the_last_checkpoint(monkeypatch, capsys):
     before = (RUN / "last.pt").read_bytes()
 
     def full(*_):
-        raise OSError(28, "No space left on device", str(RUN / "last.pt"))
+        raise OSError(28, "No space left on device")  # of a write: without a name
 
     monkeypatch.setattr(os, "fsync", full)
     message = fails(main, "--dataset", "tiny", "--resume", capsys=capsys)
-    assert "last.pt: No space left on device" in message
+    assert f"{RUN}: No space left on device. Make room there; if a checkpoint was saved" in message
     assert (RUN / "last.pt").read_bytes() == before and not list(RUN.glob("*.tmp"))
 
 

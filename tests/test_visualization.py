@@ -42,6 +42,18 @@ def test_panels_montage_and_curves(results, capsys):
     assert "no training curves" in capsys.readouterr().out
 
 
+def test_images_without_a_target_have_no_montage(results, data, capsys):
+    main(["--dataset", "tiny"])
+    assert "open results/tiny/montage.png and results/tiny/report" in capsys.readouterr().out
+    for name in ("c", "d"):
+        write(data / f"masks/{name}.png", np.zeros((40, 48), np.uint8))
+        write(results / f"{name}.png", np.zeros((40, 48), np.uint8))
+    utils.main(["--dataset", "tiny"])
+    main(["--dataset", "tiny"])
+    assert "open results/tiny/report/index.html" in capsys.readouterr().out
+    assert not (results / "montage.png").exists()
+
+
 def test_a_map_that_is_called_as_a_figure_stays(data, tmp_path, capsys):
     for folder in ("images", "masks"):
         (data / folder / "c.png").rename(data / folder / "roc.png")

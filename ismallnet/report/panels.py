@@ -93,8 +93,9 @@ def legend(found: Outcome, width: int) -> np.ndarray:
     return strip
 
 
-def montage(folder: Path, ious: dict[str, float], each: int) -> None:
-    """The worst and the best images by IoU, one panel below the other, at half size.
+def montage(folder: Path, ious: dict[str, float], each: int) -> Path | None:
+    """The worst and the best images by IoU, one panel below the other, at half size; returns where, or
+    None where there are no images.
 
     Args:
         folder: of the panels.
@@ -108,11 +109,14 @@ def montage(folder: Path, ious: dict[str, float], each: int) -> None:
         if pictures:
             half = {"dsize": None, "fx": 0.5, "fy": 0.5, "interpolation": cv2.INTER_AREA}
             strips += [title, *(cv2.resize(p, **half) for p in pictures)]
+    path = folder.parent / "montage.png"
     if not strips:
-        return
+        path.unlink(missing_ok=True)  # of other maps
+        return None
     width = max(s.shape[1] for s in strips if not isinstance(s, str))
     stack = []
     for s in strips:
         s = caption(s, width, 0.6) if isinstance(s, str) else s
         stack.append(np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))))
-    write_png(folder.parent / "montage.png", np.vstack(stack))
+    write_png(path, np.vstack(stack))
+    return path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.arguments import add_data_arguments
+from ismallnet.arguments import add_data_arguments, refuse_idle
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter, cores
 from ismallnet.labels import METHODS
@@ -186,7 +186,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("the following arguments are required: --dataset")
     if typed.balance and len(set(args.dataset)) == 1:
         raise DataError("--balance: found one data set, expected several; leave it out")
-    return check(args)
+    check(args)
+    if args.resume is None:  # else the run has its own
+        for when, keys in idle(args).items():
+            refuse_idle(parser, args, keys, when)
+    return args
+
+
+def idle(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Arguments that have no effect on such a run, by the reason."""
+    crops = ("last_crop", "last_share", "target_share", "clutter_share")
+    crops += ("scale_jitter", "brightness", "contrast")
+    whole = args.augment == "authors"
+    return {
+        "beside --augment authors, which takes whole images": crops if whole else (),
+        "without --last-crop": () if args.last_crop else ("last_share",),
+        "beside --init, whose outputs are not new": ("prior",) if args.init else (),
+        "beside --schedule triangle": ("warmup",) if args.schedule == "triangle" else (),
+    }
 
 
 # What runs did that do not name these arguments, since there were none.
@@ -254,6 +271,9 @@ def find_run(args: argparse.Namespace) -> Path:
         raise DataError("--resume: found '', expected a run's folder, or nothing behind it")
     if args.resume != "newest":
         path = Path(args.resume)
+        run = path if path.is_dir() else path.parent
+        if args.run_name not in (None, run.resolve().name):
+            raise DataError(f"--run-name {args.run_name}: --resume names {run}; leave one out")
     elif args.run_name:
         path = folder / args.run_name
     else:
@@ -289,8 +309,11 @@ def resume(argv: list[str] | None, path: Path) -> tuple[argparse.Namespace, dict
             raise TypeError("step")
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: expected a last.pt that train.py wrote, found no {error}") from error
-    before, args = check(parser.parse_args([])), check(parser.parse_args(argv))
-    for name, value in vars(args).items():  # what differs from the checkpoint was typed
+    before = check(parser.parse_args([]))
+    if config := build_parser().parse_args(argv).config:
+        parser.set_defaults(**read_config(config))
+    args = check(parser.parse_args(argv))
+    for name, value in vars(args).items():  # what differs from the checkpoint was typed, or --config's
         found = getattr(before, name)
         if name not in FREE and found != value:
             flag = name.replace("_", "-")

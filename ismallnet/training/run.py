@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ismallnet.checkpoints import WeightsError, save_checkpoint
 from ismallnet.cli import DataError
-from ismallnet.files import sweep, write_json
+from ismallnet.files import disk_errors_of, sweep, write_json
 from ismallnet.results import NOTHING, TEST_LIST
 from ismallnet.training.eventlog import EventLog
 from ismallnet.training.recipes import MovingAverage
@@ -142,7 +142,7 @@ class Run:
         sweep(self.folder)
         config = {key: self.about[key] for key in ("args", "environment")}
         write_json(self.folder / "config.json", config)
-        with open(self.folder / "log.txt", "a") as self.log:
+        with disk_errors_of(self.folder), open(self.folder / "log.txt", "a") as self.log:
             # What a killed run logged beyond its checkpoint is logged again.
             self.events = EventLog(self.folder, step + 1)
             try:
@@ -284,6 +284,8 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
             if [path.name for path in folder.iterdir()] == [".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()
+                with contextlib.suppress(OSError):  # other runs are there
+                    runs.rmdir()
 
 
 def unused(runs: Path, name: str) -> Path:
