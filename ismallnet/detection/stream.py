@@ -41,7 +41,7 @@ from ismallnet.detection.records import (
 )
 from ismallnet.detection.request import Request, describe_sequences, prepare, say
 from ismallnet.distributed import Interruption, Processes
-from ismallnet.files import atomic_write, read_png, write_png
+from ismallnet.files import atomic_write, disk_errors_of, read_png, write_png
 from ismallnet.inference import NotFiniteError
 from ismallnet.metrics import quantise
 
@@ -249,7 +249,11 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
     new = [job for job in jobs if job.key not in beginning.done]
     mine = share(new, rank, world, whole=request.limits != "each")
     size = 1 if request.watch else request.batch_size
-    with Interruption(None) as interruption, open_records(request.folder, rank) as file:
+    with (
+        disk_errors_of(request.folder),
+        Interruption(None) as interruption,
+        open_records(request.folder, rank) as file,
+    ):
         outcome = Outcome(request, detector, file, None if request.watch else len(mine))
         if request.watch:
             frames = outcome.until_gone(watched(request, beginning, interruption))
