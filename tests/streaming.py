@@ -14,6 +14,7 @@ import numpy as np
 from conftest import picture, write
 
 from detect import main
+from ismallnet.detection.frames import find_sources, read_frames
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -22,6 +23,18 @@ def folder(count=5, name="f") -> Path:
     for k in range(count):
         write(Path(name) / f"frame_{k}.png", picture(k))
     return Path(name)
+
+
+def deep(seed: int = 0) -> np.ndarray:
+    """A picture of 14 bits."""
+    return picture(seed).astype(np.uint16) * 30 + 2000
+
+
+def frames(*paths, **options) -> list[np.ndarray | str]:
+    """The pixels of all frames of files or folders, or what is wrong with one."""
+    sources = find_sources([*map(str, paths)], **options)
+    found = read_frames([(source, list(range(source.count))) for source in sources])
+    return [frame.pixels if frame.pixels is not None else frame.problem for frame in found]
 
 
 def run(*argv) -> int:
