@@ -29,17 +29,17 @@ import torch
 from dataset import Frames
 from ismallnet.charts import draw_accuracy, draw_scaling
 from ismallnet.cli import DataError, HelpFormatter, command, positive, progress
+from ismallnet.datasets.find import find_dataset
 from ismallnet.detection.detector import find_targets
 from ismallnet.distributed import environment, pick_device
+from ismallnet.evaluation.metrics import figures_standard
 from ismallnet.files import check_place, write_json
-from ismallnet.inference import autocast, predict, predict_frame, prepared
-from ismallnet.layouts import find_dataset
-from ismallnet.metrics import figures_standard
+from ismallnet.inference.predict import autocast, predict, predict_frame, prepared
+from ismallnet.inference.weights import SHIPPED, default_weights
 from ismallnet.plain import network, plain
 from ismallnet.roofline import report
 from ismallnet.timing import CLOCKS, Rows, alone, markdown, rows_of, seconds_in_turn
 from ismallnet.ways import counts_of, ways_of
-from ismallnet.weights import SHIPPED, default_weights
 from net import iSmallNet, load_weights, losses
 
 HERE = Path(__file__).parent

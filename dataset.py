@@ -13,14 +13,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, memory_limit, progress, read_ahead, some
-from ismallnet.folders import leads_inside
-from ismallnet.greys import GreyFacts, GreyRange, darker
-from ismallnet.images import decode, image_shape
-from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.lists import MOST_NAMED
-from ismallnet.masks import TARGET, read_mask_values
-from ismallnet.offset import offsets
+from ismallnet.cli import DataError, progress, some
+from ismallnet.datasets.checks import offsets
+from ismallnet.datasets.find import DatasetFolder, Sample
+from ismallnet.datasets.lists import MOST_NAMED
+from ismallnet.datasets.masks import TARGET, read_mask_values
+from ismallnet.datasets.names import leads_inside
+from ismallnet.images.greys import GreyFacts, GreyRange, darker
+from ismallnet.images.picture import decode, image_shape
+from ismallnet.parallel import memory_limit, read_ahead
 
 MASK_THRESHOLD = TARGET
 MAPS = ("interior", "boundary")

@@ -17,10 +17,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ismallnet.arrays import RawLayout
-from ismallnet.backends import BACKENDS, open_network
-from ismallnet.cli import DataError, HelpFormatter, command, cores
-from ismallnet.detection import stream
+from ismallnet.cli import DataError, HelpFormatter, command
+from ismallnet.detection import run as stream
 from ismallnet.detection.contrast import MODES
 from ismallnet.detection.detector import (
     AMP,
@@ -31,12 +29,15 @@ from ismallnet.detection.detector import (
     find_targets,
     unusable,
 )
-from ismallnet.detection.frames import find_sources
+from ismallnet.detection.sources import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
-from ismallnet.results import results_folder
-from ismallnet.units import PERCENTILES
-from ismallnet.weights import DEFAULT, default_weights, describe, named_weights, on_device
+from ismallnet.evaluation.map_files import results_folder
+from ismallnet.images.arrays import RawLayout
+from ismallnet.images.grey import PERCENTILES
+from ismallnet.inference.onnx import BACKENDS, open_network
+from ismallnet.inference.weights import DEFAULT, default_weights, describe, named_weights, on_device
+from ismallnet.parallel import cores
 
 FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]

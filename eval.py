@@ -24,22 +24,11 @@ import numpy as np
 
 from dataset import complaint, is_resized, masks_digest, resized_note
 from ismallnet.arguments import add_data_arguments, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores, in_processes, positive, progress
-from ismallnet.files import check_place, write_csv, write_json
-from ismallnet.images import image_shape
-from ismallnet.intervals import Bootstrap, Drawn, differences, intervals
-from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.masks import read_mask_values
-from ismallnet.metrics import (
-    PD_FA_THRESHOLDS,
-    auc,
-    count_levels,
-    count_pd_fa,
-    pd_fa_curve,
-    pixel_curves,
-)
-from ismallnet.protocols import PROTOCOLS, count_image
-from ismallnet.results import (
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress
+from ismallnet.datasets.find import DatasetFolder, Sample
+from ismallnet.datasets.masks import read_mask_values
+from ismallnet.evaluation.intervals import Bootstrap, Drawn, differences, intervals
+from ismallnet.evaluation.map_files import (
     TEST_LIST,
     check_finished,
     chosen_on_test,
@@ -51,7 +40,19 @@ from ismallnet.results import (
     read_map,
     same_images,
 )
-from ismallnet.tables import difference_table, spread, table
+from ismallnet.evaluation.metrics import (
+    PD_FA_THRESHOLDS,
+    auc,
+    count_levels,
+    count_pd_fa,
+    pd_fa_curve,
+    pixel_curves,
+)
+from ismallnet.evaluation.protocols import PROTOCOLS, count_image
+from ismallnet.evaluation.tables import difference_table, spread, table
+from ismallnet.files import check_place, write_csv, write_json
+from ismallnet.images.picture import image_shape
+from ismallnet.parallel import cores, in_processes
 
 
 @dataclass

@@ -19,14 +19,14 @@ import torch
 
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
-from ismallnet.backends import OPSET, Exported, to_onnx
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, positive
-from ismallnet.comparison import Comparison, compare
+from ismallnet.datasets.find import SHARED
 from ismallnet.files import atomic_write, check_place
-from ismallnet.greys import GreyRange
-from ismallnet.layouts import SHARED
-from ismallnet.quantisation import calibration_frames, to_fp16, to_int8, with_notes
+from ismallnet.images.greys import GreyRange
+from ismallnet.inference.comparison import Comparison, compare
+from ismallnet.inference.onnx import OPSET, Exported, to_onnx
+from ismallnet.inference.quantisation import calibration_frames, to_fp16, to_int8, with_notes
 from net import iSmallNet, load_weights
 
 PRECISIONS = ("fp32", "fp16", "int8")

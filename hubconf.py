@@ -7,7 +7,7 @@ detector = torch.hub.load("PATH/TO/THIS/REPOSITORY", "detector", source="local")
 from pathlib import Path
 
 from ismallnet.detection.detector import Detector
-from ismallnet.weights import DEFAULT, SHIPPED
+from ismallnet.inference.weights import DEFAULT, SHIPPED
 from net import iSmallNet, load_weights
 
 dependencies = ["torch", "torchvision", "numpy", "scipy", "skimage", "cv2", "PIL", "safetensors"]

@@ -15,8 +15,8 @@ import numpy as np
 from skimage.filters import gaussian
 
 from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.evaluation.metrics import local_snr, ring
 from ismallnet.files import atomic_write, read_json, write_json, write_png
-from ismallnet.metrics import local_snr, ring
 
 SNR_RANGE = (1.5, 10.0)
 AREA_RANGE = (2, 80)  # px

@@ -17,18 +17,19 @@ import numpy as np
 
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
-from ismallnet.backends import BACKENDS, open_network
-from ismallnet.baselines.search import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, cores, positive, progress, some
+from ismallnet.baselines.choose import BASELINES, Unfinished, choose, run
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some
+from ismallnet.datasets.find import DatasetFolder
 from ismallnet.distributed import pick_device
+from ismallnet.evaluation.map_files import UNFINISHED, check_place
+from ismallnet.evaluation.metrics import UNIT, count_standard, figures_standard
+from ismallnet.evaluation.tables import table
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
-from ismallnet.inference import OVERLAP, TILE, Tiling, infer
-from ismallnet.layouts import DatasetFolder
-from ismallnet.metrics import UNIT, count_standard, figures_standard
-from ismallnet.results import UNFINISHED, check_place
-from ismallnet.tables import table
-from ismallnet.units import PERCENTILES
-from ismallnet.weights import describe, find_weights, on_device, seen_of
+from ismallnet.images.grey import PERCENTILES
+from ismallnet.inference.onnx import BACKENDS, open_network
+from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer
+from ismallnet.inference.weights import describe, find_weights, on_device, seen_of
+from ismallnet.parallel import cores
 
 GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps

@@ -28,6 +28,8 @@ from torch import nn
 from dataset import Frames, Item, fingerprint, maps_folder, read_lists
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, progress
+from ismallnet.datasets.checks import mirrors_for, offset_note
+from ismallnet.datasets.find import DatasetFolder
 from ismallnet.distributed import (
     Interruption,
     Processes,
@@ -35,14 +37,14 @@ from ismallnet.distributed import (
     environment,
     run_script,
 )
-from ismallnet.greys import GreyRange
-from ismallnet.inference import precision
+from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
+from ismallnet.images.greys import GreyRange
+from ismallnet.inference.predict import precision
+from ismallnet.inference.weights import merged
 from ismallnet.labels import decouple_dataset
-from ismallnet.layouts import DatasetFolder
-from ismallnet.offset import mirrors_for, offset_note
-from ismallnet.results import HELD_OUT, TEST_LIST
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.distillation import Teacher
+from ismallnet.training.graphs import steps_of
 from ismallnet.training.leaks import copies_note, seen_note
 from ismallnet.training.monitor import Monitor
 from ismallnet.training.options import find_run, parse, resume
@@ -54,9 +56,7 @@ from ismallnet.training.recipes import (
     make_optimizer,
 )
 from ismallnet.training.run import Run, State, claim, lock
-from ismallnet.training.step import steps_of
 from ismallnet.training.watch import Watch
-from ismallnet.weights import merged
 from net import iSmallNet
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")

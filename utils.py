@@ -11,9 +11,10 @@ import argparse
 import sys
 
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, cores, positive
-from ismallnet.drawing import draw_masks
+from ismallnet.cli import DataError, HelpFormatter, command, positive
+from ismallnet.datasets.drawing import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset
+from ismallnet.parallel import cores
 
 __all__ = ["decouple", "main"]
 

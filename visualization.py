@@ -21,26 +21,10 @@ import numpy as np
 
 from dataset import complaint, maps_folder, masks_digest, read_maps, read_mask
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
-from ismallnet.cli import (
-    DataError,
-    HelpFormatter,
-    command,
-    cores,
-    in_processes,
-    positive,
-    progress,
-    some,
-)
-from ismallnet.files import read_json, write_png
-from ismallnet.folders import printable
-from ismallnet.labels import stale_maps
-from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.protocols import PROTOCOLS
-from ismallnet.report.figures import draw_curves, panels, surfaces
-from ismallnet.report.outcome import Layers, outcome
-from ismallnet.report.page import entry, write_gallery, write_layers, write_page
-from ismallnet.report.panels import montage, panel
-from ismallnet.results import (
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some
+from ismallnet.datasets.find import DatasetFolder, Sample
+from ismallnet.datasets.names import printable
+from ismallnet.evaluation.map_files import (
     check_finished,
     check_names,
     chosen_on_test,
@@ -52,7 +36,15 @@ from ismallnet.results import (
     read_map,
     results_folder,
 )
-from ismallnet.tables import table
+from ismallnet.evaluation.protocols import PROTOCOLS
+from ismallnet.evaluation.tables import table
+from ismallnet.files import read_json, write_png
+from ismallnet.labels import stale_maps
+from ismallnet.parallel import cores, in_processes
+from ismallnet.report.outcome import Layers, outcome
+from ismallnet.report.page import entry, write_gallery, write_layers, write_page
+from ismallnet.report.panels import montage, panel
+from ismallnet.report.paper_figures import draw_curves, panels, surfaces
 
 FRAME_ARGUMENTS = (
     "name",

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from dataset import Frames
-from ismallnet.baselines.search import BASELINES
-from ismallnet.layouts import find_dataset
+from ismallnet.baselines.choose import BASELINES
+from ismallnet.datasets.find import find_dataset
 
 WINDOWS = {"tophat": 13, "maxmedian": 41, "lcm": 9, "mpcm": 27, "tllcm": 27}  # as chosen there
 

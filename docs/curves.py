@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ismallnet.cli import HelpFormatter, UserError, command
 from ismallnet.files import atomic_write
-from ismallnet.report.figures import pyplot
+from ismallnet.report.paper_figures import pyplot
 from ismallnet.training.eventlog import read_scalar
 from net import OUTPUTS
 

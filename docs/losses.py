@@ -16,12 +16,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from dataset import read_mask
 from ismallnet.cli import HelpFormatter, command, progress
+from ismallnet.datasets.find import find_dataset
 from ismallnet.files import atomic_write
-from ismallnet.images import image_shape
+from ismallnet.images.picture import image_shape
 from ismallnet.labels import METHODS
-from ismallnet.layouts import find_dataset
-from ismallnet.report.figures import pyplot
 from ismallnet.report.outcome import window_around
+from ismallnet.report.paper_figures import pyplot
 from net import map_loss
 from utils import decouple
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from dataset import MASK_THRESHOLD
 from ismallnet.cli import DataError
-from ismallnet.greys import GreyRange
-from ismallnet.layouts import SHARED, STAGES, DatasetFolder, Reading, find_dataset
-from ismallnet.units import PERCENTILES
+from ismallnet.datasets.find import SHARED, STAGES, DatasetFolder, Reading, find_dataset
+from ismallnet.images.grey import PERCENTILES
+from ismallnet.images.greys import GreyRange
 
 
 def data_name(text: str) -> str:

@@ -17,8 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ismallnet.cli import UserError, note
-from ismallnet.files import atomic_write
-from ismallnet.formats import disguise
+from ismallnet.files import atomic_write, disguise
 
 # Under these names programs keep a state dict in a checkpoint.
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")

@@ -1,4 +1,4 @@
-"""Files that are whole on disk, or not there."""
+"""Files that are whole on disk, or not there; and what a file really is, by its first bytes."""
 
 import contextlib
 import csv
@@ -14,11 +14,27 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ismallnet.cli import DataError
 
+LOCK_SECONDS = 3.0  # a killed training's loader processes hold its lock for a second
 LONGEST_NAME = 255  # bytes in a file's name
 HOST = re.sub(r"[^\w-]", "-", platform.node(), flags=re.ASCII)[:32] or "host"
+
+# First bytes -> what the file is, and what to do.
+DISGUISES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; type: git lfs pull"),
+    (b"<!doctype html", "a web page, saved under this name; download the file itself"),
+    (b"<html", "a web page, saved under this name; download the file itself"),
+    (b"\x00\x05\x16\x07", "what macOS keeps beside a file, not the file itself; remove it"),
+    (b"%pdf", "a PDF; save its pictures as PNG"),
+    (b"rar!", "an archive; unpack it first"),
+    (b"\x1f\x8b", "a compressed file; unpack it first"),
+    (b"7z\xbc\xaf", "an archive; unpack it first"),
+    (b"\x89hdf", "an HDF5 file, which is not read"),
+    (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
+)
 
 
 @contextlib.contextmanager
@@ -113,6 +129,27 @@ def sweep(*folders: Path) -> None:
                 continue
 
 
+@contextlib.contextmanager
+def lock(folder: Path, doing: str) -> Iterator[None]:
+    """Keeps other programs from writing to a folder, which is made where there is none. The lock ends
+    with this process, however it ends.
+
+    Args:
+        doing: what this program does there, for the error, as "a training is running".
+
+    Raises:
+        DataError: another program holds it for longer than a killed one's child processes live.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise DataError(
+            f"{folder}: {doing} there; wait until it ends, or name another folder"
+        ) from error
+
+
 def write_json(path: Path, content, indent: int | None = 1) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=indent) + "\n").encode())
@@ -155,3 +192,17 @@ def read_png(path: Path) -> np.ndarray | None:
     except (OSError, cv2.error):
         return None
     return pixels[..., ::-1] if pixels is not None and pixels.ndim == 3 else pixels
+
+
+def disguise(path: Path) -> str:
+    """What a file really is where its name says something else, with what to do; "" if nothing is
+    known of it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return ""
+    if not head:
+        return "an empty file; copy or download it again"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((text for first, text in DISGUISES if start.startswith(first)), "")

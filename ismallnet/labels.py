@@ -18,12 +18,13 @@ from dataset import (
     read_mask,
     resized_note,
 )
-from ismallnet.cli import DataError, in_processes, progress
+from ismallnet.cli import DataError, progress
+from ismallnet.datasets.find import DatasetFolder, Sample
+from ismallnet.datasets.masks import MaskRule
+from ismallnet.datasets.names import leads_inside
 from ismallnet.files import atomic_write, read_json, sweep, write_png
-from ismallnet.folders import leads_inside
-from ismallnet.images import image_shape
-from ismallnet.layouts import DatasetFolder, Sample
-from ismallnet.masks import MaskRule
+from ismallnet.images.picture import image_shape
+from ismallnet.parallel import in_processes
 
 
 def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ismallnet.cli import progress
-from ismallnet.inference import predict, predict_frame, prepared
+from ismallnet.inference.predict import predict, predict_frame, prepared
 from net import load_weights
 
 Rows = list[dict[str, str | float | int | None]]

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from dataset import Item
-from ismallnet.backends import open_network
 from ismallnet.cli import DataError
-from ismallnet.inference import autocast, prepared
-from ismallnet.metrics import count_standard, quantise
+from ismallnet.evaluation.metrics import count_standard, quantise
+from ismallnet.inference.onnx import open_network
+from ismallnet.inference.predict import autocast, prepared
 from ismallnet.plain import plain
 from net import iSmallNet, load_weights, pad_to_multiple
 

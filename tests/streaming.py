@@ -14,7 +14,7 @@ import numpy as np
 from conftest import picture, write
 
 from detect import main
-from ismallnet.detection.frames import find_sources, read_frames
+from ismallnet.detection.sources import find_sources, read_frames
 
 REPOSITORY = Path(__file__).parent.parent
 

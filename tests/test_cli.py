@@ -1,5 +1,6 @@
 """What all command lines share."""
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ismallnet.cli import DataError, command, memory_limit
+from ismallnet.cli import DataError, command, gone
+from ismallnet.parallel import memory_limit
 
 NOT_AGAIN = {  # a repeated call without the flag would delete or refuse what is there
     "train": "continue with --resume",
@@ -62,3 +64,12 @@ def test_a_containers_limit_counts(monkeypatch):
     assert memory_limit() == 2**20
     monkeypatch.setattr(Path, "read_text", lambda self: "max\n")
     assert memory_limit() > 2**28
+
+
+def test_a_flag_that_went_is_refused_with_what_to_type(capsys):
+    parser = argparse.ArgumentParser()
+    gone(parser, "--tiles", "type --tile")
+    assert vars(parser.parse_args([])) == {} and "--tiles" not in parser.format_help()
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--tiles", "3"])
+    assert stop.value.code == 2 and "type --tile" in capsys.readouterr().err

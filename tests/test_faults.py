@@ -18,7 +18,7 @@ import cv2
 import pytest
 import torch
 from conftest import SOAK, fails, make_set, picture, target_mask, write
-from training import REPOSITORY, RUN, TINY, equal, logged, run
+from runs import REPOSITORY, RUN, TINY, equal, logged, run
 
 import test as test_script
 import train

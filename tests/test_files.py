@@ -15,6 +15,7 @@ from ismallnet.files import (
     HOST,
     atomic_write,
     check_place,
+    lock,
     read_json,
     sweep,
     temporary_for,
@@ -133,3 +134,17 @@ def test_the_longest_names_can_be_written_and_swept():
     Path(left).touch()
     sweep(Path())
     assert os.listdir() == [name]
+
+
+def test_two_programs_do_not_write_to_one_folder(monkeypatch):
+    monkeypatch.setattr("ismallnet.files.LOCK_SECONDS", 0.1)
+    with lock(Path("results/a"), "a detection is running"):
+        with lock(Path("results/b"), "a detection is running"):
+            pass
+        with (
+            pytest.raises(DataError, match="results/a: a detection is running"),
+            lock(Path("results/a"), "a detection is running"),
+        ):
+            pass
+    with lock(Path("results/a"), "a detection is running"):
+        pass

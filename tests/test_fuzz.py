@@ -23,10 +23,10 @@ from PIL import Image
 from scipy import ndimage
 
 from ismallnet.cli import DataError
-from ismallnet.images import decode, read_image
-from ismallnet.inference import tile_weights
-from ismallnet.layouts import find_dataset
-from ismallnet.protocols import evaluate
+from ismallnet.datasets.find import find_dataset
+from ismallnet.evaluation.protocols import evaluate
+from ismallnet.images.picture import decode, read_image
+from ismallnet.inference.predict import tile_weights
 from net import pad_to_multiple
 from utils import decouple
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ismallnet.weights import SHIPPED
+from ismallnet.inference.weights import SHIPPED
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "ismallnet"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ismallnet.cli import in_processes
+from ismallnet.parallel import in_processes
 
 
 class Counted:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import SOAK, make_set, target_mask
-from training import REPOSITORY, TINY
+from runs import REPOSITORY, TINY
 
 from ismallnet.checkpoints import save_weights
-from ismallnet.metrics import count_levels, count_standard, figures_standard, pixel_curves
+from ismallnet.evaluation.metrics import count_levels, count_standard, figures_standard, pixel_curves
 from net import iSmallNet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")

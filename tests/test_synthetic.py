@@ -5,9 +5,9 @@ from conftest import fails
 from skimage.measure import label
 
 import synthetic
-from ismallnet.layouts import find_dataset
-from ismallnet.metrics import local_snr, ring
-from ismallnet.protocols import evaluate
+from ismallnet.datasets.find import find_dataset
+from ismallnet.evaluation.metrics import local_snr, ring
+from ismallnet.evaluation.protocols import evaluate
 from synthetic import main, scene
 
 

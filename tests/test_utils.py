@@ -9,7 +9,7 @@ from conftest import GOLDEN, fails, make_set, target_mask, write
 from dataset import read_maps
 from ismallnet import labels
 from ismallnet.cli import DataError
-from ismallnet.layouts import Sample
+from ismallnet.datasets.find import Sample
 from utils import decouple, main
 
 CASES = sorted(p.name[: -len("_interior.png")] for p in (GOLDEN / "decouple").glob("*_interior.png"))

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 from ismallnet.distributed import pick_device
-from ismallnet.greys import inverted as inverted_pixels
-from ismallnet.greys import inverted_limits
-from ismallnet.inference import predict, predict_frame, prepared
-from ismallnet.metrics import local_snr, quantise, ring
-from ismallnet.units import PERCENTILES, to_units, unmasked, value_limits
-from ismallnet.weights import default_weights
+from ismallnet.evaluation.metrics import local_snr, quantise, ring
+from ismallnet.images.grey import PERCENTILES, to_units, unmasked, value_limits
+from ismallnet.images.greys import inverted as inverted_pixels
+from ismallnet.images.greys import inverted_limits
+from ismallnet.inference.predict import predict, predict_frame, prepared
+from ismallnet.inference.weights import default_weights
 from net import iSmallNet, load_weights
 
 RING = 8  # px around a target that its local SNR looks at

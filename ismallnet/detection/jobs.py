@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import Limits
-from ismallnet.detection.frames import Frame, Source, describe, read_frames
 from ismallnet.detection.search import holds_row, in_number, is_frame_file
+from ismallnet.detection.sources import Frame, Source, describe, read_frames
 
 Key = tuple[str, int]  # a frame: its file and its index there
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import Target
-from ismallnet.detection.frames import Frame
+from ismallnet.detection.sources import Frame
 from ismallnet.detection.tracks import Confirmation, Sighting
 from ismallnet.files import atomic_write
-from ismallnet.units import to_units
+from ismallnet.images.grey import to_units
 
 CATEGORY = {"id": 1, "name": "target"}
 REQUIRED = ("position", "frame", "file", "index", "seconds", "height", "width", "range", "targets")

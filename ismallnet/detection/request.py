@@ -9,18 +9,18 @@ import numpy as np
 
 from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import DetectionSettings
-from ismallnet.detection.frames import Source
-from ismallnet.detection.jobs import Job, Work
-from ismallnet.detection.places import (
+from ismallnet.detection.folder import (
     check_inputs_apart,
     check_ours,
     check_same,
     check_unchanged,
     clear,
 )
+from ismallnet.detection.jobs import Job, Work
+from ismallnet.detection.sources import Source
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.files import read_json, sweep, write_json
-from ismallnet.units import PERCENTILES
+from ismallnet.images.grey import PERCENTILES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,11 @@ import re
 import shlex
 from pathlib import Path
 
-from ismallnet.arrays import ARRAYS, RawLayout
 from ismallnet.cli import DataError, note
-from ismallnet.csvfile import cells_of, decoded
-from ismallnet.folders import EXTENSIONS
-from ismallnet.formats import DICOM, FITS
+from ismallnet.datasets.names import EXTENSIONS
+from ismallnet.images.arrays import ARRAYS, RawLayout
+from ismallnet.images.csvfile import cells_of, decoded
+from ismallnet.images.scientific import DICOM, FITS
 
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
 EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number of frames

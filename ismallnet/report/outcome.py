@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ismallnet.metrics import THRESHOLD, Components, components, match
+from ismallnet.evaluation.metrics import THRESHOLD, Components, components, match
 
 COLOURS = {"miss": (255, 70, 70), "false alarm": (255, 215, 0), "hit": (60, 220, 90)}  # RGB
 KINDS = tuple(COLOURS)  # the worst first

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.arrays import RawLayout
-from ismallnet.cli import DataError, progress, read_ahead
+from ismallnet.cli import DataError, progress
 from ismallnet.detection.detector import snr_of
-from ismallnet.detection.frames import Frame, describe, read_frames
 from ismallnet.detection.records import read_records
-from ismallnet.files import atomic_write, read_json, read_png, write_png
-from ismallnet.metrics import (
+from ismallnet.detection.sources import Frame, describe, read_frames
+from ismallnet.evaluation.map_files import read_map
+from ismallnet.evaluation.metrics import (
     PD_FA_THRESHOLDS,
     THRESHOLD,
     count_levels,
@@ -31,11 +30,13 @@ from ismallnet.metrics import (
     pd_fa_curve,
     pixel_curves,
 )
-from ismallnet.protocols import PROTOCOLS, count_hiou, figures_hiou
+from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, figures_hiou
+from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, columns, shown
+from ismallnet.files import atomic_write, read_json, read_png, write_png
+from ismallnet.images.arrays import RawLayout
+from ismallnet.images.grey import to_units
+from ismallnet.parallel import read_ahead
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
-from ismallnet.results import read_map
-from ismallnet.tables import LOCALISATION, NAMES, SEGMENTATION, columns, shown
-from ismallnet.units import to_units
 
 TEMPLATE = Path(__file__).parent / "report.html"
 LAYERS = (*Layers._fields, "difference")

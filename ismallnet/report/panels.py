@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ismallnet.datasets.names import printable
 from ismallnet.files import read_png, write_png
-from ismallnet.folders import printable
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
 
 SIDE = 320  # px of a panel's cell

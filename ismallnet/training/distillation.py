@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ismallnet.inference import autocast
-from ismallnet.results import NOTHING
-from ismallnet.weights import named_weights
+from ismallnet.evaluation.map_files import NOTHING
+from ismallnet.inference.predict import autocast
+from ismallnet.inference.weights import named_weights
 from net import load_weights
 
 

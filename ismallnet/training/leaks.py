@@ -2,8 +2,8 @@
 
 from dataset import Frames
 from ismallnet.cli import some
-from ismallnet.oddities import same_files
-from ismallnet.weights import seen_of
+from ismallnet.datasets.oddities import same_files
+from ismallnet.inference.weights import seen_of
 
 
 def copies_note(train: list[Frames], test: list[Frames]) -> str:

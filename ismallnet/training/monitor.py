@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from dataset import Frames
-from ismallnet.inference import autocast
+from ismallnet.inference.predict import autocast
 from ismallnet.training.augmentation import TrainingSet
 from net import OUTPUTS, Outputs, iSmallNet
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ismallnet.arguments import add_data_arguments, refuse_idle
 from ismallnet.checkpoints import read_checkpoint
-from ismallnet.cli import DataError, HelpFormatter, cores
+from ismallnet.cli import DataError, HelpFormatter
 from ismallnet.labels import METHODS
+from ismallnet.parallel import cores
 from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
 from net import LOSSES, VARIANTS, WIDTH

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ismallnet.checkpoints import WeightsError, save_checkpoint
 from ismallnet.cli import DataError
+from ismallnet.evaluation.map_files import NOTHING, TEST_LIST
 from ismallnet.files import disk_errors_of, sweep, write_json
-from ismallnet.results import NOTHING, TEST_LIST
 from ismallnet.training.eventlog import EventLog
 from ismallnet.training.recipes import MovingAverage
 from net import iSmallNet

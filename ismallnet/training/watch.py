@@ -8,8 +8,8 @@ import torch
 from dataset import Frames
 from ismallnet.cli import UserError
 from ismallnet.distributed import Processes
-from ismallnet.inference import evaluate, pictures
-from ismallnet.tables import summary
+from ismallnet.evaluation.tables import summary
+from ismallnet.inference.predict import evaluate, pictures
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.monitor import Monitor, dead_outputs
 from ismallnet.training.run import Run, State

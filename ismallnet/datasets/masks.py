@@ -1,0 +1,151 @@
+"""What the pixels of mask files mean: decided once for a data set, from all masks of its lists."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ismallnet.cli import DataError
+from ismallnet.images.picture import READ_ERRORS, decode, open_picture
+
+ASPECT_TOLERANCE = 0.02  # between a mask and its image
+TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How all masks of a data set are read.
+
+    Args:
+        numbers: the values are class or instance numbers: any above 0 is target, 255.
+        deep: the largest value that files of more than 8 bits may hold: 255, 65535, or 1 for floats;
+            it becomes 255. 0 where there are no such files.
+        values: all grey values of the set, for people.
+    """
+
+    numbers: bool = False
+    deep: float = 0
+    values: str = field(default="", compare=False)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """A mask's values as they lie in the file, HxW -> HxW uint8 grey."""
+        if self.numbers:
+            return np.where(pixels > 0, 255, 0).astype(np.uint8)
+        if pixels.dtype == np.uint8:
+            return pixels
+        scaled = np.floor(pixels.astype(np.float64) * (255 / (self.deep or 255)) + 1e-9)
+        return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
+
+
+def mask_pixels(path: str | os.PathLike) -> np.ndarray:
+    """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
+    palette that is not grey every pixel that is not black is 255; alpha is the mask where the colours
+    are constant, and alpha is not or is 0, and in cut-outs. Where a palette is black altogether its
+    numbers count.
+    Signed integers of 8 bits are taken for unsigned ones: 255 in them is -1.
+
+    Raises:
+        DataError: not a readable image.
+    """
+    path, mode = Path(path), ""
+    try:
+        with open_picture(path) as picture:
+            mode = picture.mode
+            rgba = np.array(picture.convert("RGBA")) if mode in ("P", "PA", "RGBA", "LA") else None
+    except READ_ERRORS:
+        rgba = None  # `decode` says what is wrong
+    pixels = decode(path)
+    if mode == "P" and not pixels.any() and (numbers := palette_numbers(path)).any():
+        return numbers
+    if rgba is not None and rgba.shape[:2] == pixels.shape[:2]:
+        colours, alpha = rgba[..., :3], rgba[..., 3]
+        if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
+            return alpha
+        if mode in ("RGBA", "LA", "PA") and is_cut_out(colours, alpha):
+            return np.where(alpha > 0, np.maximum(alpha, colours.max(axis=2)), 0)
+        if mode in ("P", "PA") and (colours != colours[..., :1]).any():
+            return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
+    pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
+    pixels = pixels.view(np.uint8) if pixels.dtype == np.int8 else pixels
+    return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
+
+
+def is_cut_out(colours: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether a mask is its targets' own pixels before a transparent background: all transparent pixels
+    have one colour, and none of the others is black."""
+    clear = alpha == 0
+    if clear.all() or not clear.any() or np.ptp(colours[clear], axis=0).any():
+        return False
+    return bool(colours[~clear].any(axis=1).all())
+
+
+def palette_numbers(path: Path) -> np.ndarray:
+    """The numbers of a mask's pixels in its palette, HxW uint8."""
+    with open_picture(path) as picture:
+        return np.array(picture)
+
+
+def read_mask_values(
+    path: str | os.PathLike, shape: tuple[int, int] | None = None, rule: MaskRule | None = None
+) -> np.ndarray:
+    """A mask file's grey values, HxW uint8.
+
+    Args:
+        shape: the image's (H, W); a mask of another size is brought to it by nearest neighbour.
+        rule: of its data set; without one the file is judged by itself.
+
+    Raises:
+        DataError: unreadable, or its aspect ratio is more than 2 % off the image's.
+    """
+    pixels = mask_pixels(path)
+    if shape is not None and pixels.shape != shape:  # before anything is made of the values
+        check_aspect(path, pixels.shape, shape)
+        if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+            pixels = pixels.astype(np.float32)
+        pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    rule = rule or decide([np.unique(pixels)])
+    return rule(pixels)
+
+
+def check_aspect(path: str | os.PathLike, found: tuple[int, int], shape: tuple[int, int]) -> None:
+    """
+    Raises:
+        DataError: a mask's shape is more than 2 % off its image's.
+    """
+    (h, w), (height, width) = found, shape
+    aspect = (w * height) / (h * width)
+    if max(aspect, 1 / aspect) <= 1 + ASPECT_TOLERANCE:
+        return
+    turned = (w * width) / (h * height)
+    hint = ""
+    if max(turned, 1 / turned) <= 1 + ASPECT_TOLERANCE:
+        hint = ". Height and width are swapped: one has lost its EXIF orientation; save both upright"
+    raise DataError(
+        f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected the same "
+        f"size, or the same shape within {ASPECT_TOLERANCE:.0%}{hint}"
+    )
+
+
+def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
+    """The rule of a set, from the different values of each of its masks."""
+    uniques = [values for values in uniques if len(values)]
+    deep = [values for values in uniques if values.dtype != np.uint8]
+    largest = max((float(values.max()) for values in deep), default=0.0)
+    whole = not any((values % 1).any() for values in deep)
+    if not deep or (largest <= 255 and (whole and largest > 1)):
+        top = 255.0
+    elif largest <= 1 and not whole:
+        top = 1.0
+    else:
+        top = 255.0 if largest <= 255 else 65535.0
+    rule = MaskRule(deep=top if deep else 0)
+    grey = np.unique(np.concatenate([np.unique(rule(values)) for values in uniques] or [np.zeros(0)]))
+    raw = np.unique(np.concatenate([values.astype(np.float64) for values in uniques] or [np.zeros(0)]))
+    few = [f"{value:g}" for value in raw]
+    text = ", ".join(few) if len(few) <= 6 else f"{', '.join(few[:3])} … {few[-1]}"
+    text = " and ".join(few) if len(few) <= 2 else text
+    reached = len(grey) and grey.max() >= min(threshold, TARGET)
+    return MaskRule(numbers=not reached, deep=rule.deep, values=text)

@@ -1,0 +1,325 @@
+"""Running the network on frames: device, mixed precision, batches."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ismallnet.cli import UserError, note, progress
+from ismallnet.distributed import Processes, has_bf16
+from ismallnet.evaluation.metrics import count_standard, figures_standard, quantise
+from ismallnet.images.grey import to_units, value_limits
+from ismallnet.inference.onnx import Exported
+from net import iSmallNet, pad_to_multiple
+
+if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path
+    from dataset import Frames
+
+TILE, OVERLAP = 512, 64  # px
+LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
+VIEW = 256  # px, longest side of a frame in TensorBoard
+MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
+
+
+def precision(device: torch.device, amp: str = "auto") -> torch.dtype | None:
+    """The type of mixed precision; None for float32 alone. "auto" is bf16 where the card has it, else
+    fp16, and off on the CPU; "bf16", "fp16" and "off" are what they say."""
+    if amp == "auto" and device.type == "cuda":
+        amp = "bf16" if has_bf16(device) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
+    """The mixed-precision context, of `precision`."""
+    dtype = precision(device, amp)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class NotFiniteError(UserError):
+    """The logits of a frame are not all finite, so that its probabilities mean nothing.
+
+    Attributes:
+        index: of the frame in its batch.
+    """
+
+    def __init__(self, name: str, index: int = 0):
+        super().__init__(
+            f"{name}: the network's logits are not finite, an overflow of mixed precision or damaged "
+            "weights; type --amp off, or where that is on already another --weights"
+        )
+        self.index = index
+
+
+@torch.no_grad()
+def prepared(model: iSmallNet, device: torch.device | str = "cpu") -> iSmallNet:
+    """The network itself, changed for inference alone: on a device, channels last in memory, and each
+    batch norm folded into the convolution before it, which leaves the logits as they were to 1e-4."""
+    for module in model.modules():
+        children = list(module.named_children())  # the changes below must not disturb the loop
+        for (name, conv), (after, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, after, nn.Identity())
+    return model.to(device, memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def predict(
+    model: iSmallNet,
+    images: list[np.ndarray],
+    amp: str = "auto",
+    resize: int | None = None,
+    flips: bool = False,
+) -> list[np.ndarray]:
+    """Target probabilities of images that pad to the same size, as one batch.
+
+    Args:
+        model: in evaluation mode, on any device.
+        images: HxWx3 in 0-255 units, each padded to multiples of 16 by itself.
+        resize: side to which the images are brought first, as the authors test; the logits are
+            brought back by bilinear interpolation.
+        flips: the mean over the image and its three mirror images, at four times the cost.
+
+    Returns:
+        HxW float32 in [0, 1] for each image, at its own size.
+
+    Raises:
+        NotFiniteError: of the first image whose logits are not finite.
+    """
+    if flips:
+        runs = [
+            [mirror(p) for p in predict(model, [mirror(i) for i in images], amp, resize)]
+            for mirror in MIRRORS
+        ]
+        return [np.mean(maps, axis=0) for maps in zip(*runs)]
+    device = model.mean.device
+    batch = []
+    for image in images:
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device)
+        x = model.normalise(x[None])
+        if resize:
+            x = F.interpolate(x, (resize, resize), mode="bilinear", align_corners=False)
+        batch.append(pad_to_multiple(x))
+    x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
+    with autocast(device, amp):
+        logits = (model.mask_logits(x) if isinstance(model, Exported) else model(x).mask).float()
+    if not logits.isfinite().all():
+        index = logits.isfinite().flatten(1).all(1).tolist().index(False)
+        raise NotFiniteError(f"frame {index} of {len(images)}", index)
+    out = []
+    for one, image in zip(logits, images):
+        height, width = image.shape[:2]
+        if resize:
+            size = (height, width)
+            one = F.interpolate(
+                one[None, :, :resize, :resize], size, mode="bilinear", align_corners=False
+            )[0]
+        out.append(torch.sigmoid(one[0, :height, :width]).cpu().numpy())
+    return out
+
+
+def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarray]]:
+    """Tiles along one axis: (start, weights), evenly spaced, at least `overlap` px shared by two
+    neighbours. Weights fall off linearly over what is shared, and add up to 1 at every pixel."""
+    if size <= tile:
+        return [(0, np.ones(size, np.float32))]
+    count = -(-(size - overlap) // (tile - overlap))
+    starts = np.linspace(0, size - tile, count).round().astype(int)
+    at = np.arange(tile) + 0.5
+    total, ramps = np.zeros(size), []
+    for k, start in enumerate(starts):
+        ramp = np.ones(tile)
+        if k:
+            ramp = np.minimum(ramp, at / max(starts[k - 1] + tile - start, 1))
+        if k < count - 1:
+            ramp = np.minimum(ramp, (tile - at) / max(start + tile - starts[k + 1], 1))
+        ramps.append(ramp)
+        total[start : start + tile] += ramp
+    return [
+        (int(start), (ramp / total[start : start + tile]).astype(np.float32))
+        for start, ramp in zip(starts, ramps)
+    ]
+
+
+def predict_frame(
+    model: iSmallNet,
+    pixels: np.ndarray,
+    limits: tuple[float, float] | None = None,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+    amp: str = "auto",
+    flips: bool = False,
+) -> np.ndarray:
+    """Target probabilities of a frame of any size, in tiles where it is larger than one.
+
+    The network's channel attention sees a whole frame, and of a tile the tile: the maps are close to,
+    not the same as, those of the frame in one piece.
+
+    Args:
+        model: in evaluation mode, on any device.
+        pixels: HxW or HxWx3, any depth; `limits` as in `to_units`, the frame's own by default.
+        tile, overlap: px.
+
+    Returns:
+        HxW float32 in [0, 1].
+    """
+    limits = limits or value_limits(pixels)
+    height, width = pixels.shape[:2]
+    probability = np.zeros((height, width), np.float32)
+    for top, rows in tile_weights(height, tile, overlap):
+        for left, columns in tile_weights(width, tile, overlap):
+            at = (slice(top, top + len(rows)), slice(left, left + len(columns)))
+            part = predict(model, [to_units(pixels[at], limits)], amp, flips=flips)[0]
+            probability[at] += part * np.outer(rows, columns)
+    return probability
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Which images of data sets run in tiles, to bound the memory.
+
+    Args:
+        tile: px; images with a side larger than this run in tiles of it, 0: none do. None: images
+            with a side of 1024 px or more, in tiles of 512.
+        overlap: of neighbouring tiles, px, at least.
+    """
+
+    tile: int | None = None
+    overlap: int = OVERLAP
+
+    @property
+    def side(self) -> int:
+        """Of a tile, px."""
+        return TILE if self.tile is None else self.tile
+
+    def applies(self, shape: tuple[int, int]) -> bool:
+        """Whether an image of (H, W) runs in tiles."""
+        if self.tile is None:
+            return max(shape) >= LARGE
+        return 0 < self.tile < max(shape)
+
+    def note(self, shapes: list[tuple[int, int]]) -> str:
+        """What a run says of a list's images; nothing where none runs in tiles."""
+        count = sum(map(self.applies, shapes))
+        if not count:
+            return ""
+        text = (
+            f"{count} of {len(shapes)} images run in tiles of {self.side} px, {self.overlap} px overlap"
+        )
+        if self.tile is None:
+            text += f" (those with a side of {LARGE} px or more; --tile 0 of test.py: in one piece)"
+        return text
+
+
+TILING = Tiling()
+IN_ONE_PIECE = Tiling(tile=0)
+
+
+def predict_item(
+    model: iSmallNet, image: np.ndarray, tiling: Tiling, amp: str = "auto", flips: bool = False
+) -> np.ndarray:
+    """Target probabilities, HxW float32 in [0, 1], of a data set's image, HxWx3 in 0-255 units; in
+    tiles where `tiling` says so."""
+    if not tiling.applies(image.shape[:2]):
+        return predict(model, [image], amp, flips=flips)[0]
+    limits = None if image.dtype == np.uint8 else (0.0, 255.0)  # float images are in these units, too
+    return predict_frame(model, image, limits, tiling.side, tiling.overlap, amp, flips)
+
+
+def batches_of_equal_size(
+    frames: "Frames", batch_size: int, part: slice = slice(None), tiling: Tiling = IN_ONE_PIECE
+) -> Iterator[list[int]]:
+    """Batches of indices of frames that pad to the same size, so that they fit in one tensor; those
+    that run in tiles are alone."""
+    waiting: dict[tuple[int, int], list[int]] = {}
+    for i in range(len(frames))[part]:
+        height, width = frames.shapes[i]
+        group = waiting.setdefault((-(-height // 16), -(-width // 16)), [])
+        group.append(i)
+        if len(group) == (1 if tiling.applies((height, width)) else batch_size):
+            yield group.copy()
+            group.clear()
+    yield from (group for group in waiting.values() if group)
+
+
+def infer(
+    model: iSmallNet,
+    frames: "Frames",
+    batch_size: int = 1,
+    amp: str = "auto",
+    resize: int | None = None,
+    flips: bool = False,
+    part: slice = slice(None),
+    tiling: Tiling = TILING,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Runs a list of frames, or a part of it, batch by batch; large ones in tiles, unless `resize`
+    makes them small.
+
+    Yields:
+        (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
+        (HxW uint8).
+
+    Raises:
+        NotFiniteError: names the frame.
+    """
+    if not isinstance(model, Exported):
+        model.eval()
+    tiling = IN_ONE_PIECE if resize else tiling
+    for batch in batches_of_equal_size(frames, batch_size, part, tiling):
+        items = [frames[i] for i in batch]
+        try:
+            if tiling.applies(frames.shapes[batch[0]]):
+                maps = [predict_item(model, items[0].image, tiling, amp, flips)]
+            else:
+                maps = predict(model, [item.image for item in items], amp, resize, flips)
+        except NotFiniteError as error:
+            sample = frames.samples[batch[error.index]]
+            raise NotFiniteError(str(sample.image), error.index) from None
+        for i, probability, item in zip(batch, maps, items):
+            yield i, quantise(probability), item.mask
+
+
+def evaluate(
+    model: iSmallNet, lists: dict[str, "Frames"], batch_size: int, amp: str, processes: Processes
+) -> dict[str, dict]:
+    """Standard figures of test lists, by data set; the processes share the images, and the counts
+    are integers, so the figures do not depend on how many there are."""
+    figures = {}
+    processes.share(model)
+    for name, frames in lists.items():
+        counts = Counter()
+        if text := TILING.note(frames.shapes):
+            note(f"tiles {name}", f"{name} test: {text}")
+        part = slice(processes.rank, None, processes.world)
+        shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
+        for _, pred, mask in infer(model, frames, batch_size, amp, part=part):
+            shown.update()
+            counts.update(count_standard(pred, mask))
+        shown.close()
+        total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
+        figures[name] = figures_standard(total)
+    return figures
+
+
+def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np.ndarray:
+    """The first test frames with mask and prediction beside them, RGB uint8; of large frames each of
+    the three is made smaller, so that all of it is seen."""
+    rows = []
+    for i in range(min(count, len(frames))):
+        item = frames[i]
+        prediction = quantise(predict_item(model, item.image, TILING, amp))
+        rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
+        factor = min(1.0, VIEW / max(item.image.shape[:2]))
+        size = [max(1, round(n * factor)) for n in item.image.shape[1::-1]]
+        parts = [item.image.astype(np.uint8), *rest]
+        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in parts]))
+    wide = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

@@ -1,0 +1,85 @@
+"""Work in threads and processes, and how much of the machine it may use."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+
+def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
+    """map(function, items) in threads, in order, never more than `ahead` results in memory."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == ahead:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+def cores() -> int:
+    """How many processes pay: the processors that this one may use; at most Windows' limit of 61."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), 61)
+    return min(os.cpu_count() or 1, 61)
+
+
+def memory_limit() -> float:
+    """Bytes of memory of this machine, or of the container that the process runs in."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        limits = [16 * 2**30]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # version 2 or 1 of cgroup; "max" is no limit
+            limits.append(int(Path(path).read_text()))
+    return float(min(limits))
+
+
+def follow() -> None:
+    """A worker process leaves Ctrl-C to its parent, and ends with it even when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_processes(function: Callable, items: Sequence, workers: int, at_once: int = 4) -> Iterator:
+    """map(function, items) in several processes, in order; in this one where they would not pay.
+
+    Items are read, and results kept, two rounds ahead of what was asked for at most.
+
+    Args:
+        at_once: items that a process is given together; more where each takes a millisecond only.
+    """
+    if workers <= 1 or len(items) < 32:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, initializer=follow) as pool:
+        waiting: deque[Future] = deque()
+        try:
+            for start in range(0, len(items), at_once):
+                part = [items[i] for i in range(start, min(start + at_once, len(items)))]
+                waiting.append(pool.submit(apply, function, part))
+                if len(waiting) == 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def apply(function: Callable, items: list) -> list:
+    return [function(item) for item in items]

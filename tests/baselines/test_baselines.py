@@ -1,0 +1,262 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, make_set
+
+from dataset import Frames, Item
+from eval import main as evaluate_main
+from ismallnet.baselines import choose as search
+from ismallnet.baselines.choose import BASELINES, THRESHOLDS, choose, probability, scores
+from ismallnet.baselines.contrast import lcm, mpcm, tllcm
+from ismallnet.baselines.filters import maxmedian
+from ismallnet.baselines.lowrank import cut, ipi, join, nram, pstnn, ript, shrink_rank
+from ismallnet.checkpoints import save_weights
+from ismallnet.datasets.find import find_dataset
+from net import iSmallNet
+from test import main
+
+TINY = ["--dataset", "tiny", "--workers", "1"]
+
+
+def scene(shape=(60, 70)) -> np.ndarray:
+    """A smooth background with a 3x3 target at (30, 40)."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = (80 + 0.5 * y + 0.3 * x).astype(np.float32)
+    image[29:32, 39:42] += 60
+    return image
+
+
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_method_is_highest_on_the_target_and_low_elsewhere(method, flip):
+    image = scene().T if flip else scene()
+    window = BASELINES[method].windows[-1]
+    score = BASELINES[method].score(np.ascontiguousarray(image), window)
+    assert score.shape == image.shape and score.dtype == np.float32 and np.isfinite(score).all()
+    score = score.T if flip else score
+    y, x = np.unravel_index(score.argmax(), score.shape)
+    assert abs(y - 30) <= 1 and abs(x - 40) <= 1
+    score = (score - score.mean()) / score.std()
+    score[20:41, 30:51] = 0
+    assert score.max() < 5
+
+
+def test_maxmedian_by_hand():
+    """A single bright pixel is above all its medians; a bright line is its own median."""
+    image = np.zeros((11, 11), np.float32)
+    image[5, 5], image[8, :] = 7, 3
+    expected = np.zeros((11, 11), np.float32)
+    expected[5, 5] = 7
+    assert np.array_equal(maxmedian(image, 5), expected)
+
+
+def test_lcm_by_hand():
+    """Cells of 3 px: a pixel of 90 in 30 makes its own cell's mean 36.67; 90² / 30 beside it."""
+    image = np.full((15, 15), 30, np.float32)
+    image[7, 7] = 90
+    score = lcm(image, 9)
+    assert score[7, 7] == pytest.approx(90**2 / 30)
+    assert score[0, 0] == pytest.approx(30) and score[7, 10] == pytest.approx(30**2 / (330 / 9))
+
+
+def spot(value: float) -> np.ndarray:
+    """A pixel of another value at (15, 15) in 31x31 pixels of 30."""
+    image = np.full((31, 31), 30, np.float32)
+    image[15, 15] = value
+    return image
+
+
+def test_mpcm_by_hand():
+    """Cells of 3 px: a pixel of 90 makes its cell's mean 60 / 9 higher than all eight neighbours', so
+    every product is (60 / 9)²; cells of 5 px give (60 / 25)². A dark pixel is no target, and a bright
+    line has a neighbour as bright as itself."""
+    score = mpcm(spot(90), 15)
+    assert score[15, 15] == pytest.approx((60 / 9) ** 2)
+    assert score[15, 17] == pytest.approx((60 / 25) ** 2, rel=1e-5)  # in the cell of 5 px alone
+    assert score[15, 19] == 0
+    assert not mpcm(spot(0), 15).any()
+    line = np.full((31, 31), 30, np.float32)
+    line[15] = 90
+    assert not mpcm(line, 15).any()
+
+
+def test_tllcm_by_hand():
+    """The core is 30 + 60 / 4 at the pixel and 30 + 60 / 8 beside it. Of cells of 5 px, the neighbour
+    that holds the pixel has 30 + 60 / 9 as the mean of its 9 brightest."""
+    score = tllcm(spot(90), 15)
+    assert score[15, 15] == pytest.approx(45 / 30 * 15)
+    assert score[15, 16] == pytest.approx(37.5 / 30 * 7.5)
+    assert score[15, 18] == 0 and not tllcm(spot(0), 15)[15, 15]
+    two = spot(90)
+    two[15, 20] = 90  # in the neighbouring cell
+    background = 30 + 60 / 9
+    assert tllcm(two, 15)[15, 15] == pytest.approx(45 / background * (45 - background))
+
+
+@pytest.mark.parametrize(("method", "height"), [(ipi, 50), (nram, 150), (ript, 50), (pstnn, 50)])
+def test_low_rank_methods_split_rank_one_and_sparse(method, height):
+    """The patches of a background whose rows are all the same have a low rank: it must vanish, and the
+    target must not."""
+    background = np.tile(50 + 40 * np.sin(np.arange(120) / 9), (120, 1)).astype(np.float32)
+    image = background.copy()
+    image[40:42, 40:43] += height
+    score = method(image, 30)
+    assert score[40:42, 40:43].min() > 0.4 * height
+    score[40:42, 40:43] = 0
+    assert score.max() < 3
+
+
+def test_nram_leaves_a_patch_full_of_residuals_out_of_the_targets():
+    """The third part of the split: a square as large as a patch is an edge, not a target; a few
+    pixels of the same height are one."""
+    x = np.arange(100)[None].repeat(100, axis=0)
+    image = (80 + 10 * np.sin(x / 15)).astype(np.float32)
+    image[20:23, 20:23] += 40
+    image[60:90, 60:90] += 40 * np.random.default_rng(0).random((30, 30), np.float32)
+    score = nram(image, 30)
+    assert score[20:23, 20:23].min() > 10
+    assert score[60:90, 60:90].mean() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (20, 64), (64, 20)])
+def test_patches_that_are_cut_and_joined_give_the_image(shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    for stride in (7, 10, 30):
+        patches = cut(image, 30, stride)
+        assert patches.values.shape[:2] == 2 * (min(30, *shape),)
+        assert np.array_equal(join(patches, patches.values), image)
+        assert np.array_equal(join(patches, patches.matrix), image)
+
+
+def test_joined_patches_are_their_median_and_not_negative():
+    patches = cut(np.zeros((4, 6), np.float32), 4, 1)  # three patches, at columns 0, 1 and 2
+    joined = join(patches, np.broadcast_to([1.0, 5.0, -9.0], (4, 4, 3)))
+    assert joined[0].tolist() == [1, 3, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
+def test_shrink_rank_is_singular_value_thresholding(shape):
+    matrix = np.random.default_rng(0).normal(size=shape)
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    expected = u @ np.diag(np.maximum(s - 4.5, 0)) @ v
+    assert np.abs(shrink_rank(matrix, 4.5) - expected).max() < 1e-10
+
+
+def test_a_constant_image_has_no_targets():
+    image = np.full((40, 50, 3), 77.0, np.float32)
+    for method, found in BASELINES.items():
+        assert not probability(Item(image, None), method, found.windows[0], 3.0).any()
+
+
+def test_threshold_is_the_best_of_the_training_list(data):
+    frames = Frames(find_dataset("tiny"), "train")
+    window, threshold, iou = choose(frames, "tophat", 1)
+    best = -1.0
+    for w in BASELINES["tophat"].windows:
+        found = [(scores(item.image, "tophat", w), item.mask > 0) for item in frames]
+        for t in THRESHOLDS:
+            both = sum(((s >= t) & m).sum() for s, m in found)
+            either = sum(((s >= t) | m).sum() for s, m in found)
+            best = max(best, both / either)
+    assert iou == pytest.approx(best) and iou > 0.9
+    pred = probability(frames[0], "tophat", window, threshold)
+    assert np.array_equal(pred >= 128, scores(frames[0].image, "tophat", window) >= threshold)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_runs_like_a_network(tmp_path, method, capsys):
+    make_set(tmp_path / "data" / "tiny", shape=(90, 100))
+    main([*TINY, "--baseline", method, "--results", "r"])
+    assert f"{method}: window" in capsys.readouterr().out
+    about = json.loads(Path("r/tiny/about.json").read_text())
+    assert about["baseline"] == method and about["selected_on"] == "the training list"
+    evaluate_main(["--dataset", "tiny", "--results", "r", "--workers", "1"])
+    figures = json.loads(Path("r/tiny/metrics.json").read_text())["standard"]
+    assert figures["pd"] == 1.0
+
+
+def test_processes_change_nothing(tmp_path):
+    make_set(tmp_path / "data" / "tiny", names=[f"n{i}" for i in range(70)], train=33)
+    maps = []
+    for workers in ("1", "3"):
+        main(["--dataset", "tiny", "--baseline", "maxmedian", "--workers", workers])
+        maps.append([cv2.imread(str(p)) for p in sorted(Path("results/tiny").glob("*.png"))])
+    assert len(maps[0]) == 37 and np.array_equal(*maps)
+
+
+def interrupted(module, name: str, after: int, *argv) -> int:
+    """Runs test.py with a function that presses Ctrl-C at its call number `after`; returns how
+    often it was called."""
+    calls, function = 0, getattr(module, name)
+
+    def counting(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, counting)
+        if after:
+            with pytest.raises(SystemExit, match="130"):
+                main([*map(str, argv)])
+        else:
+            main([*map(str, argv)])
+    return calls
+
+
+def maps_of(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder, "tiny").iterdir()}
+
+
+def test_an_interrupted_baseline_goes_on(tmp_path, capsys):
+    make_set(tmp_path / "data" / "tiny", names="abcdefghij", train=4)
+    command = [*TINY, "--baseline", "tophat", "--results"]
+    main([*command, "whole"])
+    work = 4 * len(BASELINES["tophat"].windows)
+    assert interrupted(search, "histograms", 0, *command, "again") == work
+    assert interrupted(search, "histograms", 10, *command, "r") == 10
+    assert interrupted(search, "histograms", 3, *command, "r") == 3
+    assert interrupted(search, "histograms", 0, *command, "r") == work - 9 - 2
+    assert maps_of("r") == maps_of("again") == maps_of("whole")
+    # among the maps: those that are there are not made again
+    assert interrupted(search, "probability", 4, *command, "r") == 4
+    assert not Path("r/tiny/about.json").exists()
+    assert interrupted(search, "histograms", 0, *command, "r") == 0
+    assert maps_of("r") == maps_of("whole")
+    interrupted(search, "probability", 4, *command, "r")
+    capsys.readouterr()
+    assert interrupted(search, "probability", 0, *command, "r") == 6 - 3
+    assert "3 of 6 maps are there already" in capsys.readouterr().out
+    assert maps_of("r") == maps_of("whole")
+
+
+def test_other_settings_or_other_maps_begin_anew(tmp_path):
+    make_set(tmp_path / "data" / "tiny", names="abcdefghij", train=4)
+    command = [*TINY, "--baseline", "tophat", "--results"]
+    main([*command, "whole"])
+    for other in (["--range", 0, 200], ["--mask-threshold", 9], ["--baseline", "maxmedian"]):
+        interrupted(search, "probability", 4, *command, "r", *other)
+        assert interrupted(search, "probability", 0, *command, "r") == 6
+        assert maps_of("r") == maps_of("whole")
+    # a network's maps have come in between
+    interrupted(search, "probability", 4, *command, "r")
+    save_weights(iSmallNet(2).state_dict(), {}, Path("w.safetensors"))
+    main(["--dataset", "tiny", "--weights", "w.safetensors", "--results", "r"])
+    assert interrupted(search, "probability", 0, *command, "r") == 6
+    assert maps_of("r") == maps_of("whole")
+    # a map that was damaged
+    interrupted(search, "probability", 4, *command, "r")
+    next(Path("r/tiny").glob("*.png")).write_bytes(b"")
+    assert interrupted(search, "probability", 0, *command, "r") == 4
+    assert maps_of("r") == maps_of("whole")
+
+
+def test_baseline_and_weights_exclude_each_other(data, capsys):
+    assert "--weights: has no effect beside --baseline" in fails(
+        main, *TINY, "--baseline", "lcm", "--weights", "x.pt", capsys=capsys
+    )

@@ -1,0 +1,157 @@
+import argparse
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_set, picture, target_mask, write
+
+from dataset import Frames, mean_and_std, read_mask
+from ismallnet.arguments import add_data_arguments, open_datasets
+from ismallnet.cli import DataError
+from ismallnet.datasets.find import Sample, find_dataset
+from ismallnet.evaluation.map_files import read_map
+from ismallnet.images.greys import GreyRange, inverted, inverted_limits
+
+
+def test_mask_threshold(tmp_path):
+    write(tmp_path / "m.png", np.array([[0, 64, 127, 128, 255]], np.uint8))
+    sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")
+    assert read_mask(sample, (1, 5)).tolist() == [[0, 0, 0, 255, 255]]
+    assert read_mask(sample, (1, 5), 64).tolist() == [[0, 255, 255, 255, 255]]
+
+
+def test_mask_of_another_size_is_resized_by_opencv_s_nearest(tmp_path):
+    large = np.zeros((400, 592), np.uint8)
+    large[207:217, 260:275] = 255
+    write(tmp_path / "m.png", large)
+    sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")
+    expected = cv2.resize(large, (325, 220), interpolation=cv2.INTER_NEAREST)
+    assert (read_mask(sample, (220, 325)) == expected).all() and expected.any()
+    with pytest.raises(DataError, match=r"592x400.*300x220"):
+        read_mask(sample, (220, 300))
+
+
+def test_one_error_names_all_offenders(tmp_path):
+    root = make_set(tmp_path / "data" / "s", names=[f"i{k}" for k in range(6)], train=5)
+    (root / "masks/i0.png").unlink()
+    write(root / "images/i1.png", (root / "images/i1.png").read_bytes()[:100])
+    write(root / "masks/i2.png", target_mask((40, 90)))
+    write(root / "images/i3.png", "text")
+    write(root / "50_50/train.txt", "i0\ni1\ni2\ni3\ni4\nghost\n../i5\n")
+    with pytest.raises(DataError) as error:
+        Frames(find_dataset("s", tmp_path / "data"), "train")
+    for name in ("i0.png", "i1.png", "i2.png", "i3.png", "ghost", "../i5", "6 of the train list"):
+        assert name in str(error.value)
+    assert "i4" not in str(error.value)
+
+
+def test_frames_are_the_same_with_and_without_memory(data):
+    found = find_dataset("tiny")
+    kept, read = Frames(found, "train"), Frames(found, "train", memory=0)
+    assert kept.cache is not None and read.cache is None
+    for i in range(2):
+        assert (kept[i].image == read[i].image).all() and (kept[i].mask == read[i].mask).all()
+        assert kept[i].interior is None and read[i].boundary is None
+    assert kept.centres[0].tolist() == [[11, 13.5]]
+    assert kept[0].mask.shape == (40, 48)
+
+
+def test_mean_and_std_over_all_training_pixels(data):
+    lists = [Frames(find_dataset("tiny"), "train")]
+    pixels = np.concatenate([picture(0).ravel(), picture(1).ravel()]).astype(float)
+    mean, std = mean_and_std(lists)
+    assert mean == pytest.approx([pixels.mean()] * 3) and std == pytest.approx([pixels.std()] * 3)
+
+
+def test_wrong_maps_are_named(tmp_path):
+    write(tmp_path / "a.png", np.full((4, 4), 300, np.uint16))
+    write(tmp_path / "b.png", np.zeros((4, 5), np.uint8))
+    write(tmp_path / "c.png", np.full((4, 4, 3), 7, np.uint8))  # grey saved as RGB: other programs do
+    for name, message in (("a", "uint16"), ("b", "found 5x4"), ("nothere", "missing")):
+        with pytest.raises(DataError, match=rf"{name}\.png: .*{message}"):
+            read_map(tmp_path / f"{name}.png", (4, 4))
+    assert (read_map(tmp_path / "c.png", (4, 4)) == 7).all()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--split", "a", "b", "c"], "--split"),
+        (["--mask-threshold", "0"], "--mask-threshold"),
+        (["--range", "5", "5"], "--range"),
+    ],
+)
+def test_bad_arguments(data, argv, message):
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    with pytest.raises(DataError, match=message):
+        open_datasets(parser.parse_args(["--dataset", "tiny", *argv]))
+
+
+def test_what_was_found_is_printed_once(data, capsys):
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    open_datasets(parser.parse_args(["--dataset", "tiny", "tiny"]))
+    out = capsys.readouterr().out
+    assert out.count("lists 50_50/train.txt and 50_50/test.txt; 2 train, 2 test") == 1
+
+
+def test_masks_that_lack_a_row_are_named_apart_from_smaller_ones(tmp_path, capsys):
+    root = make_set(tmp_path / "s", shape=(80, 96))
+    write(root / "masks/c.png", target_mask((79, 96)))
+    write(root / "masks/d.png", target_mask((40, 48)))
+    Frames(find_dataset("s", tmp_path), "test")
+    out = capsys.readouterr().out
+    assert "2 masks resized to their images (c, d)" in out
+    assert "1 of these masks differ from their images by up to 4 rows or columns: c. They are" in out
+    write(root / "masks/c.png", target_mask((80, 96)))
+    Frames(find_dataset("s", tmp_path), "test")
+    assert "rows or columns" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_dark_targets_are_said_and_inverted(tmp_path, capsys, depth):
+    root = make_set(tmp_path / "s")
+    data = find_dataset("s", tmp_path)
+    plain = {}
+    for name in "cd":
+        plain[name] = cv2.imread(f"{root}/images/{name}.png", 0).astype(depth)
+        plain[name] = plain[name] * 100 + 1000 if depth == np.uint16 else plain[name]
+        write(root / f"images/{name}.png", plain[name])
+    whole = (0, 100)  # no percentile between two values
+    frames = [Frames(data, "test", grey=GreyRange(percentiles=whole))[k].image for k in (0, 1)]
+    assert "darker" not in capsys.readouterr().out
+    for name, pixels in plain.items():
+        write(root / f"images/{name}.png", np.iinfo(depth).max - pixels)
+    Frames(data, "test")
+    assert "note: s test: the targets of 2 of 2 images are darker" in capsys.readouterr().out
+    dark = Frames(data, "test", grey=GreyRange(percentiles=whole, dark=True))
+    assert "darker" not in capsys.readouterr().out
+    assert all(np.allclose(dark[k].image, frames[k], atol=1e-3) for k in (0, 1))
+
+
+def test_dark_targets_of_16_bits_are_read_as_the_inverted_image(tmp_path):
+    bright = np.arange(10000).reshape(100, 100).astype(np.uint16) + 20000
+    bright[50, 50:53] = 60000
+    bright[0, :3] = 0  # dead
+    write(tmp_path / "bright.png", bright)
+    write(tmp_path / "dark.png", ~bright)
+    for options in ({}, {"percentiles": (1, 99)}, {"limits": (21000, 28000)}):
+        plain, facts = GreyRange(**options).read(tmp_path / "bright.png", "x")
+        if limits := options.get("limits"):
+            options["limits"] = 65535 - limits[1], 65535 - limits[0]
+        image, other = GreyRange(dark=True, **options).read(tmp_path / "dark.png", "x")
+        assert (image == plain).all()
+        assert other.limits == (65535 - facts.limits[1], 65535 - facts.limits[0])
+        assert other._replace(limits=()) == facts._replace(limits=())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
+def test_inverted_pixels_of_all_types(dtype):
+    values = np.array([3, 100, 250], np.uint8).astype(dtype)
+    found = inverted(values)
+    assert (
+        found.dtype == dtype and (np.diff(found.astype(float)) == -np.diff(values.astype(float))).all()
+    )
+    low, high = inverted_limits((3, 250), np.dtype(dtype))
+    assert (low, high) == (found[2], found[0])

@@ -1,0 +1,196 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from detect import Detector
+from ismallnet.detection.detector import find_targets
+from ismallnet.evaluation.metrics import local_snr, quantise
+from ismallnet.images.grey import unmasked
+from ismallnet.inference.predict import predict, predict_frame, tile_weights
+from net import Outputs, iSmallNet
+
+REPOSITORY = Path(__file__).parents[1].parent
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return iSmallNet(4).eval()
+
+
+# --- targets ---------------------------------------------------------------------------------------
+
+
+def test_targets_by_hand():
+    probability = np.zeros((30, 40), np.float32)
+    probability[10, 20:23] = 0.6, 0.9, 0.75
+    probability[11, 23] = 0.5  # diagonal: the same component; 127.5 rounds to 128, which is above
+    probability[20, 5] = 0.95
+    frame = np.full((30, 40), 100, np.uint8)
+    first, second = find_targets(probability, frame)
+    assert (first.x, first.y, first.box, first.area) == (5, 20, (5, 20, 1, 1), 1)
+    assert first.score == pytest.approx(0.95) and first.mean == pytest.approx(0.95)
+    assert second.box == (20, 10, 4, 2) and second.area == 4
+    assert second.score == pytest.approx(0.9) and second.mean == pytest.approx(2.75 / 4)
+    assert second.x == pytest.approx((20 * 0.6 + 21 * 0.9 + 22 * 0.75 + 23 * 0.5) / 2.75)
+    assert second.y == pytest.approx((10 * 2.25 + 11 * 0.5) / 2.75)
+    assert second.pixels.tolist() == [[10, 20], [10, 21], [10, 22], [11, 23]]
+    assert [t.area for t in find_targets(probability, frame, min_area=2)] == [4]
+    assert [t.area for t in find_targets(probability, frame, max_targets=1)] == [1]
+    assert [t.area for t in find_targets(probability, frame, threshold=0.7)] == [1, 2]
+    assert find_targets(np.zeros((3, 3), np.float32), frame) == []
+
+
+def test_equal_scores_stand_from_the_top_left():
+    probability = np.zeros((20, 20), np.float32)
+    for y, x in ((9, 3), (2, 15), (2, 4)):
+        probability[y, x] = 0.8
+    found = find_targets(probability, np.zeros((20, 20)))
+    assert [(t.y, t.x) for t in found] == [(2, 4), (2, 15), (9, 3)]
+
+
+@pytest.mark.parametrize("y, x", [(30, 30), (0, 0), (59, 59), (1, 40)])
+def test_snr_is_the_whole_frame_s(y, x):
+    rng = np.random.default_rng(0)
+    frame = rng.integers(1000, 1100, (60, 60)).astype(np.uint16)
+    frame[y, x] = 1500
+    probability = np.zeros((60, 60), np.float32)
+    probability[y, x] = 1
+    mask = (probability > 0).astype(np.uint8)
+    assert find_targets(probability, frame)[0].snr == pytest.approx(local_snr(frame, mask))
+
+
+def test_a_frame_without_surroundings_has_no_snr():
+    assert find_targets(np.ones((3, 3), np.float32), np.zeros((3, 3)))[0].snr is None
+
+
+# --- tiles -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [5, 64, 65, 100, 129, 500])
+@pytest.mark.parametrize("overlap", [0, 16, 40])
+def test_tile_weights_cover_everything_once(size, overlap):
+    total, last = np.zeros(size), None
+    for start, weights in tile_weights(size, 64, overlap):
+        assert len(weights) == min(size, 64) and (weights > 0).all()
+        total[start : start + len(weights)] += weights
+        assert last is None or last + 64 - start >= overlap
+        last = start
+    assert np.abs(total - 1).max() < 1e-6 and last == max(size - 64, 0)
+
+
+def test_a_frame_that_fits_is_not_tiled(model):
+    image = picture(3, (60, 50))
+    whole = predict(model, [np.repeat(image[..., None], 3, 2)])[0]
+    assert np.array_equal(predict_frame(model, image, tile=64, overlap=16), whole)
+
+
+def test_tiles_join_without_seams():
+    """A network that looks at single pixels gives the same map in tiles as in one piece."""
+
+    class Bright(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.std = torch.zeros(3), torch.ones(3)
+
+        def normalise(self, x):
+            return (x.float() - 128) / 20
+
+        def forward(self, x):
+            return Outputs(None, None, x[:, :1])
+
+    frame = np.random.default_rng(0).integers(0, 4096, (150, 170)).astype(np.uint16)
+    whole = predict_frame(Bright(), frame, tile=512)
+    assert np.abs(predict_frame(Bright(), frame, tile=64, overlap=16) - whole).max() < 1e-5
+
+
+# --- the detector ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, gain", [(np.uint16, 257), (np.float32, 3.5), (np.int32, 1000)])
+def test_depth_does_not_matter(model, dtype, gain):
+    frame = picture(1, (64, 64))
+    limits = (0, 255 * gain)
+    detector = Detector(model, limits=limits)
+    expected = Detector(model).probability(frame)
+    assert np.abs(detector.probability((frame * float(gain)).astype(dtype)) - expected).max() < 1e-4
+    colour = np.repeat(frame[..., None], 3, 2)
+    assert np.array_equal(Detector(model).probability(colour), expected)
+
+
+def test_detections_are_those_of_its_map(model):
+    frame = picture(1, (64, 64))
+    detector = Detector(model, threshold=0.4, max_targets=5)
+    found = detector.detect(frame)
+    probability = detector.probability(frame)
+    assert len(found) <= 5
+    for target in found:
+        assert (quantise(probability)[tuple(target.pixels.T)] >= 102).all()
+
+
+@pytest.mark.parametrize("frame", [np.zeros((0, 5)), np.zeros((4, 4, 2)), np.zeros(7), "text"])
+def test_what_is_no_image_is_refused(model, frame):
+    with pytest.raises(ValueError, match="frame: found"):
+        Detector(model).detect(frame)
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("threshold", 50, "threshold: found 50, expected above 0, at most 1"),
+        ("threshold", float("nan"), "threshold: found nan"),
+        ("threshold", "0.5", "threshold: found '0.5'"),
+        ("tile", 0, "tile: found 0, expected 32 or more"),
+        ("tile", -1, "tile: found -1"),
+        ("overlap", 512, "overlap: found 512, expected 0 to half a tile"),
+        ("overlap", -1, "overlap: found -1"),
+        ("min_area", 0, "min_area: found 0, expected 1 or more"),
+        ("max_targets", 0, "max_targets: found 0, expected 1 or more"),
+        ("percentiles", (50, 10), "percentiles: found .50, 10., expected 0 <= LOW < HIGH <= 100"),
+        ("percentiles", (0, 101), "percentiles: found .0, 101."),
+        ("limits", (9000, 5000), "limits: found .9000, 5000., expected two finite numbers, MIN < MAX"),
+        ("limits", (0, float("inf")), "limits: found .0, inf."),
+        ("limits", 5000, "limits: found 5000"),
+        ("polarity", ["dark"], "polarity: found .'dark'., expected one of bright, dark, both"),
+        ("amp", "int8", "amp: found 'int8', expected one of auto, bf16, fp16, off"),
+        ("flips", "no", "flips: found 'no', expected False or True"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(model, name, value, expected):
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        Detector(model, **{name: value})
+
+
+def test_settings_of_numpy_s_types_can_be_used(model):
+    numbers = {"threshold": np.float32(0.5), "tile": np.int64(64), "overlap": np.int64(32)}
+    limits = np.array([0.0, 9.0])
+    assert Detector(model, limits=limits, percentiles=[0, 100], **numbers).settings.tile == 64
+
+
+@pytest.mark.parametrize("limits", [(0, 10000), {"dark": (0, 1)}, {"bright": None}, {"bright": 5}])
+def test_limits_of_another_form_are_refused(model, limits):
+    frame = picture(1, (64, 64)).astype(np.uint16) * 100
+    with pytest.raises(ValueError, match=r"limits: found .* for uint16, expected what limits_of"):
+        Detector(model).detect(frame, limits)
+    detector = Detector(model)
+    own = detector.limits_of(frame)
+    assert np.array_equal(detector.probability(frame, own), detector.probability(frame))
+
+
+def test_masked_pixels_do_not_count():
+    deep = picture().astype(np.uint16) * 30 + 2000
+    broken = deep.copy()
+    broken[3, 4], broken[20:22, 30:32] = 65535, 65535
+    masked = np.ma.masked_equal(broken, 65535)
+    found = unmasked(masked)
+    assert np.isnan(found).sum() == 5 and found.dtype == np.float32
+    assert np.nanmax(found) == deep.max()
+    detector = Detector(iSmallNet(2).eval())
+    assert detector.limits_of(masked) == detector.limits_of(found)
+    assert (detector.probability(masked) == detector.probability(found)).all()
+    assert unmasked(np.ma.asarray(deep)) is not deep and (unmasked(np.ma.asarray(deep)) == deep).all()
+    eight = np.ma.masked_equal(np.array([[9, 255], [7, 8]], np.uint8), 255)
+    assert unmasked(eight).tolist() == [[9, 8], [7, 8]] and unmasked(eight).dtype == np.uint8

@@ -1,0 +1,132 @@
+"""The report of frames of one's own."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, names_of, picture, write
+
+from detect import main as main_of_detect
+from ismallnet.detection.records import record
+from ismallnet.detection.sources import find_sources, read_frames
+from ismallnet.images.grey import to_units, value_limits
+from ismallnet.report import page
+from visualization import main
+
+HOSTILE = "<img src=q onerror=alert(1)>"
+
+
+def target(score: float) -> dict:
+    return {"x": 9.0, "y": 5.0, "box": [8, 4, 3, 3], "area": 9, "score": score, "snr": 4.0}
+
+
+@pytest.fixture
+def results() -> Path:
+    """What `detect.py f stack.npy` leaves: an 8-bit, a hostile, and two 16-bit frames."""
+    folder = Path("results/mine")
+    write(Path("f/a.png"), picture(0))
+    write(Path("f") / f"{HOSTILE}.png", picture(1))
+    np.save("stack.npy", np.stack([picture(k).astype(np.uint16) * 9 for k in (2, 3, 4)]))
+    sources = find_sources(["f", "stack.npy"])
+    frames = read_frames([(s, [0, 2] if s.count > 1 else [0]) for s in sources])
+    folder.mkdir(parents=True)
+    with open(folder / "records-0.jsonl", "w") as file:
+        for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
+            limits = (0.0, 9 * 255.0) if frame.pixels.dtype == np.uint16 else None
+            found = record(f"{frame.source.path.stem}_{k}", k, frame, limits, [])
+            found["targets"] = [] if score is None else [target(score)]
+            file.write(json.dumps(found) + "\n")
+            pred = np.zeros(frame.pixels.shape[:2], np.uint8)
+            write(folder / "maps" / f"{found['frame']}.png", pred)
+            write(folder / "overlays" / f"{found['frame']}.png", np.dstack([pred] * 3))
+    (folder / "about.json").write_text(json.dumps({"weights": "w.safetensors", "threshold": 0.5}))
+    return folder
+
+
+def known(results: Path) -> dict:
+    text = (results / "report" / "index.html").read_text()
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
+def test_every_frame_is_shown_as_the_network_saw_it(results):
+    main(["--name", "mine"])
+    images = known(results)["images"]
+    assert [len(image["targets"]) for image in images] == [1, 1, 0, 1]
+    folder = results / "report" / "images"
+    shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(4)]
+    pixels = [picture(1), picture(0), picture(2), picture(4)]  # "<" sorts before "a"
+    assert all(np.abs(s.astype(int) - p).max() <= 1 for s, p in zip(shown, pixels))
+    assert len(list(folder.glob("*.png"))) == 4 * 3
+    assert "<img src=q" not in (results / "report" / "index.html").read_text()
+
+
+def test_of_many_those_with_the_highest_scores(results, monkeypatch):
+    monkeypatch.setattr(page, "MOST", 2)
+    page.write_gallery(results, workers=1, most=2)
+    assert [image["targets"][0]["score"] for image in known(results)["images"]] == [0.9, 0.7]
+    assert "2 of 4 frames" in (results / "report" / "index.html").read_text()
+
+
+def test_frames_without_a_header_are_read_as_detect_read_them(tmp_path):
+    pixels = np.stack([picture(k).astype(np.uint16) * 9 for k in range(2)])
+    height, width = pixels.shape[1:]
+    pixels.tofile("f.raw")
+    main_of_detect(["f.raw", "--raw", f"{width}x{height}:uint16", "--device", "cpu", "--name", "mine"])
+    main(["--name", "mine"])
+    folder = Path("results/mine/report/images")
+    shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(2)]
+    expected = [to_units(p, value_limits(p))[..., 0] for p in pixels]
+    assert all(np.abs(s - p).max() <= 1 for s, p in zip(shown, expected))
+
+
+def test_frames_that_are_gone_are_named(results, capsys):
+    Path("f/a.png").unlink()
+    assert "f/a.png" in fails(main, "--name", "mine", capsys=capsys)
+
+
+def test_a_video_that_is_shorter_now_is_named(results, capsys):
+    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 40))
+    writer.write(np.dstack([picture()] * 3))
+    writer.release()
+    lines = (results / "records-0.jsonl").read_text().splitlines()
+    for k in (0, 1):  # before the last frame, which is found all the same
+        found = json.loads(lines[0]) | {"file": "v.avi", "index": k, "position": -2 + k}
+        with open(results / "records-0.jsonl", "a") as file:
+            file.write(json.dumps(found) + "\n")
+    message = fails(main, "--name", "mine", capsys=capsys)
+    assert "1 frames cannot be shown" in message and "v.avi, frame 1: not there any more" in message
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--name", "none"], "results/none: found no frames of detect.py in it"),
+        ([], "expected --dataset NAME, or after detect.py: --name NAME"),
+        (["--dataset", "x", "--name", "y"], "expected --dataset NAME, or"),
+        (
+            ["--name", "mine", "--figure", "paper", "--each", "2"],
+            "--figure, --each: used with --dataset",
+        ),
+        (["--input", "f", "--mask-threshold", "9"], "--mask-threshold: used with --dataset alone"),
+        (["--dataset", "x", "--images", "a"], "--images: used with --figure paper alone"),
+        (["--name", "mine", "--workers", "0"], "--workers: found 0, expected a whole number of 1 or"),
+        (["--dataset", "tiny", "--each", "-1"], "--each: found -1, expected a whole number of 1 or"),
+    ],
+)
+def test_bad_arguments(argv, message, capsys):
+    assert message in fails(main, *argv, capsys=capsys)
+
+
+def test_in_a_browser(results, browser):
+    main(["--input", "elsewhere/mine"])
+    browser.get((results / "report" / "index.html").resolve().as_uri())
+    assert names_of(browser) == ["a_1", "stack_3", f"{HOSTILE}_0", "stack_2"]
+    assert not browser.find_element("id", "labelled").is_displayed()
+    browser.find_element("id", "has-target").click()
+    assert "stack_2" not in names_of(browser) and len(names_of(browser)) == 3
+    browser.find_element("css selector", ".card .open").click()
+    text = browser.find_element("id", "zoom-text").text
+    assert "1 target, highest score 0.90" in text and "9 px, SNR 4.0, score 0.90" in text
+    assert [line["message"] for line in browser.get_log("browser")] == []

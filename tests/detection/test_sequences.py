@@ -1,0 +1,362 @@
+"""Frames that belong together: grey limits of a sequence, and targets that have to be confirmed."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, picture, write
+from streaming import results, run, start, stopped, video, waits
+
+from detect import Detector, main
+from ismallnet.detection.contrast import RUNNING, Contrast, doubts
+from ismallnet.detection.jobs import Job
+from ismallnet.detection.sources import Source
+from visualization import main as report
+
+TABLES = ("detections.csv", "detections.json", "frames.json")
+
+
+def sky(k: int, target: int = 0, hot: int = 0) -> np.ndarray:
+    """96x128, 16 bits, about 6000, noise of 40; a target at (x 70, y 40), an object at (x 12, y 82)."""
+    y, x = np.mgrid[:96, :128]
+    frame = 6000 + 500 * np.sin(x / 30) + np.random.default_rng(k).normal(0, 40, x.shape)
+    frame += target * np.exp(-((y - 40) ** 2 + (x - 70) ** 2) / 4.5)
+    frame[80:84, 10:14] += hot
+    return frame.astype(np.uint16)
+
+
+def job(name: str, position: int, count: int = 1) -> Job:
+    return Job(position, name, Source(Path(name), "image", count), 0)
+
+
+def same(a: str, b: str) -> None:
+    for name in TABLES:
+        assert Path("results", a, name).read_bytes() == Path("results", b, name).read_bytes()
+
+
+# --- grey limits -----------------------------------------------------------------------------------
+
+
+def test_a_target_s_score_stays_when_something_hot_enters():
+    """The target does not change; without noise between the frames nothing near it does."""
+    for k, hot in enumerate((0, 0, 40000)):
+        write(Path("f") / f"{k}.png", sky(0, target=1500, hot=hot))
+    found = {}
+    for mode in ("each", "first", "running"):
+        assert main(["f", "--device", "cpu", "--limits", mode, "--name", mode]) == 0
+        rows = [row for row in results(mode)[0] if abs(float(row["x"]) - 70) < 2]
+        found[mode] = {row["frame"]: float(row["score"]) for row in rows}
+        ranges = [image["range"] for image in results(mode)[2]["images"]]
+        assert (ranges[0] == ranges[2]) == (mode == "first")
+    assert set(found["each"]) == {"0", "1"}  # the hot object takes the grey values
+    assert (
+        found["first"]["2"] == pytest.approx(found["first"]["1"], abs=1e-3) and len(found["first"]) == 3
+    )
+
+
+def limits(mode: str, sequence: list[tuple[str, np.ndarray]]) -> list:
+    contrast = Contrast(mode, Detector(None, percentiles=(0, 100)))
+    found = [contrast.limits(job(name, k), pixels) for k, (name, pixels) in enumerate(sequence)]
+    return [own["bright"] for own in found]
+
+
+def test_the_limits_of_a_sequence_by_hand():
+    def frame(low, high, kind=np.uint16):
+        return np.array([[low, high]], kind)
+
+    frames = [("a/1.png", frame(10, 20)), ("a/2.png", frame(20, 40)), ("b/1.png", frame(5, 6))]
+    frames += [("a/3.png", frame(7, 7)), ("a/4.png", frame(0, 1, np.uint8)), ("a/5.png", frame(30, 60))]
+    assert limits("each", frames) == [(10, 20), (20, 40), (5, 6), (7, 7), None, (30, 60)]
+    assert limits("first", frames) == [(10, 20), (10, 20), (5, 6), (10, 20), None, (10, 20)]
+    assert RUNNING == 0.1
+    second, third = (11, 22), (0.1 * 30 + 0.9 * 11, 0.1 * 60 + 0.9 * 22)
+    expected = [(10, 20), second, (5, 6), second, None, third]
+    for found, right in zip(limits("running", frames), expected, strict=True):
+        assert found == (right and pytest.approx(right))
+    # a flat first frame has no limits that others could have; floats beside integers have their own
+    frames = [
+        ("a/0.png", frame(7, 7)),
+        ("a/1.png", frame(1, 2)),
+        ("a/2.png", frame(0.5, 3, np.float32)),
+    ]
+    assert limits("first", frames) == [(7, 7), (1, 2), (0.5, 3)]
+
+
+def test_videos_and_stacks_are_sequences_of_their_own():
+    assert job("a/1.png", 0).sequence == job("a/2.png", 1).sequence == "a"
+    assert job("a/s.npy", 0, count=3).sequence == str(Path("a/s.npy"))
+
+
+@pytest.fixture
+def frames(network_file) -> Path:
+    """Eight frames of 16 bits, whose limits differ, in f; and in g."""
+    for k in range(8):
+        write(Path("f") / f"{k}.png", sky(k, hot=1000 * k))
+        write(Path("g") / f"{k}.png", sky(k, hot=2000 * k))
+    return Path("f")
+
+
+@pytest.mark.parametrize("mode", ["first", "running"])
+@pytest.mark.parametrize("polarity", ["bright", "both"])
+def test_resume_gives_what_an_uninterrupted_run_gives(frames, mode, polarity, capsys):
+    argv = ["f", "g", "--limits", mode, "--polarity", polarity]
+    run(*argv, "--name", "whole")
+    assert "sequences: f (8 frames), g (8 frames)" in capsys.readouterr().out
+    run(*argv, "--name", "cut", "--batch-size", 3)
+    records = Path("results/cut/records-0.jsonl")
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:11]))
+    assert run(*argv, "--name", "cut", "--batch-size", 3, "--resume") == 0
+    entries = [json.loads(line) for line in records.read_bytes().splitlines()]
+    assert [e["range"] for e in entries] == [json.loads(line)["range"] for line in lines]
+    assert results("whole")[2] == results("cut")[2]
+    message = fails(main, "--weights", "w.pt", *argv[:2], "--name", "cut", "--resume", capsys=capsys)
+    assert f"this run has limits {mode}, found each" in message or "polarity both" in message
+
+
+def test_a_frame_before_those_that_depend_on_it_is_refused(frames, capsys):
+    (frames / "0.png").rename("0.png")
+    run("f", "--limits", "running")
+    Path("0.png").rename(frames / "0.png")
+    argv = ["--weights", "w.pt", "--device", "cpu", "f", "--resume", "--limits", "running"]
+    message = fails(main, *argv, capsys=capsys)
+    assert "0.png: a new frame before frames that are done" in message and "--overwrite" in message
+    assert len(results()[2]["images"]) == 7
+    write(frames / "9.png", sky(9))
+    (frames / "0.png").unlink()
+    assert run("f", "--resume", "--limits", "running") == 0 and len(results()[2]["images"]) == 8
+
+
+def test_two_processes_share_whole_sequences(frames):
+    run("f", "g", "--limits", "running", "--name", "whole")
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    process = start("f", "g", "--limits", "running", "--name", "two", launcher=launcher)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    same("whole", "two")
+    files = [Path(f"results/two/records-{rank}.jsonl") for rank in (0, 1)]
+    for file, folder in zip(files, "fg"):
+        entries = [json.loads(line) for line in file.read_bytes().splitlines()]
+        assert {Path(entry["file"]).parent.name for entry in entries} == {folder}
+
+
+def test_limits_while_watching_and_after(frames):
+    """The frames that are there at the start come in order; then more, and more after a pause."""
+    for k in range(8):
+        write(Path("whole") / f"{k}.png", sky(k, hot=1000 * k))
+    run("whole", "--limits", "running")
+    Path("in").mkdir()
+    for part in (range(3), range(3, 6), range(6, 8)):
+        for k in part:
+            (frames / f"{k}.png").rename(f"in/{k}.png")
+        process = start("--watch", "in", "--limits", "running", *(["--resume"] if part[0] else []))
+        waits(lambda last=part[-1]: Path(f"results/in/overlays/{last}.png").exists())
+        stopped(process)
+    ranges = [[i["range"] for i in results(name)[2]["images"]] for name in ("whole", "in")]
+    assert ranges[0] == ranges[1] and len(ranges[0]) == 8
+
+
+def test_what_the_limits_do_to_8_bits_and_to_frames_outside_of_them(network_file, capsys):
+    write(Path("f/a.png"), picture(1))
+    run("f", "--limits", "first")
+    assert "a: frames of 8 bits are used as they are" in capsys.readouterr().err
+    run("f", "--name", "usual")
+    assert "8 bits" not in capsys.readouterr().err
+    for k, level in enumerate((0, 0, 5000)):
+        write(Path("g") / f"{k}.png", sky(k) + np.uint16(level))
+    run("g", "--limits", "first")
+    assert "in 1 frames (2) more than half of the pixels are outside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["each", "first", "running"])
+def test_the_frame_whose_hot_pixel_sets_the_limits_is_named(network_file, mode, capsys):
+    for k in range(3):
+        frame = (sky(k) + np.uint16(23000)).clip(0, 30000)
+        if k == 0:
+            frame[50, 50] = 65535
+        write(Path("f") / f"{k}.png", frame)
+    assert run("f", "--limits", mode) == 0
+    said = capsys.readouterr().err
+    assert "in 1 frames (0) the brightest 0.1 % of the pixels take more than half" in said
+    narrow = "2 frames (1, 2) use fewer than 28 of the 256 grey values" in said
+    assert narrow == (mode != "each")  # the others have its limits
+
+
+def test_frames_that_use_little_of_a_range_are_named(network_file, capsys):
+    for k in range(2):
+        write(Path("f") / f"{k}.png", sky(k))
+    low, high = sky(0).min(), sky(0).max()
+    assert run("f", "--range", 0, 65535, "--name", "wide") == 0
+    said = capsys.readouterr().err
+    assert "2 frames (0, 1) use fewer than 28 of the 256 grey values" in said
+    assert "Type a narrower --range" in said
+    assert run("f", "--range", low, high, "--name", "right") == 0
+    assert "use fewer than 28" not in capsys.readouterr().err
+
+
+def test_how_little_is_by_hand():
+    """100 values of 1000 are 25.6 of 256, 110 are 28.2; what is beyond the limits does not count."""
+    frame = np.tile(np.linspace(500, 600, 100).astype(np.uint16), (100, 1))
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == ["narrow"]
+    assert doubts(frame, {"bright": (0, 900)}, own=False) == []
+    assert doubts(frame, {"dark": (0, 1000)}, own=False) == ["narrow"]
+    frame[0, 0] = 5000  # a target, or a hot pixel
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == []
+    assert doubts(frame, {"dark": (0, 1000)}, own=False) == ["narrow"]
+    frame[0, 0] = 0
+    assert doubts(frame, {"bright": (0, 1000)}, own=False) == ["narrow"]
+
+
+def test_frames_without_contrast_are_named(network_file, capsys):
+    write(Path("f/a.png"), np.full((40, 48), 9, np.uint8))
+    np.save("f/b.npy", np.full((40, 48), np.nan, np.float32))
+    write(Path("f/c.png"), picture())
+    assert run("f") == 0
+    assert "nothing can be detected in 2 frames (a, b_000000)" in capsys.readouterr().err
+    assert doubts(picture(), {"bright": None}, True) == []
+
+
+def test_every_does_not_count_pictures(network_file, capsys):
+    for k in range(4):
+        write(Path("f") / f"{k}.png", picture(k))
+    run("f", "--every", 2)
+    assert "--every 2 counts the frames of videos" in capsys.readouterr().err
+    assert len(results()[2]["images"]) == 4
+
+
+# --- confirmed targets -----------------------------------------------------------------------------
+
+TARGETS = {0: [(40, 70)], 1: [(40, 71), (20, 20)], 2: [(41, 72)], 3: [], 4: [(42, 75)], 5: [(60, 100)]}
+
+
+def blobs(*places) -> np.ndarray:
+    """A sky of 8 bits with targets at (y, x)."""
+    y, x = np.mgrid[:96, :128]
+    frame = np.random.default_rng(0).normal(100, 2, x.shape)
+    for at_y, at_x in places:
+        frame += 120 * np.exp(-((y - at_y) ** 2 + (x - at_x) ** 2) / 4.5)
+    return frame.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def moving() -> Path:
+    """A target that moves in f/0 to f/4 and is hidden in 3; false ones in 1 and 5."""
+    for k, places in TARGETS.items():
+        write(Path("f") / f"{k}.png", blobs(*places))
+    return Path("f")
+
+
+def test_a_target_is_reported_where_it_was_seen_often_enough(moving, capsys):
+    assert main(["f", "--device", "cpu", "--name", "all"]) == 0
+    assert len(results("all")[0]) == 6  # the shipped weights see all of them
+    assert main(["f", "--device", "cpu", "--confirm", "3:5"]) == 0
+    out = capsys.readouterr().out
+    assert "sequences: f (6 frames)" in out and "1 tracks, seen in 3 of 5 frames within 5 px" in out
+    rows, found, companion = results()
+    assert [row["frame"] for row in rows] == ["0", "1", "2", "4"] and len(companion["images"]) == 6
+    for row, entry in zip(rows, found, strict=True):
+        ((y, x),) = TARGETS[int(row["frame"])][:1]
+        assert abs(float(row["x"]) - x) < 1 and abs(float(row["y"]) - y) < 1
+        assert (row["track"], row["target"], entry["track"]) == ("1", "1", 1)
+    drawn = [cv2.imread(f"results/f/overlays/{k}.png") for k in range(6)]
+    coloured = [bool((picture != picture[..., :1]).any()) for picture in drawn]
+    assert coloured == [True, True, True, False, True, False]
+    near = ["--confirm", "3:5", "--confirm-distance", "1.5"]
+    assert main(["f", "--device", "cpu", *near, "--name", "near"]) == 0
+    assert [row["frame"] for row in results("near")[0]] == ["0", "1", "2"]  # 4 is 3.2 px from 2
+
+
+def test_confirmation_after_an_interruption_is_that_of_the_whole(moving):
+    argv = ["f", "--device", "cpu", "--confirm", "3:5"]
+    main([*argv, "--name", "whole"])
+    main([*argv, "--name", "cut"])
+    records = Path("results/cut/records-0.jsonl")
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(lines[1] + lines[2] + lines[5])  # as if others were done by another process
+    main([*argv, "--name", "cut", "--resume"])
+    same("whole", "cut")
+    for k in range(6):
+        a, b = (Path("results", name, "overlays", f"{k}.png").read_bytes() for name in ("whole", "cut"))
+        assert a == b
+    main([*argv, "--name", "cut", "--resume"])
+    same("whole", "cut")
+
+
+def test_a_finished_run_is_confirmed_later_without_detecting_again(moving, capsys):
+    argv = ["f", "--device", "cpu"]
+    main([*argv, "--name", "whole", "--confirm", "3:5"])
+    main([*argv, "--name", "later"])
+    touched = Path("results/later/maps/0.png").stat().st_mtime_ns
+    for rule in ("2:2", "3:5"):
+        assert main([*argv, "--name", "later", "--resume", "--confirm", rule]) == 0
+    same("whole", "later")
+    assert Path("results/later/maps/0.png").stat().st_mtime_ns == touched
+    for k in range(6):
+        a, b = (Path("results", name, "overlays", f"{k}.png") for name in ("whole", "later"))
+        assert a.read_bytes() == b.read_bytes()
+    message = fails(main, *argv, "--name", "later", "--resume", capsys=capsys)
+    assert "this run has confirm 3:5 within 5 px, found None" in message
+    about = Path("results/later/about.json")
+    old = {k: v for k, v in json.loads(about.read_text()).items() if k not in ("confirm", "limits")}
+    about.write_text(json.dumps(old))  # of a version whose records do not name the sequences
+    message = fails(main, *argv, "--name", "later", "--resume", "--confirm", "3:5", capsys=capsys)
+    assert "this run has confirm None, found 3:5 within 5 px" in message
+
+
+def test_the_report_shows_confirmed_targets(moving):
+    main(["f", "--device", "cpu", "--confirm", "3:5"])
+    report(["--name", "f"])
+    text = Path("results/f/report/index.html").read_text()
+    images = json.loads(text.split('id="data">')[1].split("</script>")[0])["images"]
+    assert [len(image["targets"]) for image in images] == [1, 1, 1, 0, 1, 0]
+
+
+def test_tracks_of_several_videos_have_numbers_of_their_own(network_file):
+    for name in "ab":
+        video(f"{name}.avi", 3)
+    assert run("a.avi", "b.avi", "--confirm", "2:3") == 0
+    tracks = {"a": set(), "b": set()}
+    for row in results("frames")[0]:
+        tracks[row["file"][0]].add(int(row["track"]))
+    assert tracks["a"] and tracks["b"] and not tracks["a"] & tracks["b"]
+    assert cv2.VideoCapture("results/frames/a.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["f", "--confirm", "5:3"], "--confirm 5:3: expected N:M"),
+        (["f", "--confirm", "3:4"], "found 2 frames in the longest sequence, expected 3 or more"),
+        (["f", "--confirm-distance", "3"], "--confirm-distance with --confirm"),
+        (["f", "--confirm", "2:2", "--confirm-distance", "0"], "--confirm-distance above 0"),
+        (["--watch", "f", "--confirm", "2:2"], "--watch without --confirm"),
+        (["f", "--limits", "first", "--range", "1", "9"], "one of --range and --limits"),
+    ],
+)
+def test_bad_arguments(argv, message, network_file, capsys):
+    for k in range(2):
+        write(Path("f") / f"{k}.png", picture(k))
+    argv = ["--weights", "w.pt", "--device", "cpu", *argv]
+    assert message in fails(main, *argv, capsys=capsys)
+
+
+# --- the order of a sequence -----------------------------------------------------------------------
+
+
+def test_frames_that_are_typed_one_by_one_come_in_the_order_of_their_names(moving, capsys):
+    """As a shell writes f*.png out: f0 f1 f10 f2; the target is seen in 4 of 5 frames only so."""
+    for k in range(5, -1, -1):
+        (moving / f"{k}.png").rename(moving / f"f{k + 6}.png")
+    typed = sorted(map(str, moving.iterdir()))
+    assert [Path(name).name for name in typed[:3]] == ["f10.png", "f11.png", "f6.png"]
+    argv = ["--device", "cpu", "--confirm", "3:5"]
+    assert main([*typed, *argv, "--name", "typed"]) == 0
+    assert (
+        "f: the pictures of a folder are taken in the order of their names" in capsys.readouterr().err
+    )
+    assert main(["f", *argv, "--name", "folder"]) == 0
+    assert "order of their names" not in capsys.readouterr().err
+    same("typed", "folder")
+    assert len(results("typed")[0]) == 4

@@ -1,0 +1,151 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import GOLDEN, fails, make_set, target_mask, write
+
+from eval import main
+from ismallnet.evaluation.protocols import PROTOCOLS
+
+
+def golden_set(case: str, root: Path, maps: Path) -> None:
+    """A golden case as a data set on disk and a folder of maps."""
+    names = []
+    for path in sorted((GOLDEN / "metrics" / case).glob("*_mask.png")):
+        name = path.name.removesuffix("_mask.png")
+        names.append(name)
+        write(root / f"masks/{name}.png", path.read_bytes())
+        write(root / f"images/{name}.png", path.read_bytes())
+        write(maps / f"{name}.png", path.with_name(f"{name}_pred.png").read_bytes())
+    write(root / "test.txt", "\n".join(names))
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("case", ["close", "grey", "mixed", "square"])
+def test_golden_figures_from_disk(tmp_path, case):
+    golden_set(case, tmp_path / "data/g", tmp_path / "maps")
+    main(["--dataset", "g", "--maps", "maps", "--protocol", "all", "--output", "out/f.json"])
+    found = json.loads(Path("out/f.json").read_text())
+    expected = json.loads((GOLDEN / "metrics" / case / "expected.json").read_text())
+    assert list(found) == list(PROTOCOLS)
+    for protocol, figures in expected.items():
+        for name, value in figures.items():
+            assert found[protocol][name] == pytest.approx(value, abs=1e-9), (protocol, name)
+
+
+def test_one_protocol_default_places_and_curves(tmp_path, capsys):
+    golden_set("grey", tmp_path / "data/g", tmp_path / "results/g")
+    main(["--dataset", "g", "--protocol", "dnanet", "--workers", "2"])
+    assert list(json.loads(Path("results/g/metrics.json").read_text())) == ["dnanet"]
+    main(["--dataset", "g"])
+    found = json.loads(Path("results/g/metrics.json").read_text())["standard"]
+    points = read_csv("results/g/metrics_roc_pr.csv")
+    assert [int(p["threshold"]) for p in points] == list(range(1, 256))
+    at = points[127]
+    assert float(at["precision"]) == found["precision"] and float(at["recall"]) == found["recall"]
+    assert 0 < found["auc"] < 1
+    curve = read_csv("results/g/metrics_pd_fa.csv")
+    assert [int(p["threshold"]) for p in curve] == [1, *range(8, 249, 8), 255]
+    assert (float(curve[16]["pd"]), float(curve[16]["fa"])) == (found["pd"], found["fa"])
+    assert f"{100 * found['iou']:.2f}" in capsys.readouterr().out
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(tmp_path):
+    names = [f"{i:02}" for i in range(40)]
+    make_set(tmp_path / "data/tiny", names=names, train=0)
+    rng = np.random.default_rng(0)
+    for name in names:
+        noise = rng.integers(0, 256, (40, 48)).astype(np.uint8)
+        write(tmp_path / f"maps/{name}.png", cv2.blur(noise, (3, 3)))
+    for workers in (1, 3):
+        argv = ["--dataset", "tiny", "--maps", "maps", "--protocol", "all", "--workers", str(workers)]
+        main([*argv, "--output", f"{workers}.json"])
+    for name in (".json", "_roc_pr.csv", "_pd_fa.csv"):
+        assert Path(f"1{name}").read_bytes() == Path(f"3{name}").read_bytes()
+
+
+def test_maps_of_several_sets_and_undefined_figures(tmp_path, capsys):
+    for name in ("one", "two"):
+        make_set(tmp_path / "data" / name, train=0)
+        for image in "abcd":
+            pixels = target_mask() if name == "one" else np.zeros((40, 48), np.uint8)
+            write(tmp_path / "data" / name / f"masks/{image}.png", pixels)
+            write(tmp_path / "maps" / name / f"{image}.png", pixels)
+    main(["--dataset", "one", "two", "--maps", "maps", "--protocol", "all"])
+    one, two = (json.loads(Path(f"results/maps/{n}/metrics.json").read_text()) for n in ("one", "two"))
+    assert one["standard"]["iou"] == one["standard"]["pd"] == 1.0
+    assert two["standard"]["iou"] == 1.0 and two["standard"]["pd"] is None
+    assert two["basicirstd"]["pd"] is None and two["authors"]["f1"] == 0
+    assert "n/a" in capsys.readouterr().out
+    assert "--output" in fails(main, "--dataset", "one", "two", "--output", "x.json", capsys=capsys)
+
+
+def test_mask_threshold_and_resized_masks(tmp_path):
+    root = make_set(tmp_path / "data/tiny", train=0)
+    for name in "abcd":
+        write(root / f"masks/{name}.png", target_mask((80, 96)) // 4)
+        write(tmp_path / f"maps/{name}.png", np.zeros((40, 48), np.uint8))
+    write(root / "masks/a.png", target_mask((80, 96)))  # so that 63 is a grey, not a class
+    main(["--dataset", "tiny", "--maps", "maps", "--output", "o.json"])
+    assert json.loads(Path("o.json").read_text())["standard"]["targets"] == 1
+    main(["--dataset", "tiny", "--maps", "maps", "--output", "o.json", "--mask-threshold", "60"])
+    assert json.loads(Path("o.json").read_text())["standard"]["targets"] == 4
+
+
+def test_wrong_and_missing_maps_are_all_named(data, tmp_path, capsys):
+    assert "python test.py --dataset tiny" in fails(main, "--dataset", "tiny", capsys=capsys)
+    write(tmp_path / "results/tiny/c.png", np.zeros((40, 40), np.uint8))
+    before = write(tmp_path / "results/tiny/metrics.json", "{}")
+    message = fails(main, "--dataset", "tiny", capsys=capsys)
+    assert "c.png: found 40x40 (width x height), expected 48x40" in message
+    assert "d.png: missing" in message and before.read_text() == "{}"
+    write(tmp_path / "results/tiny/c.png", "text")
+    assert "c.png: not a readable image" in fails(main, "--dataset", "tiny", capsys=capsys)
+
+
+def test_a_data_set_with_a_bad_training_list_can_still_be_evaluated(data, tmp_path):
+    write(data / "50_50/train.txt", "ghost\n")
+    shutil.copytree(data / "masks", tmp_path / "maps")
+    main(["--dataset", "tiny", "--maps", "maps"])
+    assert json.loads(Path("results/maps/tiny/metrics.json").read_text())["standard"]["iou"] == 1.0
+
+
+@pytest.mark.parametrize("inside", ["", "tiny"])
+def test_nothing_is_written_among_the_maps_of_another_project(data, inside, capsys):
+    maps = Path("theirs/out") / inside
+    for name in "cd":
+        write(maps / f"{name}.png", target_mask())
+    main(["--dataset", "tiny", "--maps", "theirs/out", "--results", "ours"])
+    assert sorted(p.name for p in Path("theirs").rglob("*.*")) == ["c.png", "d.png"]
+    written = sorted(p.name for p in Path("ours/out/tiny").iterdir())
+    assert written == ["metrics.json", "metrics_about.json", "metrics_pd_fa.csv", "metrics_roc_pr.csv"]
+    assert "figures: ours/out/tiny/metrics.json" in capsys.readouterr().out
+    assert not Path("results").exists()
+
+
+def test_several_runs_give_mean_and_standard_deviation(data, capsys):
+    for seed, (left, right) in enumerate([(12, 16), (12, 15), (12, 14)]):  # 12, 9, 6 of 12 pixels
+        pred = np.zeros((40, 48), np.uint8)
+        pred[10:13, left:right] = 255
+        for name in "cd":
+            write(Path(f"r{seed}/tiny/{name}.png"), pred)
+    main(["--dataset", "tiny", "--workers", "1", "--results", "r0", "r1", "r2"])
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[2] for row in rows if row.lstrip().startswith("standard, r")] == [
+        "100.00",
+        "75.00",
+        "50.00",
+    ]
+    assert "75.00 ± 25.00" in rows[-1] and rows[-1].lstrip().startswith("standard, 3 runs")
+    assert json.loads(Path("r2/tiny/metrics.json").read_text())["standard"]["iou"] == 0.5
+    assert "expected one folder" in fails(
+        main, "--dataset", "tiny", "--results", "r0", "r1", "--maps", "x", capsys=capsys
+    )

@@ -1,0 +1,236 @@
+"""hIoU and its error split: hand-worked scenes, an own slow program, properties."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import box, canvas
+from scipy import ndimage
+
+from ismallnet.evaluation.protocols import count_hiou, count_image, evaluate
+from ismallnet.evaluation.tables import LOCALISATION, SEGMENTATION, table
+
+HALF = Fraction(1, 2)
+EMPTY = np.zeros((40, 40), np.uint8)
+
+
+def close(figures: dict, **expected: float) -> None:
+    """All figures of the split; those that are not given are 0."""
+    for key in (*SEGMENTATION, *LOCALISATION, "hiou", "pd", "fa"):
+        assert figures[key] == pytest.approx(float(expected.get(key, 0)), abs=1e-15), key
+
+
+# --- scenes by hand --------------------------------------------------------------------------------
+
+
+def test_two_close_targets_predicted_as_one_component():
+    """Targets of 2x2 with a column between, a component of 2x5 over both: overlap 4 of 10, distance
+    1.5 px to each. One is paired; 4 of the component's pixels lie on the other."""
+    mask = box(10, 13, 2, 2, onto=box(10, 10, 2, 2))
+    f = evaluate([(box(10, 10, 2, 5), mask)], "hiou")
+    close(
+        f, hiou=0.2, seg_iou=0.4, seg_mrg_err=0.4, seg_itf_err=0.2, loc_iou=0.5, loc_s2m_err=0.5, pd=0.5
+    )
+
+
+def test_an_overlap_of_exactly_one_half_is_a_pair_however_far():
+    """12 px in a row, 6 of them predicted: IoU 1/2, centroids 3 px apart; with 5 of them 5/12."""
+    mask = box(5, 0, 1, 12)
+    f = evaluate([(box(5, 0, 1, 6), mask)], "hiou")
+    close(f, hiou=0.5, seg_iou=0.5, seg_pcp_err=0.5, loc_iou=1, pd=1)
+    f = evaluate([(box(5, 0, 1, 5), mask)], "hiou")
+    close(f, loc_itf_err=0.5, loc_pcp_err=0.5, fa=5 / 1600)
+
+
+@pytest.mark.parametrize("offset, paired", [(3, 0), (2, 1)])
+def test_exactly_three_pixels_are_not_near(offset, paired):
+    f = evaluate([(canvas((10, 10 + offset)), canvas((10, 10)))], "hiou")
+    if paired:  # without a common pixel: half of the union is each one's
+        close(f, seg_itf_err=0.5, seg_pcp_err=0.5, loc_iou=1, pd=1)
+    else:
+        close(f, loc_itf_err=0.5, loc_pcp_err=0.5, fa=1 / 40000)
+
+
+def test_a_second_component_at_a_target():
+    """A target of 3x3, 6 of its pixels predicted, and a pixel beside them, 2 px from its centre."""
+    pred = canvas((11, 13), onto=box(10, 10, 3, 2))
+    f = evaluate([(pred, box(10, 10, 3, 3))], "hiou")
+    close(
+        f, hiou=1 / 3, seg_iou=2 / 3, seg_pcp_err=1 / 3, loc_iou=0.5, loc_m2s_err=0.5, pd=1, fa=1 / 1600
+    )
+
+
+def test_the_smallest_total_distance_decides_before_the_overlap_does():
+    """In one row, 1x3 px each: targets A and B with their centres at 11 and 15, components X and Y at
+    13 and 19. A-X and B-Y cost 2 + 4 px, A-Y and B-X 8 + 2. No pair overlaps by a half; of the first
+    two A-X is near and is kept, with IoU 1/5. B and Y are left: B is near X, Y near none."""
+    mask = box(5, 14, 1, 3, onto=box(5, 10, 1, 3))
+    pred = box(5, 18, 1, 3, onto=box(5, 12, 1, 3))
+    f = evaluate([(pred, mask)], "hiou")
+    third = 1 / 3
+    close(
+        f,
+        **{"hiou": third / 5, "seg_iou": 0.2, "seg_mrg_err": 0.2, "seg_itf_err": 0.2},
+        **{"seg_pcp_err": 0.4, "loc_iou": third, "loc_itf_err": third, "loc_s2m_err": third},
+        **{"pd": 0.5, "fa": 3 / 1600},
+    )
+
+
+def test_empty_images():
+    """Nothing to find and nothing found changes nothing under hiou. The other program counts a false
+    component and a missed target for it."""
+    perfect = (box(10, 10, 3, 3),) * 2
+    close(evaluate([(EMPTY, EMPTY)], "hiou"))
+    close(evaluate([], "hiou"))
+    close(evaluate([perfect, (EMPTY, EMPTY)], "hiou"), hiou=1, seg_iou=1, loc_iou=1, pd=1)
+    close(evaluate([(EMPTY, EMPTY)], "pyirstdmetrics"), loc_itf_err=0.5, loc_pcp_err=0.5)
+    third = 1 / 3
+    f = evaluate([perfect, (EMPTY, EMPTY)], "pyirstdmetrics")
+    close(f, hiou=third, seg_iou=1, loc_iou=third, loc_itf_err=third, loc_pcp_err=third, pd=0.5)
+
+
+def test_images_without_components_or_without_targets():
+    """Under hiou a missed target; the other program adds a false component. And the other way."""
+    target = box(10, 10, 3, 3)
+    close(evaluate([(EMPTY, target)], "hiou"), loc_pcp_err=1)
+    close(evaluate([(EMPTY, target)], "pyirstdmetrics"), loc_pcp_err=0.5, loc_itf_err=0.5)
+    close(evaluate([(target, EMPTY)], "hiou"), loc_itf_err=1, fa=9 / 1600)
+    f = evaluate([(target, EMPTY)], "pyirstdmetrics")
+    close(f, loc_itf_err=0.5, loc_pcp_err=0.5, fa=9 / 1600)
+
+
+def test_the_mask_threshold():
+    pred, mask = box(10, 10, 3, 3), box(10, 10, 3, 3) // 4  # 63
+    assert count_hiou(pred, mask)["pairs"] == 0
+    names = ("hiou", "pyirstdmetrics", "basicirstd")
+    counts = count_image(pred, mask, names, threshold=60)
+    assert [counts[name].get("pairs") for name in names] == [1, 1, None]
+    assert counts["basicirstd"]["targets"] == 0  # a program of others, with its own threshold
+
+
+def test_the_table_shows_the_split_below():
+    text = table({"hiou": evaluate([(box(10, 10, 2, 5), box(10, 10, 2, 2))], "hiou")})
+    above, below = text.split("\n\n")
+    assert above.split("\n")[0].split() == ["Pd", "Fa·1e6", "hIoU"]
+    heading, names, row = below.split("\n")
+    assert heading.startswith("hIoU = seg IoU × loc IoU")
+    assert "merged  interference  missed px" in names
+    assert row.split()[1:5] == ["40.00", "0.00", "60.00", "0.00"]
+    assert "hIoU" not in table({"standard": evaluate([(EMPTY, EMPTY)])})
+
+
+# --- a slow program of our own ----------------------------------------------------------------------
+
+
+def blobs(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
+    scene = np.zeros((side, side), bool)
+    for y, x in rng.integers(0, side, (count, 2)):
+        height, width = rng.integers(1, 4, 2)
+        scene[y : y + height, x : x + width] = True
+    return scene
+
+
+def pieces(scene: np.ndarray) -> list[set[tuple[int, int]]]:
+    labels, count = ndimage.label(scene, np.ones((3, 3)))
+    return [set(zip(*(axis.tolist() for axis in np.nonzero(labels == k + 1)))) for k in range(count)]
+
+
+def centre(piece: set) -> tuple[float, float]:
+    return tuple(sum(at) / len(piece) for at in zip(*piece))
+
+
+def cheapest(rows: list[int], columns: list[int], cost) -> list[list[tuple[int, int]]]:
+    """All one-to-one assignments of as many as possible with the smallest total."""
+    if len(rows) <= len(columns):
+        options = [[*zip(rows, choice)] for choice in itertools.permutations(columns, len(rows))]
+    else:
+        options = [[*zip(choice, columns)] for choice in itertools.permutations(rows, len(columns))]
+    totals = [sum(cost[pair] for pair in option) for option in options]
+    return [o for o, total in zip(options, totals) if total <= min(totals) + 1e-9]
+
+
+def slow_outcomes(pred: np.ndarray, mask: np.ndarray) -> list[dict[str, Fraction]]:
+    """The counts of an image by sets of pixels and by trying all assignments: one for each way to
+    break ties."""
+    targets, found = pieces(mask), pieces(pred)
+    every = set().union(*targets)
+    grid = [*itertools.product(range(len(targets)), range(len(found)))]
+    far = {(t, c): np.hypot(*np.subtract(centre(targets[t]), centre(found[c]))) for t, c in grid}
+    iou = {(t, c): Fraction(len(targets[t] & found[c]), len(targets[t] | found[c])) for t, c in grid}
+    candidates = {pair for pair in grid if iou[pair] >= HALF or far[pair] < 3}
+    outcomes = []
+    for first in cheapest([*range(len(targets))], [*range(len(found))], far):
+        good = [pair for pair in first if iou[pair] >= HALF]
+        rows = [t for t in range(len(targets)) if t not in {t for t, _ in good}]
+        columns = [c for c in range(len(found)) if c not in {c for _, c in good}]
+        for second in cheapest(rows, columns, far):
+            pairs = good + [pair for pair in second if far[pair] < 3]
+            false = {*range(len(found))} - {c for _, c in pairs}
+            missed = {*range(len(targets))} - {t for t, _ in pairs}
+            alone = {c for c in false if not any((t, c) in candidates for t in range(len(targets)))}
+            unseen = {t for t in missed if not any((t, c) in candidates for c in range(len(found)))}
+            n = {key: Fraction(0) for key in SEGMENTATION}
+            for t, c in pairs:
+                union = len(targets[t] | found[c])
+                n["seg_iou"] += iou[t, c]
+                n["seg_mrg_err"] += Fraction(len(found[c] & (every - targets[t])), union)
+                n["seg_itf_err"] += Fraction(len(found[c] - every), union)
+                n["seg_pcp_err"] += Fraction(len(targets[t] - found[c]), union)
+            n |= {"pairs": len(pairs), "loc_itf_err": len(alone), "loc_pcp_err": len(unseen)}
+            n |= {"loc_m2s_err": len(false - alone), "loc_s2m_err": len(missed - unseen)}
+            outcomes.append(n | {"false_pixels": sum(len(found[c]) for c in false)})
+    return outcomes
+
+
+def random_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    side = int(rng.integers(8, 24))
+    mask = blobs(rng, rng.integers(0, 6), side)
+    pred = blobs(rng, rng.integers(0, 6), side)
+    if rng.random() < 0.5:  # the mask, moved and damaged
+        pred = np.roll(mask, rng.integers(0, 3, 2), (0, 1)) & (rng.random(mask.shape) < 0.9)
+    return pred, mask
+
+
+def test_counts_equal_a_slow_program_s():
+    rng = np.random.default_rng(0)
+    compared = kinds = 0
+    while compared < 300:
+        pred, mask = random_scene(rng)
+        if max(len(pieces(pred)), len(pieces(mask))) > 5:
+            continue
+        n = count_hiou(pred.astype(np.uint8) * 255, mask.astype(np.uint8) * 255)
+        unit = 1 << 60
+        ours = {key: Fraction(n[key], unit) for key in SEGMENTATION} | {
+            key: n[key] for key in n if key in ("pairs", "false_pixels") or key.startswith("loc_")
+        }
+        outcomes = slow_outcomes(pred, mask)
+        assert any(
+            all(abs(ours[key] - value) < 1e-12 for key, value in one.items()) for one in outcomes
+        ), (ours, outcomes)
+        compared += 1
+        kinds += n["loc_s2m_err"] > 0 or n["loc_m2s_err"] > 0
+    assert kinds > 20  # wrong assignments occur
+
+
+def test_splits_add_up_to_one_and_order_does_not_matter():
+    rng = np.random.default_rng(1)
+    pairs = [tuple(s.astype(np.uint8) * 255 for s in random_scene(rng)) for _ in range(60)]
+    for protocol in ("hiou", "pyirstdmetrics"):
+        whole = evaluate(pairs, protocol)
+        assert evaluate(pairs[::-1], protocol) == whole
+        for k in range(0, 60, 6):
+            for part in (pairs[k : k + 6], pairs):
+                f = evaluate(part, protocol)
+                for split in (SEGMENTATION, LOCALISATION):
+                    assert sum(f[key] for key in split) == pytest.approx(1, abs=1e-12)
+                assert f["hiou"] == f["seg_iou"] * f["loc_iou"]
+    assert evaluate(pairs, "hiou")["hiou"] > evaluate(pairs, "pyirstdmetrics")["hiou"] > 0
+
+
+def test_dense_noise_takes_reasonable_time():
+    """Some hundred targets and components in one image."""
+    rng = np.random.default_rng(0)
+    pred, mask = ((rng.random((200, 200)) < 0.02).astype(np.uint8) * 255 for _ in range(2))
+    n = count_hiou(pred, mask)
+    assert n["pairs"] > 50 and n["loc_itf_err"] + n["loc_m2s_err"] > 50

@@ -1,0 +1,289 @@
+"""95 % intervals and paired differences: values that can be worked out, and what eval.py says."""
+
+import itertools
+import json
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SOAK, box, fails, make_set, target_mask, write
+
+from eval import main
+from ismallnet.evaluation import intervals as room
+from ismallnet.evaluation.intervals import Bootstrap, differences, interval, intervals
+from ismallnet.evaluation.metrics import count_standard, fixed
+from ismallnet.evaluation.protocols import PROTOCOLS, count_image
+from ismallnet.evaluation.tables import difference_table, table
+
+NORMAL = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
+
+
+def image(iou: float = 0.5, targets: int = 1, matched: int = 1, false_pixels: int = 0) -> dict:
+    """Counts of an image of 1000 px with this IoU, of `standard`; its target has 100 px."""
+    tp = round(100 * iou)
+    counts = {"images": 1, "tp": tp, "fp": 0, "fn": 100 - tp, "image_iou": fixed(iou)}
+    targets = {"targets": targets, "matched": matched, "components": matched}
+    return {"standard": counts | targets | {"false_pixels": false_pixels, "pixels": 1000}}
+
+
+def drawn(images: list[dict], **options) -> dict[str, np.ndarray]:
+    bootstrap = Bootstrap(len(images), **options)
+    for counts in images:
+        bootstrap.add(counts)
+    return bootstrap.figures()["standard"]
+
+
+# --- intervals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [2, 37, 3000])
+def test_constant_images_have_intervals_of_width_0(images):
+    found = intervals(drawn([image(1 / 3, 3, 2, 7)] * images), images)
+    for key, value in {"iou": 33 / 100, "niou": 1 / 3, "pd": 2 / 3, "fa": 7 / 1000}.items():
+        low, high = found[key]
+        assert low == high == pytest.approx(value, abs=1e-9), key
+
+
+def test_pd_has_the_binomial_interval():
+    """400 images of one target, 300 found: 0.75 ± 1.96 sqrt(0.75 · 0.25 / 400) = 0.75 ± 0.0424. The
+    ends of 1,000 draws scatter by about 0.001."""
+    images = [image(matched=int(k < 300)) for k in range(400)]
+    half = NORMAL * np.sqrt(0.75 * 0.25 / 400)
+    for seed in range(3):
+        low, high = interval(drawn(images, seed=seed)["pd"])
+        assert abs(low - (0.75 - half)) < 0.006 and abs(high - (0.75 + half)) < 0.006
+    found = np.array([interval(drawn(images, seed=seed)["pd"]) for seed in range(20)])
+    assert np.abs(found.mean(axis=0) - (0.75 - half, 0.75 + half)).max() < 0.003
+
+
+def test_niou_has_the_interval_of_a_mean():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 101, 500) / 100
+    half = NORMAL * values.std() / np.sqrt(500)
+    low, high = interval(drawn([image(v) for v in values])["niou"])
+    assert abs(low - (values.mean() - half)) < 0.004 and abs(high - (values.mean() + half)) < 0.004
+
+
+def test_two_images_are_drawn_as_two_coins():
+    """IoU 0 and 1: a draw has the mean 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
+    values = drawn([image(0.0), image(1.0)], draws=20_000)["niou"]
+    shares = [float(np.mean(values == mean)) for mean in (0, 0.5, 1)]
+    assert sum(shares) == 1 and shares == pytest.approx([0.25, 0.5, 0.25], abs=0.015)
+
+
+def test_three_images_in_blocks_of_one_are_drawn_as_at_once(monkeypatch):
+    """The 27 draws of 3 images, by how often each is in them, are equally likely in blocks as well."""
+    monkeypatch.setattr(room, "BLOCK", 1)
+    bootstrap = Bootstrap(3, draws=27_000)
+    for k in range(3):
+        bootstrap.add({"x": {f"{j}": int(j == k) for j in range(3)}})
+    times, counts = np.unique(bootstrap.sums.astype(int), axis=0, return_counts=True)
+    expected: dict[tuple, int] = {}
+    for draw in itertools.product(range(3), repeat=3):
+        key = tuple(draw.count(k) for k in range(3))
+        expected[key] = expected.get(key, 0) + 1000
+    assert {tuple(row) for row in times.tolist()} == set(expected)
+    for row, count in zip(times.tolist(), counts.tolist()):
+        assert abs(count - expected[tuple(row)]) < 6 * np.sqrt(expected[tuple(row)])
+
+
+@pytest.mark.parametrize("images", [1, 1024, 1025, 2500])
+def test_each_draw_has_as_many_images_as_the_set(images):
+    bootstrap = Bootstrap(images)
+    for _ in range(images):
+        bootstrap.add({"x": {"images": 1}})
+    assert (bootstrap.sums == images).all() and (bootstrap.missing == 0).all()
+
+
+def test_draws_are_seeded_and_of_the_order_of_the_processes():
+    images = [image(k / 10, matched=k % 2) for k in range(10)]
+    one, two, other = drawn(images), drawn(images), drawn(images, seed=1)
+    for key in one:
+        assert np.array_equal(one[key], two[key])
+    assert not np.array_equal(one["iou"], other["iou"])
+
+
+def test_undefined_figures_have_no_interval():
+    found = intervals(drawn([image(targets=0, matched=0)] * 4), 4)
+    assert found["pd"] is None and found["fa"] == [0, 0]
+    assert set(intervals(drawn([image()]), 1).values()) == {None}  # one image says nothing of others
+
+
+def test_draws_without_a_target_are_left_out():
+    """One of two images has a target, which is found: Pd is 1 wherever it is defined."""
+    values = drawn([image(), image(targets=0, matched=0)])["pd"]
+    assert 150 < np.isnan(values).sum() < 350 and interval(values) == [1, 1]  # a quarter
+
+
+def test_too_few_images_are_an_error():
+    bootstrap = Bootstrap(3)
+    bootstrap.add(image())
+    with pytest.raises(ValueError, match="found 0 images, expected 3"):
+        bootstrap.figures()
+
+
+def test_all_protocols_have_intervals_around_their_figures():
+    rng = np.random.default_rng(0)
+    bootstrap, total = Bootstrap(60), {}
+    for _ in range(60):
+        pred = np.where(rng.random((40, 48)) < 0.01, 255, target_mask() * (rng.random() < 0.8))
+        counts = count_image(pred.astype(np.uint8), target_mask(), PROTOCOLS)
+        bootstrap.add(counts)
+        for name, found in counts.items():
+            sums = total.setdefault(name, dict.fromkeys(found, 0))
+            for key, value in found.items():
+                sums[key] += value
+    for name, values in bootstrap.figures().items():
+        figures = PROTOCOLS[name].figures(total[name])
+        assert set(values) == {"iou", "niou", "pd", "fa", "hiou"} & set(figures)
+        for key, (low, high) in intervals(values, 60).items():
+            assert low < figures[key] < high and len(values[key]) == 1000, (name, key)
+
+
+# --- differences ------------------------------------------------------------------------------------
+
+
+def compare(first: list[dict], second: list[dict]) -> dict:
+    found = []
+    for images in (first, second):
+        sums = {key: sum(one["standard"][key] for one in images) for key in images[0]["standard"]}
+        found.append((PROTOCOLS["standard"].figures(sums), drawn(images)))
+    return differences(*found, len(first))
+
+
+def test_a_constant_difference_is_certain_although_the_intervals_overlap():
+    rng = np.random.default_rng(0)
+    values = rng.integers(10, 80, 50) / 100
+    first, second = [image(v) for v in values], [image(v + 0.02) for v in values]
+    ends = [interval(drawn(images)["niou"]) for images in (first, second)]
+    assert ends[1][0] < ends[0][1] - 0.05  # they overlap by much more than the difference
+    found = compare(first, second)
+    for key in ("niou", "iou"):
+        assert found[key].value == pytest.approx(0.02) and found[key].certain
+        assert (found[key].low, found[key].high) == pytest.approx((0.02, 0.02), abs=1e-8)
+    assert not found["fa"].certain and found["fa"].value == 0
+
+
+def test_a_difference_that_changes_its_sign_is_not_certain():
+    first = [image(0.5)] * 40
+    second = [image(0.7 if k % 2 else 0.32) for k in range(40)]
+    found = compare(first, second)["niou"]
+    assert found.value == pytest.approx(0.01) and found.low < 0 < found.high and not found.certain
+
+
+def test_undefined_differences():
+    none = [image(targets=0, matched=0)] * 5
+    assert compare(none, none)["pd"] is None and compare([image()], [image(0.7)])["niou"] is None
+    text = difference_table({"b - a": compare(none, none)})
+    assert "n/a" in text and "*" not in text.split("\n")[-1]
+
+
+def test_tables_of_intervals_and_differences():
+    figures = {"iou": 0.5, "fa": 1e-6, "interval": {"iou": [0.25, 0.625], "fa": None}}
+    assert "50.00 (25.00–62.50)" in table({"standard": figures}, interval=True)
+    assert "(" not in table({"standard": figures})
+    found = {"iou": room.Difference(0.02, 0.01, 0.03), "fa": room.Difference(1e-6, -1e-6, 2e-6)}
+    row = difference_table({"b - a, standard": found}).split("\n")[-1]
+    assert "+2.00 (+1.00 to +3.00) *" in row and "+1.00 (-1.00 to +2.00)" in row
+    assert row.count("*") == 1
+
+
+# --- eval.py ----------------------------------------------------------------------------------------
+
+
+def results(run: str, maps: dict[str, np.ndarray]) -> None:
+    for name, pred in maps.items():
+        write(Path(run) / "tiny" / f"{name}.png", pred)
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """Of the 3x4 px of each target run a finds 9, run b 10 and run c, by turns, 6 and 12."""
+    names = [f"i{k:02d}" for k in range(12)]
+    make_set(tmp_path / "data/tiny", names=["t", *names], train=1)
+    nine, six = box(10, 12, 3, 3, (40, 48)), box(10, 12, 3, 2, (40, 48))
+    ten = box(10, 15, 1, 1, (40, 48), onto=nine)
+    results("a", dict.fromkeys(names, nine))
+    results("b", dict.fromkeys(names, ten))
+    results("c", {name: target_mask() if k % 2 else six for k, name in enumerate(names)})
+
+
+def test_eval_writes_and_shows_intervals(two_runs, capsys):
+    main(["--dataset", "tiny", "--results", "c", "--protocol", "all", "--workers", "1"])
+    plain = capsys.readouterr().out
+    assert "(" not in plain.split("metrics.json\n")[1].split("\n\n")[0]
+    found = json.loads(Path("c/tiny/metrics.json").read_text())
+    assert list(found["standard"]["interval"]) == ["iou", "niou", "pd", "fa"]
+    low, high = found["standard"]["interval"]["iou"]
+    half = NORMAL * 0.25 / np.sqrt(12)  # of the mean of 0.5 and 1; the intervals end between draws
+    assert low == pytest.approx(0.75 - half, abs=0.03) and high == pytest.approx(0.75 + half, abs=0.03)
+    assert found["hiou"]["interval"]["hiou"] == pytest.approx([low, high])
+    assert found["standard"]["interval"]["pd"] == [1, 1] and "niou" not in found["hiou"]["interval"]
+    main(["--dataset", "tiny", "--results", "c", "--interval", "--workers", "1"])
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert f"75.00 ({100 * low:.2f}–{100 * high:.2f})" in shown and "100.00 (100.00–100.00)" in shown
+
+
+def test_eval_says_which_differences_are_certain(two_runs, capsys):
+    main(["--dataset", "tiny", "--results", "a", "b", "c", "--workers", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    b, c = (next(line for line in lines if f"{run} - a, standard" in line) for run in "bc")
+    assert b.count("+8.33 (+8.33 to +8.33) *") == 2  # IoU and nIoU: 10/12 - 9/12
+    assert "+0.00 (-" in c and "*" not in c
+    assert lines[-1].split(",")[1].startswith(" 3 runs")
+
+
+def test_several_folders_of_maps(two_runs, capsys):
+    main(["--dataset", "tiny", "--maps", "a", "b/tiny", "--workers", "1", "--protocol", "hiou"])
+    out = capsys.readouterr().out
+    assert "b/tiny - a, hiou" in out and "±" not in out  # no mean over other people's methods
+    assert Path("results/a/tiny/metrics.json").exists()
+    assert Path("results/b/tiny/metrics.json").exists()
+    both = "a and a/: the figures of both would go to results/a/tiny/metrics.json"
+    assert both in fails(main, "--dataset", "tiny", "--maps", "a", "a/", capsys=capsys)
+    message = fails(main, "--dataset", "tiny", "--maps", "a", "b", "--output", "x.json", capsys=capsys)
+    assert "--maps: expected one folder beside --output" in message
+
+
+def test_runs_of_different_images_are_not_compared(two_runs, capsys):
+    for name in ("i03", "i07"):
+        Path(f"b/tiny/{name}.png").unlink()
+    message = fails(main, "--dataset", "tiny", "--results", "a", "b", capsys=capsys)
+    assert "b/tiny: found no maps of 2 images that a/tiny has (i03, i07)" in message
+    assert "compared on the same images only" in message
+    assert not Path("a/tiny/metrics.json").exists()
+    message = fails(main, "--dataset", "tiny", "--results", "a", "ghost", capsys=capsys)
+    assert "ghost/tiny: found no maps; make them: python test.py --dataset tiny" in message
+
+
+# --- speed and memory -------------------------------------------------------------------------------
+
+
+def test_a_thousand_draws_take_well_under_a_second(tell):
+    images = [count_image(target_mask(), target_mask(), PROTOCOLS) for _ in range(4)]
+    start = time.process_time()
+    bootstrap = Bootstrap(664)
+    for k in range(664):
+        bootstrap.add(images[k % 4])
+    for values in bootstrap.figures().values():
+        intervals(values, 664)
+    seconds = time.process_time() - start
+    tell("1,000 draws of 664 images, all protocols", f"{seconds:.2f} s")
+    assert seconds < 1
+
+
+def test_memory_does_not_grow_with_the_set(tell):
+    """A list of images' counts would take a gigabyte."""
+    count = 1_000_000 if SOAK else 20_000
+    counts = {"standard": count_standard(target_mask(), target_mask())}
+    tracemalloc.start()
+    bootstrap = Bootstrap(count)
+    for _ in range(count):
+        bootstrap.add(counts)
+    low, high = interval(bootstrap.figures()["standard"]["pd"])
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    tell(f"intervals of {count} images", f"peak {peak:.0f} MiB")
+    assert low == high == 1 and peak < 64

@@ -1,0 +1,152 @@
+"""Against the public package pyirstdmetrics itself, in an environment of its own: SOAK=1.
+
+It needs NumPy below 2, which this program's packages may not have. PEER_SETS names data sets whose maps
+are in results/NAME of the repository, or in PEER_RESULTS/NAME: those are compared as well.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import GOLDEN, SOAK
+
+from dataset import Frames
+from ismallnet.datasets.find import find_dataset
+from ismallnet.evaluation.map_files import map_file, read_map
+from ismallnet.evaluation.protocols import evaluate
+
+REPOSITORY = Path(__file__).parents[1].parent
+SETS = [name for name in os.environ.get("PEER_SETS", "").split(",") if name]
+REQUIRED = ("pyirstdmetrics==1.0.2", "numpy<2")
+
+pytestmark = pytest.mark.skipif(not SOAK, reason="installs a package of others: SOAK=1 (make soak)")
+
+PROGRAM = """
+import json, sys
+import numpy as np
+import py_irstd_metrics as peer
+
+pixels = peer.CMMetrics(num_bins=1, threshold=0.5)
+pixels.add_handler("iou", peer.IoUHandler(sample_based=False))
+pixels.add_handler("niou", peer.IoUHandler(sample_based=True))
+nearest = peer.ProbabilityDetectionAndFalseAlarmRate(num_bins=1, distance_threshold=3)
+whole = peer.MatchingBasedMetrics(num_bins=1, matching_method=peer.OPDCMatching())
+split = peer.HierarchicalIoUBasedErrorAnalysis(num_bins=1)
+with np.load(sys.argv[1]) as file:
+    for k in range(len(file.files) // 2):
+        prob, mask = file[f"map{k}"] / 255.0, file[f"mask{k}"] >= 128
+        for part in (pixels, nearest, whole, split):
+            part.update(prob, mask)
+one = lambda found, key: float(np.ravel(found[key])[0])
+found = {"split": {key: one(split.get(), key) for key in split.get()}, "pixels": {}}
+for name, part in (("nearest", nearest), ("whole", whole)):
+    keys = {"pd": "probability_detection", "fa": "false_alarm"}
+    found[name] = {key: one(part.get(), theirs) for key, theirs in keys.items()}
+found["whole"]["hiou"] = one(whole.get(), "hiou")
+for key, value in pixels.get().items():
+    found["pixels"][key] = float(value["binary"])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    """Gives the package's figures of (map, mask) pairs; skips where it cannot be installed."""
+    folder = tmp_path_factory.mktemp("peer")
+    python = folder / "environment" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    for command in (
+        [sys.executable, "-m", "venv", str(folder / "environment")],
+        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIRED],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            pytest.skip(f"{' and '.join(REQUIRED)} cannot be installed here: {last}")
+    (folder / "program.py").write_text(PROGRAM)
+
+    def figures(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+        arrays = {f"map{k}": pred for k, (pred, _) in enumerate(pairs)}
+        arrays |= {f"mask{k}": mask for k, (_, mask) in enumerate(pairs)}
+        np.savez(folder / "pairs.npz", **arrays)
+        command = [str(python), str(folder / "program.py"), str(folder / "pairs.npz")]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    return figures
+
+
+def agree(pairs: list, theirs: dict, tell, name: str, target_figures: bool = True) -> None:
+    """All figures of the package and ours are the same to 1e-9.
+
+    Args:
+        target_figures: whether Pd and Fa of `standard` must be the same, too. It finds the most
+            matches, the package the first that will do: where targets are close they differ.
+    """
+    ours = evaluate(pairs, "pyirstdmetrics")
+    expected = theirs["split"] | theirs["whole"]
+    assert set(expected) == set(ours)
+    for key, value in expected.items():
+        assert ours[key] == pytest.approx(value, abs=1e-9), (name, key)
+    standard = evaluate(pairs)
+    empty = sum(not (pred >= 128).any() and not (mask >= 128).any() for pred, mask in pairs)
+    standard["niou"] -= empty / len(pairs)  # an image without anything counts 1 with us, 0 there
+    expected = theirs["pixels"] | (theirs["nearest"] if target_figures else {})
+    for key, value in expected.items():
+        assert standard[key] == pytest.approx(value, abs=1e-9), (name, key)
+    tell(
+        f"pyirstdmetrics 1.0.2, {len(pairs)} maps of {name}",
+        f"all figures the same; hIoU {100 * ours['hiou']:.2f}, IoU {100 * standard['iou']:.2f}",
+    )
+
+
+@pytest.mark.parametrize("case", ["close", "grey", "mixed", "square"])
+def test_golden_maps(peer, tell, case):
+    paths = sorted((GOLDEN / "metrics" / case).glob("*_pred.png"))
+    pairs = [(cv2.imread(str(p), 0), cv2.imread(str(p).replace("_pred", "_mask"), 0)) for p in paths]
+    agree(pairs, peer(pairs), tell, f"golden/{case}", target_figures=False)
+
+
+def random_pair(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rectangles on a coarse grid, so that many distances are equal and many are 3 px."""
+    side, step = (int(rng.integers(low, high)) for low, high in ((8, 40), (1, 4)))
+
+    def rectangles() -> np.ndarray:
+        scene = np.zeros((side, side), bool)
+        for y, x in rng.integers(0, side // step, (rng.integers(0, 8), 2)) * step:
+            height, width = rng.integers(1, 4, 2)
+            scene[y : y + height, x : x + width] = True
+        return scene
+
+    mask, pred = rectangles(), rectangles()
+    if k % 3 == 0:
+        pred = mask ^ (rng.random(mask.shape) < 0.1)
+    if k % 5 == 0:
+        pred = np.roll(mask, (int(rng.integers(0, 4)), int(rng.integers(0, 3))), (0, 1))
+    return pred.astype(np.uint8) * 255, mask.astype(np.uint8) * 255
+
+
+def test_random_scenes(peer, tell):
+    """Ties and all, together and in groups, so that nothing hides in a mean."""
+    rng = np.random.default_rng(0)
+    pairs = [random_pair(rng, k) for k in range(1000)]
+    agree(pairs, peer(pairs), tell, "random scenes", target_figures=False)
+    for k in range(0, 1000, 50):
+        group = pairs[k : k + 50]
+        agree(group, peer(group), lambda *_: None, f"scenes from {k}", target_figures=False)
+
+
+@pytest.mark.parametrize("name", SETS or ["none"])
+def test_maps_of_this_program(peer, tell, name):
+    maps = Path(os.environ.get("PEER_RESULTS", REPOSITORY / "results")) / name
+    if not SETS or not maps.is_dir():
+        pytest.skip(f"no maps: PEER_SETS=NAME after python test.py --dataset NAME; looked for {maps}")
+    frames = Frames(find_dataset(name, REPOSITORY / "data"), "test")
+    pairs = []
+    for k, sample in enumerate(frames.samples):
+        mask = frames[k].mask
+        pairs.append((read_map(map_file(maps, sample.name), mask.shape), mask))
+    agree(pairs, peer(pairs), tell, name)

@@ -1,0 +1,269 @@
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, fails, make_set, picture, write
+
+from benchmark import network
+from dataset import Frames
+from ismallnet.cli import DataError
+from ismallnet.datasets.find import find_dataset
+from ismallnet.distributed import pick_device
+from ismallnet.evaluation.metrics import quantise
+from ismallnet.evaluation.protocols import evaluate
+from ismallnet.inference import predict as inference
+from ismallnet.inference.predict import batches_of_equal_size, predict, prepared
+from net import VARIANTS, iSmallNet, load_weights
+from test import main
+
+TINY = ["--dataset", "tiny", "--device", "cpu"]
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A network of width 4 whose predictions vary: its batch norms are fresh, its weights random."""
+    torch.manual_seed(3)
+    model = iSmallNet(4)
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": model.state_dict()}, path)
+    return path
+
+
+def grey(path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_maps_are_the_network_s_probabilities(data, weights, capsys):
+    main([*TINY, "--weights", str(weights)])
+    model = load_weights(weights)
+    for i, name in ((2, "c"), (3, "d")):
+        image = torch.from_numpy(picture(i)).expand(3, 40, 48)[None].float()
+        with torch.no_grad():
+            logits = model((image - model.mean[:, None, None]) / model.std[:, None, None])[2][0, 0]
+        expected = np.rint(255 * torch.sigmoid(logits).numpy())
+        found = grey(f"results/tiny/{name}.png")
+        assert found.dtype == np.uint8 and found.shape == (40, 48)
+        assert np.abs(found - expected).max() <= 1  # float32 sums in another order
+    out = capsys.readouterr().out
+    assert f"weights {weights}" in out and "nIoU" in out
+
+
+def test_images_csv_and_table_are_the_standard_figures(data, weights):
+    main([*TINY, "--weights", str(weights)])
+    rows = list(csv.DictReader(Path("results/tiny/images.csv").read_text().splitlines()))
+    assert [r["image"] for r in rows] == ["c", "d"]
+    for row in rows:
+        pred, mask = (
+            grey(f"results/tiny/{row['image']}.png"),
+            grey(f"data/tiny/masks/{row['image']}.png"),
+        )
+        alone = evaluate([(pred, mask)])
+        assert float(row["iou"]) == pytest.approx(alone["iou"], abs=1e-6)
+        assert int(row["targets"]) == 1 and int(row["matched"]) == alone["matched"]
+        assert int(row["false_pixels"]) == round(alone["fa"] * 40 * 48)
+    about = json.loads(Path("results/tiny/about.json").read_text())
+    assert about["images"] == ["c", "d"] and len(about["sha256"]) == 64
+
+
+def test_the_authors_checkpoint_runs_and_resize_is_an_option(data, tmp_path):
+    import sys
+
+    sys.path.insert(0, str(GOLDEN))
+    import fill
+
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in fill.authors_state_dict().items()}
+    torch.save({"state_dict": state}, "authors.pth.tar")
+    main([*TINY, "--weights", "authors.pth.tar", "--results", "native"])
+    main([*TINY, "--weights", "authors.pth.tar", "--results", "at64", "--resize", "64"])
+    one, other = grey("native/tiny/c.png"), grey("at64/tiny/c.png")
+    assert one.shape == other.shape == (40, 48) and (one != other).any()
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_batches_of_equal_size_change_nothing(tmp_path, weights, size):
+    shapes = [(40, 48), (33, 48), (40, 40), (48, 48), (16, 16), (20, 70), (64, 80), (1, 1)]
+    names = "abcdefgh"
+    root = make_set(tmp_path / "data" / "tiny", names=names, train=0)
+    for i, (name, shape) in enumerate(zip(names, shapes)):
+        write(root / f"images/{name}.png", picture(i, shape))
+        write(root / f"masks/{name}.png", np.zeros(shape, np.uint8))
+    main([*TINY, "--weights", str(weights), "--batch-size", str(size), "--results", "batched"])
+    main([*TINY, "--weights", str(weights), "--results", "single"])
+    for name, shape in zip(names, shapes):
+        a, b = grey(f"batched/tiny/{name}.png"), grey(f"single/tiny/{name}.png")
+        assert a.shape == shape and np.abs(a.astype(int) - b).max() <= 1
+    frames = Frames(find_dataset("tiny"), "test")
+    batches = list(batches_of_equal_size(frames, size))
+    assert sorted(i for batch in batches for i in batch) == list(range(8))
+    assert max(map(len, batches)) == min(size, 4)  # (33..48, 40..48) pad to 48x48: a, b, c, d
+    parts = [
+        i for r in range(3) for b in batches_of_equal_size(frames, size, slice(r, None, 3)) for i in b
+    ]
+    assert sorted(parts) == list(range(8))
+
+
+@pytest.mark.parametrize("kind", ["black", "1x1", "7x4000", "16-bit"])
+def test_odd_images_work(tmp_path, weights, kind):
+    pixels = {
+        "black": np.zeros((40, 48), np.uint8),
+        "1x1": np.full((1, 1), 9, np.uint8),
+        "7x4000": picture(0, (7, 4000)),
+        "16-bit": (picture(0).astype(np.uint16) * 300 // 255),
+    }[kind]
+    root = make_set(tmp_path / "data" / "tiny")
+    write(root / "images/c.png", pixels)
+    write(root / "masks/c.png", np.zeros(pixels.shape, np.uint8))  # a black mask: nothing to find
+    main([*TINY, "--weights", str(weights)])
+    assert grey("results/tiny/c.png").shape == pixels.shape
+    if kind == "16-bit":
+        main([*TINY, "--weights", str(weights), "--range", "0", "65535", "--results", "dark"])
+        assert (grey("dark/tiny/c.png") != grey("results/tiny/c.png")).any()
+
+
+def test_newest_run_is_taken_then_shipped_weights(data, weights, monkeypatch, tmp_path, capsys):
+    shipped = tmp_path / "shipped"
+    monkeypatch.setattr("ismallnet.inference.weights.SHIPPED", shipped)
+    assert "train.py --dataset tiny" in fails(main, *TINY, capsys=capsys)
+    for name in ("NUAA-SIRST", "tiny"):
+        write(shipped / f"{name}.pt", weights.read_bytes())
+        main(TINY)
+        assert f"weights {shipped / name}.pt" in capsys.readouterr().out
+    for i, run in enumerate(("b-older", "a-newer")):
+        path = write(tmp_path / f"runs/tiny/{run}/last.pt", weights.read_bytes())
+        import os
+
+        os.utime(path, (1000 + i, 1000 + i))
+    main(TINY)
+    assert "weights runs/tiny/a-newer/last.pt" in capsys.readouterr().out
+
+
+def test_weights_chosen_on_the_test_list_are_marked(data, tmp_path, capsys):
+    import eval as evaluation
+
+    info = {"dataset": ["tiny"], "recipe": "default", "seed": 0, "epoch": 2.0, "step": 1, "steps": 9}
+    info["selected_on"] = "the test list"
+    torch.save({"state_dict": iSmallNet(4).state_dict(), "info": info}, "best.pt")
+    main([*TINY, "--weights", "best.pt"])
+    out = capsys.readouterr().out
+    assert "CHOSEN ON THE TEST LIST" in out and "unfinished: step 1 of 9" in out
+    evaluation.main(["--dataset", "tiny"])
+    assert "CHOSEN ON THE TEST LIST" in capsys.readouterr().out
+    assert json.loads(Path("results/tiny/metrics.json").read_text())["selected_on"] == "the test list"
+
+
+@pytest.mark.parametrize("info", [{"a": 1}, {"dataset": None, "epoch": "x"}, "text", {"step": []}])
+def test_odd_information_in_a_checkpoint_does_no_harm(data, info, capsys):
+    torch.save({"state_dict": iSmallNet(4).state_dict(), "info": info}, "odd.pt")
+    main([*TINY, "--weights", "odd.pt"])
+    assert "weights odd.pt (width 4" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_clear_error(data, weights, capsys):
+    argv = [*TINY, "--weights", str(weights)]
+    assert "width 4, expected width 16" in fails(main, *argv, "--width", 16, capsys=capsys)
+    assert "a folder" in fails(main, *TINY, "--weights", "data", capsys=capsys)
+    assert "no such weights" in fails(main, *TINY, "--weights", "x.pt", capsys=capsys)
+    write(Path("bad.pt"), weights.read_bytes()[:5000])
+    assert "bad.pt: not a readable" in fails(main, *TINY, "--weights", "bad.pt", capsys=capsys)
+    assert "tiny" in fails(main, "--dataset", "absent", capsys=capsys)
+    write(data / "images/c.png", (data / "images/c.png").read_bytes()[:200])
+    (data / "masks/d.png").unlink()
+    message = fails(main, *argv, capsys=capsys)
+    assert "c.png" in message and "d.png" in message
+
+
+def test_a_failing_write_keeps_the_old_map(data, weights, monkeypatch, capsys):
+    argv = [*TINY, "--weights", str(weights)]
+    main(argv)
+    before = Path("results/tiny/c.png").read_bytes()
+    import os
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "results/tiny/c.png")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "No space left" in fails(main, *argv, capsys=capsys)
+    assert Path("results/tiny/c.png").read_bytes() == before
+    assert not list(Path("results").rglob("*.tmp"))
+
+
+def test_predict_by_hand():
+    """A network whose mask head is a constant logit of ln 3 says 0.75 everywhere."""
+    model = iSmallNet(4).eval()
+    torch.nn.init.zeros_(model.mask_head[3].weight)
+    torch.nn.init.constant_(model.mask_head[3].bias, float(np.log(3)))
+    maps = predict(
+        model, [picture(0)[..., None].repeat(3, 2), picture(1, (41, 37))[..., None].repeat(3, 2)]
+    )
+    assert [m.shape for m in maps] == [(40, 48), (41, 37)]
+    assert all((quantise(m) == 191).all() for m in maps)
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    for name in ("cuda:77", "foo", "xpu"):
+        with pytest.raises(DataError, match="--device cpu"):
+            pick_device(name)
+    assert not inference.autocast(torch.device("cpu"), "auto")._enabled
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_batch_norm_the_logits_are_the_same(variant):
+    model = network(4, variant)
+    x = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(x)
+        after = prepared(model)(x.contiguous(memory_format=torch.channels_last))
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
+    for one, other in zip(before, after):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--input", "f"], "type python detect.py PATH"),
+        (["--watch=f"], "python detect.py --watch FOLDER"),
+        (["--dataset", "tiny", "--threshold", "0.7"], "unrecognized arguments: --threshold"),
+        (["--dataset", "tiny", "--baseline", "lcm", "--flips"], "--flips: has no effect beside"),
+        (["--dataset", "tiny", "--workers", "99"], "--workers: has no effect without --baseline"),
+    ],
+)
+def test_what_belongs_to_another_mode_is_an_error(data, argv, message, capsys):
+    assert message in fails(main, *argv, capsys=capsys)
+
+
+def test_large_images_run_in_tiles_which_is_said_and_kept(tmp_path, weights, capsys):
+    root = make_set(tmp_path / "data" / "tiny")
+    write(root / "images/c.png", picture(2, (40, 1030)))
+    write(root / "masks/c.png", np.zeros((40, 1030), np.uint8))
+    command = [*TINY, "--weights", str(weights), "--results"]
+    main([*command, "auto"])
+    assert "tiny test: 1 of 2 images run in tiles of 512 px, 64 px overlap" in capsys.readouterr().out
+    main([*command, "tiles", "--tile", "512", "--overlap", "64"])
+    main([*command, "whole", "--tile", "0"])
+    assert "in tiles" not in capsys.readouterr().out.split("whole")[-1]
+    auto, tiles, whole = (grey(f"{name}/tiny/c.png") for name in ("auto", "tiles", "whole"))
+    assert (auto == tiles).all() and (auto != whole).any() and auto.shape == (40, 1030)
+    assert (grey("auto/tiny/d.png") == grey("whole/tiny/d.png")).all()
+    about = {
+        name: json.loads(Path(f"{name}/tiny/about.json").read_text()) for name in ("auto", "whole")
+    }
+    assert [about["auto"][key] for key in ("tile", "overlap", "tiled_images")] == [512, 64, 1]
+    assert "tile" not in about["whole"]
+
+
+def test_flags_of_tiles_that_cannot_be(data, weights, capsys):
+    command = [*TINY, "--weights", str(weights)]
+    for flags in (["--tile", 16], ["--overlap", 300], ["--tile", 64, "--overlap", -1]):
+        assert "expected --tile of 0, or 32 or more" in fails(main, *command, *flags, capsys=capsys)
+    assert "one of them" in fails(main, *command, "--tile", 128, "--resize", 352, capsys=capsys)
+    assert "without tiles" in fails(main, *command, "--tile", 0, "--overlap", 9, capsys=capsys)
+    beside = fails(main, *TINY, "--baseline", "tophat", "--tile", 64, capsys=capsys)
+    assert "--tile: has no effect beside --baseline" in beside

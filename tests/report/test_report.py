@@ -1,0 +1,281 @@
+"""The report, as data and in a real browser."""
+
+import base64
+import json
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_set, names_of, picture, target_mask, write
+
+from eval import main as evaluate_main
+from ismallnet.evaluation.metrics import PD_FA_THRESHOLDS, count_levels
+from ismallnet.evaluation.protocols import evaluate
+from ismallnet.report import outcome as outcomes
+from ismallnet.report import page as pages
+from ismallnet.report.outcome import Layers, outcome, window_around
+from ismallnet.report.page import difference, thresholds, window
+from ismallnet.report.panels import panel
+from visualization import main
+
+HOSTILE = "x'><img src=q onerror=alert(1)> %%TABLE%%"
+
+
+def entry(order: int, name: str, layers: Layers, others=()) -> dict:
+    return pages.entry(order, name, layers, outcome(layers.prediction, layers.mask), others)
+
+
+def scene(seed: int, hits: bool = True, false: bool = False) -> Layers:
+    """Probabilities of all sizes."""
+    rng = np.random.default_rng(seed)
+    mask = target_mask()
+    pred = rng.integers(0, 100, mask.shape).astype(np.uint8)
+    if hits:
+        pred[10:13, 12:16] = rng.integers(128, 256, (3, 4))
+    if false:
+        pred[30:32, 40:43] = 200
+    image = np.repeat(picture(seed)[..., None], 3, 2)
+    return Layers(image, mask, mask // 2, mask // 3, pred)
+
+
+SCENES = [scene(0), scene(1, hits=False), scene(2, false=True), scene(3, hits=False, false=True)]
+
+
+def test_thresholds_are_the_figures_of_the_maps_at_these_thresholds():
+    points = thresholds([entry(k, str(k), layers) for k, layers in enumerate(SCENES)])
+    assert [point["threshold"] for point in points] == list(PD_FA_THRESHOLDS)
+    for point in points:
+        pairs = [(np.where(s[4] >= point["threshold"], 255, 0).astype(np.uint8), s[1]) for s in SCENES]
+        expected = evaluate(pairs)
+        for key in ("iou", "niou", "pd", "fa"):
+            assert point[key] == pytest.approx(expected[key], abs=1e-12), (point["threshold"], key)
+
+
+def test_an_entry_by_hand():
+    page = entry(7, "name", SCENES[2])["page"]
+    assert (page["id"], page["miss"], page["false"]) == ("00007", 0, 1)
+    (target,) = page["targets"]
+    assert target["area"] == 12 and target["hit"] and target["snr"] > 5
+    assert page["iou"] == pytest.approx(12 / (12 + 6))
+    levels = entry(7, "name", SCENES[2])["levels"]
+    assert np.array_equal(levels, count_levels(SCENES[2][4], SCENES[2][1]))
+
+
+def test_difference_by_hand():
+    image, mask, _, _, pred = scene(0, false=True)
+    pred[10, 12] = 0
+    shown = difference(image, pred, mask)
+    assert shown[10, 12].tolist() == [255, 70, 70] and shown[11, 13].tolist() == [60, 220, 90]
+    assert shown[30, 40].tolist() == [255, 215, 0]
+    assert np.array_equal(shown[20, 20], image[20, 20] // 2)
+
+
+def test_the_window_lies_on_the_region_and_inside_the_image():
+    rng = np.random.default_rng(0)
+    grey, pred = rng.integers(0, 255, (2, 90, 100)).astype(np.uint8)
+    for y, x in ((0, 0), (50, 60), (89, 99)):
+        found = window(grey.astype(float), pred, (y, x))
+        side = found["side"]
+        pixels = np.frombuffer(base64.b64decode(found["image"]), np.uint8).reshape(-1, side)
+        assert pixels.shape == (40, 40)
+        top, left = min(max(y - 20, 0), 50), min(max(x - 20, 0), 60)
+        assert np.array_equal(pixels, grey[top : top + 40, left : left + 40])
+    assert window(np.zeros((5, 7)), np.zeros((5, 7), np.uint8), (2, 3))["side"] == 7
+
+
+def test_the_worst_comes_first_in_all_figures():
+    layers = SCENES[3]  # a miss around (11, 13.5) and a false alarm around (30.5, 41)
+    found = outcome(layers.prediction, layers.mask)
+    assert [region.kind for region in found.regions] == ["miss", "false alarm"]
+    assert found.centre == (11, 13.5) == entry(0, "x", layers)["centre"]
+    assert [found.count(kind) for kind in outcomes.KINDS] == [1, 1, 0]
+
+
+def test_an_image_is_matched_once_whatever_shows_it(page, monkeypatch):
+    calls = []
+
+    def counted(pred, mask):
+        calls.append(pred)
+        return outcome(pred, mask)
+
+    monkeypatch.setattr("visualization.outcome", counted)
+    monkeypatch.setattr(pages, "outcome", counted)
+    main(["--dataset", "tiny", "--workers", "1", "--figure", "paper"])
+    assert len(calls) == 4
+    calls.clear()
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "results/tiny"])  # and itself beside it
+    assert len(calls) == 8
+
+
+def test_a_window_inside_the_image():
+    assert window_around((3, 50), (10, 100), 40) == (slice(0, 10), slice(30, 70))
+    assert window_around((0, 99), (100, 100), 40) == (slice(0, 40), slice(60, 100))
+
+
+def test_a_region_cut_to_a_window():
+    pred = np.zeros((20, 30), np.uint8)
+    pred[4:8, 10:13] = 255
+    pred[5, 12] = 0
+    (region,) = outcome(pred, np.zeros_like(pred)).regions
+    assert region.box == (slice(4, 8), slice(10, 13)) and region.pixels.sum() == 11
+    part = region.inside((slice(5, 20), slice(12, 30)))
+    assert part.box == (slice(0, 3), slice(0, 1)) and part.pixels[:, 0].tolist() == [False, True, True]
+    assert region.inside((slice(8, 20), slice(0, 30))) is None
+    assert region.inside((slice(5, 6), slice(12, 13))) is None
+
+
+def test_a_noisy_map_takes_little_memory():
+    """Some 8,000 components in 512x512: one array of the image's size for each were 2 GiB."""
+    rng = np.random.default_rng(0)
+    pred = (rng.random((512, 512)) < 0.05).astype(np.uint8) * 255
+    mask = np.zeros((512, 512), np.uint8)
+    mask[100:104, 200:203] = 255
+    layers = Layers(np.dstack([pred // 2] * 3), mask, mask, mask, pred)
+    tracemalloc.start()
+    found = outcome(pred, mask)
+    pages.entry(0, "noise", layers, found)
+    panel("noise", layers, found)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert len(found.regions) > 5000 and peak < 64
+    assert sum(region.pixels.nbytes for region in found.regions) < 2 * pred.size
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    names = ["t0", "t1", "both", "miss", "false", HOSTILE.replace("/", "")]
+    root = make_set(tmp_path / "data" / "tiny", names=names, train=2)
+    maps = Path("results/tiny")
+    for name, layers in zip(names[2:], (SCENES[3], SCENES[1], SCENES[2], SCENES[0])):
+        for kind, pixels in zip(("mask", "interior", "boundary"), layers[1:4]):
+            write(root / kind / f"{name}.png", pixels)
+        write(maps / f"{name}.png", layers[4])
+    from utils import main as decouple_main
+
+    decouple_main(["--dataset", "tiny", "--force"])
+    evaluate_main(["--dataset", "tiny", "--protocol", "all", "--workers", "1"])
+    main(["--dataset", "tiny", "--workers", "1"])
+    return maps / "report" / "index.html"
+
+
+def test_the_page_is_one_folder_without_addresses_elsewhere(page):
+    text = page.read_text()
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert len(list((page.parent / "images").glob("*.png"))) == 4 * 6
+    known = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert [image["name"] for image in known["images"]] == ["both", "miss", "false", HOSTILE]
+    assert "<img src=q" not in text
+    difference_picture = cv2.imread(str(page.parent / "images" / "00000_difference.png"))
+    assert difference_picture.shape == (40, 48, 3)
+
+
+def test_pictures_of_a_longer_list_before_do_not_stay(page):
+    write(Path("data/tiny/50_50/test.txt"), "both\nmiss\n")
+    main(["--dataset", "tiny", "--workers", "1"])
+    assert len(list((page.parent / "images").glob("*.png"))) == 2 * 6
+
+
+def test_what_another_run_hits_by_hand():
+    layers, other = SCENES[2], SCENES[3][4]
+    (found,) = entry(0, "x", layers, [other])["page"]["others"]
+    assert found == {"iou": 0.0, "hits": [], "false": 1}
+    assert entry(0, "x", SCENES[3], [SCENES[0][4]])["page"]["others"][0]["hits"] == [0]
+
+
+def test_runs_side_by_side(page):
+    for name, layers in zip(("both", "miss", "false", HOSTILE), SCENES):
+        write(Path("other/tiny") / f"{name}.png", layers[4])
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "other/tiny"])
+    known = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+    assert known["layers"][-1] == ["difference1", "difference, other/tiny"]
+    assert [i["others"][0]["hits"] for i in known["images"]] == [[0], [], [0], []]
+    shown = cv2.imread(str(page.parent / "images" / "00000_prediction1.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(shown, SCENES[0][4])
+
+
+def text_of(browser, selector: str) -> str:
+    return browser.find_element("css selector", selector).text
+
+
+def test_in_a_browser(page, browser):
+    browser.get(page.resolve().as_uri())
+    assert names_of(browser)[0] in ("both", "miss") and len(names_of(browser)) == 4
+
+    # the slider shows what eval.py gives for that threshold
+    figures = json.loads(Path("results/tiny/metrics.json").read_text())["standard"]
+    assert text_of(browser, "#t-iou") == f"{100 * figures['iou']:.2f}"
+    pairs = [(s[4], s[1]) for s in (SCENES[3], SCENES[1], SCENES[2], SCENES[0])]
+    for position in (0, 9, 30):
+        level = PD_FA_THRESHOLDS[position]
+        browser.execute_script(
+            "const s = document.getElementById('threshold'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('input'))",
+            position,
+        )
+        expected = evaluate([(np.where(p >= level, 255, 0).astype(np.uint8), m) for p, m in pairs])
+        shown = [text_of(browser, f"#t-{key}") for key in ("iou", "niou", "pd", "fa")]
+        values = [100 * expected[key] for key in ("iou", "niou", "pd")] + [1e6 * expected["fa"]]
+        assert [float(text) for text in shown] == pytest.approx(values, abs=0.0051)  # two digits
+
+    # sorting and filtering
+    def choose(value: str) -> None:
+        browser.execute_script(
+            "const s = document.getElementById('sort'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('change'))",
+            value,
+        )
+
+    choose("order")
+    assert names_of(browser) == ["both", "miss", "false", HOSTILE]
+    choose("-iou")
+    assert names_of(browser)[0] == HOSTILE
+    browser.find_element("id", "has-miss").click()
+    assert set(names_of(browser)) == {"both", "miss"}
+    browser.find_element("id", "has-false").click()
+    assert names_of(browser) == ["both"]
+
+    # layers, by click and by key; the dialog
+    card = browser.find_element("css selector", ".card")
+    card.find_elements("css selector", ".layers button")[4].click()
+    assert card.find_element("css selector", "img").get_attribute("alt") == "both, prediction"
+    browser.find_element("css selector", "body").send_keys("2")
+    assert card.find_element("css selector", "img").get_attribute("src").endswith("00000_mask.png")
+    card.find_element("css selector", ".open").click()
+    assert text_of(browser, "#zoom-title") == "both" and "1 missed" in text_of(browser, "#zoom-text")
+    drawn = "const c = document.getElementById(arguments[0]); return new Set(c.getContext('2d')"
+    drawn += ".getImageData(0, 0, c.width, c.height).data).size"
+    assert browser.execute_script(drawn, "surface-prediction") > 20
+    browser.find_element("id", "close").click()
+    for name in ("has-miss", "has-false"):
+        browser.find_element("id", name).click()
+    choose("order")
+    browser.find_element("css selector", ".card .open").click()
+    browser.find_element("id", "after").click()
+    assert text_of(browser, "#zoom-title") == "miss"
+
+    # another run beside it
+    for name, layers in zip(("both", "miss", "false", HOSTILE), SCENES):
+        write(Path("other/tiny") / f"{name}.png", layers[4])
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "other/tiny"])
+    browser.refresh()
+    browser.find_element("id", "disagree").click()
+    assert set(names_of(browser)) == {"both", HOSTILE}
+    choose("order")
+    card = browser.find_element("css selector", ".card")
+    assert "other/tiny: IoU" in card.text and "target 1 (12 px) hit by this one alone" in card.text
+    browser.find_element("css selector", ".card .open").click()
+
+    # no scripts from names, no errors, nothing wider than a narrow window
+    assert [line["message"] for line in browser.get_log("browser")] == []
+    browser.find_element("id", "close").click()
+    browser.set_window_size(500, 900)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,273 @@
+import numpy as np
+import pytest
+import torch
+from conftest import make_set
+
+from dataset import Frames, Item
+from ismallnet.cli import DataError
+from ismallnet.datasets.find import find_dataset
+from ismallnet.distributed import Processes
+from ismallnet.labels import decouple_dataset
+from ismallnet.training.augmentation import (
+    AUTHORS_SIDES,
+    TrainingSet,
+    authors_crop,
+    batches,
+    clutter,
+    random_crop,
+)
+
+
+@pytest.fixture
+def frames(tmp_path) -> Frames:
+    root = make_set(tmp_path / "data" / "tiny", shape=(96, 120), names="abcde", train=4)
+    found = find_dataset("tiny")
+    decouple_dataset(found)
+    frames = Frames(found, "train")
+    frames.add_maps(root)
+    return frames
+
+
+def coloured(frames: Frames) -> Frames:
+    """Frames whose three image channels are the three maps: what geometry does to one, it must do
+    to the other."""
+    colours = [np.dstack([item.interior, item.boundary, item.mask]) for item in frames.cache]
+    frames.cache = [item._replace(image=image) for item, image in zip(frames.cache, colours)]
+    return frames
+
+
+@pytest.mark.parametrize("augment", ["crop", "authors"])
+def test_geometry_is_the_same_for_image_and_maps(frames, augment):
+    options = {"brightness": 0, "contrast": 0, "scale_jitter": 1.0}
+    samples = TrainingSet([coloured(frames)], 2, 0, augment, crop=64, **options)
+    for position in range(40):
+        item = samples[position]
+        image, maps = item.image, torch.cat([item.interior, item.boundary, item.mask])
+        assert image.shape == maps.shape
+        assert torch.allclose(image / 255, maps, atol=1e-5)
+
+
+def test_rescaled_crops_keep_the_image_under_its_mask(frames):
+    samples = TrainingSet([frames], 2, 0, crop=64, target_share=1.0, scale_jitter=1.5)
+    inside, outside = [], []
+    for position in range(60):
+        image, mask = samples[position].image[0], samples[position].mask[0]
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+        inside.append(image[mask > 0].mean())
+        outside.append(image[mask == 0].mean())
+    assert min(inside) > 150 and max(outside) < 110  # the target is 230, the rest 60 to 90
+
+
+def test_maps_are_what_they_are_called(frames):
+    samples = TrainingSet([frames], 1, 0, crop=64, target_share=1.0, scale_jitter=1.0)
+    _, mask, interior, boundary = samples[0]
+    assert interior.max() == 1.0 and (interior[mask == 0] > 0).any()  # reaches beyond the mask
+    assert (boundary[mask == 0] == 0).all()
+    expected = torch.clamp(mask - interior, min=0)
+    assert torch.allclose(boundary, expected, atol=1e-6)
+
+
+def test_maps_that_change_during_a_training_are_refused(tmp_path, frames):
+    """Frames that do not fit in memory read their maps for each sample."""
+    found = find_dataset("tiny")
+    unkept = Frames(found, "train", memory=0)
+    unkept.add_maps(found.root)
+    kept, read = (TrainingSet([f], 2, 0, crop=64) for f in (frames, unkept))
+    for position in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(kept[position], read[position]))
+    decouple_dataset(found, method="authors", force=True)  # the same maps again
+    read[0]
+    decouple_dataset(found, method="paper")
+    with pytest.raises(DataError, match="not those that this run began with"):
+        read[0]
+    with pytest.raises(DataError) as error:
+        list(batches(read, range(3), Processes("cpu"), 1))
+    assert str(error.value).startswith(f"{found.root}: the label maps of")  # without a traceback
+    kept[0]
+
+
+def test_an_epoch_has_every_image_once_and_its_own_order(frames):
+    samples = TrainingSet([frames], 3, seed=5)
+    orders = [[samples.index(e * 4 + i) for i in range(4)] for e in range(6)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert samples.name(0) == "abcd"[orders[0][0]]
+
+
+def test_balanced_data_sets_share_the_samples(frames, tmp_path):
+    """Four images and one: of 16 samples each gives 8, and in each pair of samples both are seen."""
+    make_set(tmp_path / "data" / "other", shape=(96, 120), names="xyz", train=1)
+    other = Frames(find_dataset("other"), "train")
+    samples = TrainingSet([frames, other], 2, 5, balance=True)
+    names = [samples.name(p) for p in range(64)]
+    assert all(pair.count("x") == 1 for pair in zip(names[::2], names[1::2]))
+    assert {names.index("x", p) - p for p in range(0, 64, 2)} == {0, 1}  # in random order
+    others = [name for name in names if name != "x"]
+    assert all(sorted(others[p : p + 4]) == list("abcd") for p in range(0, 32, 4))
+    assert [samples.name(p) for p in (63, 0)] == [names[63], names[0]]
+    plain = TrainingSet([frames, other], 2, 5)
+    assert sorted(plain.name(p) for p in range(5)) == list("abcdx")
+
+
+def test_balance_of_one_data_set_changes_nothing(frames):
+    orders = [
+        [TrainingSet([frames], 2, 5, balance=b).index(p) for p in range(12)] for b in (False, True)
+    ]
+    assert orders[0] == orders[1]
+
+
+def test_a_sample_depends_on_seed_and_position_only(frames):
+    one, two = (TrainingSet([frames], 2, 7, crop=32) for _ in range(2))
+    two[3]
+    for position in (9, 0, 9):
+        for a, b in zip(one[position], two[position]):
+            assert torch.equal(a, b)
+    assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0].image, one[0].image)
+
+
+def test_the_last_crops_have_a_side_of_their_own(frames):
+    """Every sample is that of a run with one side throughout, before the switch and from it on."""
+    options = {"target_share": 1.0, "scale_jitter": 1.5}
+    samples = TrainingSet([frames], 2, 0, crop=32, last_crop=48, last_from=6, **options)
+    small, large = (TrainingSet([frames], 2, 0, crop=side, **options) for side in (32, 48))
+    for position in range(12):
+        expected = (small if position < 6 else large)[position]
+        for found, right in zip(samples[position], expected):
+            assert torch.equal(found, right)
+        assert samples[position].image.shape == (3, *[32 if position < 6 else 48] * 2)
+
+
+def test_without_a_last_crop_the_side_stays(frames):
+    given = TrainingSet([frames], 2, 0, crop=32, last_crop=None, last_from=0)
+    assert [given[position][0].shape[-1] for position in (0, 5, 1000)] == [32] * 3
+
+
+def test_target_share(frames):
+    def share(p):
+        samples = TrainingSet([frames], 2, 0, crop=32, target_share=p)
+        return np.mean([samples[i].mask.any() for i in range(100)])
+
+    assert share(1.0) == 1.0 and share(0.0) < 0.6
+
+
+def spotted(*spots: tuple[int, int, int]) -> Item:
+    """A dark image of 200x160 with bright squares of 3x3 px, (y, x, height); the first is a target."""
+    image, mask = np.full((200, 160, 3), 20, np.uint8), np.zeros((200, 160), np.uint8)
+    for y, x, height in spots:
+        image[y - 1 : y + 2, x - 1 : x + 2] += np.uint8(height)
+    y, x, _ = spots[0]
+    mask[y - 1 : y + 2, x - 1 : x + 2] = 255
+    return Item(image, mask, mask, mask)
+
+
+def test_clutter_is_what_is_bright_and_small_and_no_target():
+    """Highest first; not the target, what is within 8 px of it, a large area, or a flat image."""
+    item = spotted((50, 40, 200), (50, 43, 150), (150, 30, 60), (100, 100, 90))
+    item.image[160:, 100:] = 250
+    assert clutter(item).tolist() == [[100, 100], [150, 30]]
+    assert len(clutter(spotted((50, 40, 200)))) == 0
+
+
+def test_an_image_gives_ten_spots_at_most():
+    spots = [(20 * i, 80, 40 + i) for i in range(1, 9)] + [(20 * i, 20, 60 + i) for i in range(1, 9)]
+    found = clutter(spotted((190, 130, 50), *spots))
+    assert found.tolist() == [[y, x] for y, x, _ in sorted(spots, key=lambda spot: -spot[2])[:10]]
+
+
+def test_clutter_share():
+    """Crops without a target for certain lie on the only bright spot that is none, or anywhere."""
+    item = spotted((180, 140, 200), (20, 30, 150))
+
+    class One:
+        centres = (np.empty((0, 2)),)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return item
+
+    def share(p: float) -> float:
+        samples = TrainingSet([One()], 2, 0, crop=32, clutter_share=p, brightness=0, contrast=0)
+        return np.mean([(samples[i].image > 100).any().item() for i in range(200)])
+
+    assert share(1.0) == 1.0 and share(0.0) < 0.3 and 0.45 < share(0.5) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("mirror", "seen"), [("none", {"L"}), ("diagonal", {"L", "diagonal"}), ("all", set("LRUD"))]
+)
+@pytest.mark.parametrize("augment", ["crop", "authors"])
+def test_how_crops_are_mirrored(mirror, seen, augment):
+    """An image with a bright edge on its left, and a mask of it: where the edge is seen."""
+    image = np.full((64, 64, 3), 50, np.uint8)
+    image[:, :30] = 200
+    mask = (image[..., 0] > 100).astype(np.uint8) * 255
+
+    class One:
+        centres = (np.empty((0, 2)),)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return Item(image, mask, mask, mask)
+
+    samples = TrainingSet([One()], 2, 0, augment, crop=64, mirrors=[mirror], scale_jitter=1.0)
+    found = set()
+    for position in range(60):
+        item = samples[position]
+        assert ((item.image[0] > 100) == (item.mask[0] > 0)).float().mean() > 0.95
+        half = item.mask.shape[-1] // 2
+        left, upper = item.mask[0, :, :half].mean(), item.mask[0, :half].mean()
+        right, lower = item.mask[0, :, half:].mean(), item.mask[0, half:].mean()
+        found.add("LRUD"[int(torch.stack([left, right, upper, lower]).argmax())])
+    if augment == "authors":  # theirs are mirrored left-right only
+        assert found == ({"L", "R"} if mirror == "all" else {"L"})
+    else:
+        assert found == {"U" if side == "diagonal" else side for side in seen}
+
+
+def test_crops_of_images_smaller_than_the_crop_are_reflected():
+    planes = np.arange(6, dtype=np.uint8).reshape(1, 6, 1).repeat(4, 0)
+    cut = random_crop(planes, 12, None, np.random.default_rng(0))
+    assert cut.shape == (12, 12, 1)
+    assert cut[0, :, 0].tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 5, 4, 3, 2]
+
+
+def test_centred_crops_hold_their_centre_even_at_a_border():
+    planes = np.zeros((50, 50, 1), np.uint8)
+    planes[2, 47] = 255
+    for seed in range(20):
+        cut = random_crop(planes, 16, np.array([2.0, 47.0]), np.random.default_rng(seed))
+        assert cut.shape == (16, 16, 1) and cut.any()
+
+
+def test_authors_crop_takes_less_than_an_eighth_of_a_side():
+    planes = np.zeros((80, 160, 6), np.uint8)
+    shapes = [authors_crop(planes, np.random.default_rng(s)).shape for s in range(200)]
+    heights, widths = {s[0] for s in shapes}, {s[1] for s in shapes}
+    assert min(heights) == 71 and max(heights) == 80 and min(widths) == 141 and max(widths) == 160
+
+
+def test_authors_batches_have_one_size_each(frames):
+    samples = TrainingSet([frames], 4, 0, "authors")
+    sides = [{samples[4 * step + i].image.shape[-1] for i in range(4)} for step in range(12)]
+    assert all(len(side) == 1 for side in sides)
+    assert len(set.union(*sides)) > 2 and set.union(*sides) <= set(AUTHORS_SIDES)
+
+
+def test_with_too_little_shared_memory_there_are_no_loader_processes(monkeypatch, capsys, frames):
+    from ismallnet.training import augmentation
+
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+    assert augmentation.shared_memory("/nothing/there") == float("inf")
+    monkeypatch.setattr(augmentation, "shared_memory", lambda: 1000.0)
+    started = []
+    real = augmentation.DataLoader
+    monkeypatch.setattr(
+        augmentation, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or real(*a, **k)
+    )
+    samples = TrainingSet([frames], 2, 0, crop=32)
+    assert len(list(augmentation.batches(samples, range(2), Processes("cpu"), workers=2))) == 2
+    assert started == [0] and "--shm-size" in capsys.readouterr().err

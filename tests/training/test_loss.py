@@ -1,0 +1,225 @@
+"""The two losses: hand-worked values, and which answer to a label map each of them prefers.
+
+The finding that these tests hold is told in docs/EXPERIMENTS.md.
+"""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import make_set, target_mask, write
+from runs import REPOSITORY
+from torch import Tensor
+
+from ismallnet.labels import METHODS
+from net import OUTPUTS, focal_loss, jaccard_loss, map_loss
+from utils import decouple
+
+LEAST = 1e-7  # probability of an empty answer: a logit of about -16
+
+
+def disc(radius: float) -> np.ndarray:
+    y, x = np.mgrid[:128, :128]
+    return np.where(np.hypot(y - 60, x - 50) <= radius, 255, 0).astype(np.uint8)
+
+
+def rectangle() -> np.ndarray:
+    mask = np.zeros((128, 128), np.uint8)
+    mask[60:63, 50:54] = 255
+    return mask
+
+
+SMALL = {"rectangle of 12 px": rectangle(), "disc of 21 px": disc(2.3)}
+MASKS = SMALL | {"disc of 81 px": disc(5), "both": np.maximum(rectangle(), np.roll(disc(2.3), 40))}
+CASES = [(mask, method) for mask in MASKS for method in METHODS]
+
+
+def maps(mask: str, method: str) -> dict[str, Tensor]:
+    """The three label maps of a made mask, (1, 1, H, W) in [0, 1]."""
+    planes = (*decouple(MASKS[mask], method), MASKS[mask])
+    return {name: sample(plane / 255) for name, plane in zip(OUTPUTS, planes)}
+
+
+def sample(values) -> Tensor:
+    values = torch.as_tensor(np.asarray(values, np.float64))
+    return values.reshape(1, 1, *values.shape) if values.ndim == 2 else values.reshape(1, 1, 1, -1)
+
+
+def loss_of(p: Tensor, target: Tensor, loss: str) -> float:
+    logits = torch.logit(p.clamp(LEAST, 1 - LEAST))
+    return map_loss(logits, target, loss).item()
+
+
+def answers(target: Tensor, loss: str) -> tuple[float, float, float]:
+    """The losses of an empty map, of the map itself, and of 1 wherever it is not 0."""
+    given = (torch.zeros_like(target), target, (target > 0).double())
+    return tuple(loss_of(p, target, loss) for p in given)
+
+
+# --- which answer is the best ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", SMALL)
+def test_by_the_published_loss_an_empty_boundary_map_is_as_good_as_the_right_one(mask):
+    target = maps(mask, "authors")["boundary"]
+    assert 0.1 < target.max() < 0.3
+    empty, perfect, _ = answers(target, "authors")
+    assert empty <= perfect + 0.02
+
+
+def test_by_the_published_loss_the_way_to_a_faint_boundary_map_leads_uphill():
+    target = maps("rectangle of 12 px", "authors")["boundary"]
+    steps = [s * target for s in (0, 0.25, 0.5, 0.75, 1)]
+    published = [loss_of(p, target, "authors") for p in steps]
+    assert published == sorted(published) and published[-1] > published[0] + 0.05
+    jaccard = [loss_of(p, target, "jaccard") for p in steps]
+    assert jaccard == sorted(jaccard, reverse=True) and jaccard[-1] < 0.01
+
+
+@pytest.mark.parametrize("mask, method", CASES)
+def test_by_the_published_loss_ones_are_better_than_a_soft_map_that_reaches_half(mask, method):
+    """The interior maps of both methods, and the paper's boundary map."""
+    soft = ("interior", "boundary") if method == "paper" else ("interior",)
+    for name in soft:
+        target = maps(mask, method)[name]
+        assert target.max() > 0.49
+        _, perfect, ones = answers(target, "authors")
+        assert ones < perfect, name
+
+
+@pytest.mark.parametrize("mask, method", CASES)
+def test_by_the_jaccard_loss_the_map_itself_is_the_best_answer_of_all_outputs(mask, method):
+    for name, target in maps(mask, method).items():
+        empty, perfect, ones = answers(target, "jaccard")
+        assert perfect < 0.01 and empty > 1, name
+        assert ones > 1 or (name == "mask" and ones == perfect), name
+        alone = jaccard_loss(torch.zeros_like(target), target).item()  # without the focal part
+        assert alone > 0.99, name
+
+
+def test_an_empty_answer_to_one_pixel_is_half_right_by_the_published_loss_alone():
+    """It gives 1 - (0 + 1) / (1 + 1), the other one 1 - 0.001 / 1.001."""
+    target = torch.zeros(1, 1, 128, 128, dtype=torch.float64)
+    target[..., 60, 50] = 1
+    assert answers(target, "authors")[0] == pytest.approx(0.5, abs=0.002)
+    assert jaccard_loss(torch.zeros_like(target), target).item() == pytest.approx(1 - 0.001 / 1.001)
+
+
+# --- the Jaccard loss ------------------------------------------------------------------------------
+
+
+def test_jaccard_loss_by_hand():
+    """Of (0.5, 0.5, 0, 0) and (1, 0, 0, 0.25) the smaller add up to 0.5, the larger to 1.75."""
+    p, target = sample([0.5, 0.5, 0, 0]), sample([1, 0, 0, 0.25])
+    assert jaccard_loss(p, target).tolist() == pytest.approx([1 - 0.501 / 1.751])
+    assert jaccard_loss(target, target).tolist() == [0]
+    assert jaccard_loss(torch.zeros_like(p), target).tolist() == pytest.approx([1 - 0.001 / 1.251])
+
+
+def test_samples_without_target_are_smoothed_by_1():
+    """False alarms that add up to 1 are half wrong, 3 three quarters; an empty answer is right. Each
+    sample has its own smoothing and its own value."""
+    p = torch.cat([sample([0.5, 0.5, 0, 0]), sample([1, 1, 0.5, 0.5]), torch.zeros(1, 1, 1, 4)])
+    nothing = torch.zeros_like(p)
+    assert jaccard_loss(p, nothing).tolist() == [0.5, 0.75, 0]
+    target = torch.cat([nothing[:2], sample([0, 0, 0, 1])])
+    assert jaccard_loss(p, target).tolist() == pytest.approx([0.5, 0.75, 1 - 0.001 / 1.001])
+
+
+def test_jaccard_loss_is_soft_iou_where_the_mask_is_hard():
+    torch.manual_seed(0)
+    p = torch.rand(5, 1, 9, 7, dtype=torch.float64)
+    target = (torch.rand_like(p) > 0.8).double()
+    overlap = (p * target).sum((1, 2, 3))
+    union = p.sum((1, 2, 3)) + target.sum((1, 2, 3)) - overlap
+    expected = 1 - (overlap + 0.001) / (union + 0.001)
+    assert torch.allclose(jaccard_loss(p, target), expected, atol=1e-9)
+
+
+def test_moving_any_pixel_of_the_right_map_raises_the_jaccard_loss():
+    target = maps("disc of 21 px", "authors")["boundary"][..., 56:65, 46:55].contiguous()
+    assert jaccard_loss(target, target).item() == 0
+    for k in range(target.numel()):
+        for move in (-0.01, 0.01):
+            p = target.clone()
+            p.view(-1)[k] += move
+            if 0 <= p.view(-1)[k] <= 1:
+                assert jaccard_loss(p, target).item() > 1e-4
+
+
+def test_the_gradient_is_zero_at_the_right_map_and_leads_back_to_it_from_beside():
+    torch.manual_seed(0)
+    target = 0.05 + 0.9 * torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    p = target.clone().requires_grad_()
+    jaccard_loss(p, target).sum().backward()
+    assert p.grad.abs().max() < 1e-12
+    for move in (-0.1, 0.1):
+        logits = (torch.logit(target) + move).requires_grad_()
+        map_loss(logits, target, "jaccard").backward()
+        assert (logits.grad * move > 0).all()
+
+
+# --- the focal loss, and both together -------------------------------------------------------------
+
+
+def test_focal_loss_by_hand():
+    """Logits 0, so p = 0.5: each pixel's cross-entropy is ln 2 and its weight 0.5² where the target is
+    0 or 1, and none where it is 0.5. The sum is divided by that of the targets, and 1."""
+    target = sample([1, 0, 0, 0])
+    assert focal_loss(torch.zeros_like(target), target).item() == pytest.approx(np.log(2) / 2)
+    target = sample([1, 0, 0.5, 0.5])
+    expected = 2 * 0.25 * np.log(2) / (1 + 0.5 + 0.5 + 1)
+    assert focal_loss(torch.zeros_like(target), target).item() == pytest.approx(expected)
+    confident = sample([50.0, -50.0, 0.0, 0.0])
+    assert focal_loss(confident, target).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_focal_loss_is_divided_by_the_targets_of_the_whole_batch():
+    target = torch.cat([sample([1, 1, 0, 0]), sample([0, 0, 0, 0])])
+    logits = torch.zeros_like(target)
+    assert focal_loss(logits, target).item() == pytest.approx(8 * 0.25 * np.log(2) / 3)
+
+
+def test_the_weight_of_the_focal_loss_is_held_constant():
+    """The gradient is weight · (p - t) / (Σt + 1), without a term of the weight's own."""
+    target = sample([1, 0, 0, 0.25])
+    logits = torch.zeros_like(target).requires_grad_()
+    focal_loss(logits, target).backward()
+    error = 0.5 - target
+    assert torch.allclose(logits.grad, error.square() * error / 2.25)
+
+
+def test_the_default_loss_is_the_jaccard_loss_and_half_the_focal_loss():
+    """p = 0.5 and one of four pixels is target: the smaller add up to 0.5, the larger to 2.5."""
+    target = sample([1, 0, 0, 0])
+    expected = 1 - 0.501 / 2.501 + 0.5 * np.log(2) / 2
+    for given in (("jaccard",), ()):
+        assert map_loss(torch.zeros_like(target), target, *given).item() == pytest.approx(expected)
+
+
+# --- the table of docs/EXPERIMENTS.md --------------------------------------------------------------
+
+
+def test_the_table_of_a_data_set_s_training_masks(tmp_path):
+    root = make_set(tmp_path / "data" / "tiny", names="abcd", train=3)
+    write(root / "masks" / "c.png", np.zeros((40, 48), np.uint8))  # its maps are empty: left out
+    command = [sys.executable, str(REPOSITORY / "docs/losses.py"), "--dataset", "tiny"]
+    done = subprocess.run([*command, "--output", "losses.png"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+    head, _, *rows = lines
+    table = {(row[1], row[2]): dict(zip(head, row)) for row in rows}
+    assert table.keys() == {("both", "mask"), *((m, n) for m in METHODS for n in OUTPUTS[:2])}
+    for name, plane in zip(OUTPUTS, decouple(target_mask())):
+        row = table["authors", name]
+        assert row["images"] == "2" and row["peak"] == f"{plane.max() / 255:.2f}"
+        for title, loss in (("published", "authors"), ("jaccard", "jaccard")):
+            expected = [f"{value:.3f}" for value in answers(sample(plane / 255), loss)]
+            assert [row[f"{title}: {answer}"] for answer in ("empty", "p = t", "p = 1")] == expected
+    boundary = table["authors", "boundary"]
+    assert boundary["published: empty best"] == "100 %" and boundary["jaccard: empty best"] == "0 %"
+    assert cv2.imread("losses.png") is not None
+    assert not (root / "interior").exists()

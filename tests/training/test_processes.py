@@ -1,0 +1,197 @@
+"""Several processes give the gradients of one, and end with a message."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import make_set
+from runs import REPOSITORY, RUN, TINY
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+import train
+from ismallnet.datasets import find as layouts
+from ismallnet.distributed import Interruption, PeerError, Processes
+from ismallnet.files import atomic_write
+from ismallnet.training.muon import Muon
+from net import iSmallNet, losses
+
+BATCH = 6
+
+
+def batch() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(1)
+    image = torch.randn(BATCH, 3, 32, 48, dtype=torch.float64)
+    return image, [(torch.rand(BATCH, 1, 32, 48) > 0.9).double() for _ in range(3)]
+
+
+def gradients(network: torch.nn.Module, model: iSmallNet, part: slice) -> list[torch.Tensor]:
+    """Batch norm in evaluation mode: across processes its statistics exist on CUDA alone."""
+    image, maps = batch()
+    parts = losses(network(image[part]), tuple(m[part] for m in maps), "authors")
+    sum(parts.values()).backward()
+    return [p.grad for p in model.parameters()]
+
+
+def first_model() -> iSmallNet:
+    torch.manual_seed(0)
+    return iSmallNet(2).double().eval()
+
+
+def one_of(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    model = first_model()
+    found = gradients(DistributedDataParallel(model), model, slice(rank, BATCH, world))
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_gradients_are_those_of_one_process_on_the_whole_batch(world, tmp_path, tell):
+    multiprocessing.spawn(one_of, (world, str(tmp_path)), world)
+    model = first_model()
+    expected = gradients(model, model, slice(None))
+    largest = max(g.abs().max().item() for g in expected)
+    worst = 0.0
+    for rank in range(world):
+        found = torch.load(Path(tmp_path) / f"{rank}.pt", weights_only=True)
+        worst = max(worst, *((a - b).abs().max().item() for a, b in zip(found, expected, strict=True)))
+    assert worst <= 1e-12 * largest
+    tell(f"gradients of {world} gloo processes", f"largest difference {worst / largest:.0e}, relative")
+
+
+def muon_steps(rank: int, world: int, folder: str) -> None:
+    """Three steps of a process of its own on its share; the weights of one differ at first."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.manual_seed(rank)
+    model = iSmallNet(2).eval()
+    network = DistributedDataParallel(model)  # sends the first process's weights to all
+    optimizer = Muon(model, lr=1e-2, weight_decay=0.1)
+    image, maps = batch()
+    part = slice(rank, BATCH, world)
+    for _ in range(3):
+        optimizer.zero_grad()
+        targets = tuple(m[part].float() for m in maps)
+        sum(losses(network(image[part].float()), targets).values()).backward()
+        optimizer.step()
+    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_that_step_with_muon_keep_the_same_weights(tmp_path):
+    multiprocessing.spawn(muon_steps, (2, str(tmp_path)), 2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    torch.manual_seed(0)
+    first = iSmallNet(2).state_dict()
+    convolution = "interior.nodes.0_0.0.conv1.weight"
+    assert not torch.equal(one[convolution], first[convolution])
+    assert all(torch.equal(one[key], other[key]) for key in first)
+
+
+def split_by(rank: int, world: int, folder: str) -> None:
+    """One of several trainings on a data set without lists; writing one takes a while."""
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": Path("port").read_text()}
+
+    @contextlib.contextmanager
+    def slowly(path):
+        with atomic_write(path) as file:
+            yield file
+        time.sleep(0.05)
+
+    layouts.atomic_write = slowly
+    assert train.main([*TINY, "--run-name", "x", "--epochs", "1"]) == 0
+
+
+def test_the_first_process_makes_the_split_before_the_others_look(tmp_path):
+    root = make_set(tmp_path / "data" / "tiny", names="abcdefgh")
+    shutil.rmtree(root / "50_50")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        Path("port").write_text(str(s.getsockname()[1]))
+    multiprocessing.spawn(split_by, (2, str(tmp_path)), 2)
+    assert (RUN / "metrics.json").exists()
+    assert len((root / "50_50" / "train.txt").read_text().split()) == 4
+
+
+def alone(rank: int, folder: str, port: str) -> None:
+    """Of two processes the second leaves, the first waits for it."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_PORT": port}
+    processes = Processes("cpu")
+    assert processes.first(lambda: rank) == rank
+    network = processes.parallel(torch.nn.Linear(2, 1))
+    if rank:
+        os._exit(0)
+    for together in (processes.barrier, lambda: processes.gather([1]), lambda: processes.any(True)):
+        with pytest.raises(PeerError, match="another process has ended"):
+            together()
+    with pytest.raises(PeerError), processes.collective():
+        network(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(torch.OutOfMemoryError), processes.collective():
+        raise torch.OutOfMemoryError("that is no peer's fault")
+    Path(folder, "done").touch()
+    os._exit(0)
+
+
+def test_a_process_whose_peer_is_gone_says_so(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    multiprocessing.spawn(alone, (str(tmp_path), port), 2)
+    assert (tmp_path / "done").exists()
+
+
+def test_an_error_is_printed_before_the_group_is_taken_down(monkeypatch):
+    """With NCCL that may wait for the others for ever."""
+    calls = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroy"))
+    with pytest.raises(ZeroDivisionError), Processes("cpu"):
+        1 / 0  # noqa: B018
+    assert not calls
+    with Processes("cpu"):
+        pass
+    assert calls == ["destroy"]
+
+
+@pytest.mark.parametrize("error, code", [("raise SystemExit(2)", 2), ("1 / 0", 1), ("return 3", 3)])
+def test_of_several_processes_one_that_fails_ends_at_once(error, code):
+    """When its message is out, whatever would be waited for at the end of the program."""
+    program = "import atexit, sys, time\nsys.path.insert(0, sys.argv[1])\n"
+    program += "from ismallnet.distributed import run_script\natexit.register(time.sleep, 600)\n"
+    program += f"def main():\n  print('the message')\n  {error}\nrun_script(main)"
+    command = [sys.executable, "-c", program, str(REPOSITORY)]
+    environment = os.environ | {"WORLD_SIZE": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == code and "the message" in done.stdout
+    assert ("ZeroDivisionError" in done.stderr) == (code == 1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_does_not_cut_an_error_of_several_processes_short(processes):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        with pytest.raises(ZeroDivisionError), Interruption(None, processes):
+            1 / 0  # noqa: B018
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == (processes == 1)
+        with Interruption(None, processes):
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
