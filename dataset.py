@@ -19,7 +19,7 @@ from ismallnet.datasets.find import DatasetFolder, Sample
 from ismallnet.datasets.lists import MOST_NAMED
 from ismallnet.datasets.masks import TARGET, read_mask_values
 from ismallnet.datasets.names import leads_inside
-from ismallnet.images.greys import GreyFacts, GreyRange, darker
+from ismallnet.images.grey import GreyFacts, GreyRange, darker
 from ismallnet.images.picture import decode, image_shape
 from ismallnet.parallel import memory_limit, read_ahead
 

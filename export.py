@@ -23,7 +23,7 @@ from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, positive
 from ismallnet.datasets.find import SHARED
 from ismallnet.files import atomic_write, check_place
-from ismallnet.images.greys import GreyRange
+from ismallnet.images.grey import GreyRange
 from ismallnet.inference.comparison import Comparison, compare
 from ismallnet.inference.onnx import OPSET, Exported, to_onnx
 from ismallnet.inference.quantisation import calibration_frames, to_fp16, to_int8, with_notes

@@ -22,8 +22,7 @@ from ismallnet.checkpoints import (
     width_of,
 )
 from ismallnet.checkpoints import from_authors as from_authors  # people call it here
-from ismallnet.resampling import resize
-from ismallnet.unet import UNet
+from ismallnet.unet import UNet, resize
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
 SCALES = 5

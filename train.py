@@ -38,7 +38,7 @@ from ismallnet.distributed import (
     run_script,
 )
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
-from ismallnet.images.greys import GreyRange
+from ismallnet.images.grey import GreyRange
 from ismallnet.inference.predict import precision
 from ismallnet.inference.weights import merged
 from ismallnet.labels import decouple_dataset

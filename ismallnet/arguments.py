@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataset import MASK_THRESHOLD
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import SHARED, STAGES, DatasetFolder, Reading, find_dataset
-from ismallnet.images.grey import PERCENTILES
-from ismallnet.images.greys import GreyRange
+from ismallnet.images.grey import PERCENTILES, GreyRange
 
 
 def data_name(text: str) -> str:

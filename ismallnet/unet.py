@@ -1,13 +1,12 @@
 """A plain U-Net, the control of the experiments: what do attention, nesting, two streams and label
 decoupling bring over as many parameters without them?"""
 
+import contextlib
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from ismallnet.resampling import resize
 
 SCALES = 5
 
@@ -47,3 +46,19 @@ class UNet(nn.Module):
         for block, skip in zip(reversed(self.decoder), reversed(skips)):
             x = block(torch.cat([skip, resize(x, 2)], dim=1))
         return self.feature(x), []
+
+
+def resize(x: Tensor, factor: float, align: bool = True) -> Tensor:
+    """Bilinear, (N, C, H, W) -> (N, C, factor · H, factor · W), of the same type."""
+    # On CUDA autocast would give float32, and make all that is concatenated with it float32, too. But
+    # the gradient of a large factor is a sum of many values, too many for bf16.
+    given = x.float() if x.is_cuda and factor > 2 else x
+    with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
+        y = F.interpolate(given, scale_factor=factor, mode="bilinear", align_corners=align).to(x.dtype)
+    if y.requires_grad:
+        # The gradient is mostly a part of a concatenation's. The backward pass of a tensor with gaps
+        # takes five times as long as that of a copy without.
+        last = y.is_contiguous(memory_format=torch.channels_last)
+        form = torch.channels_last if last else torch.contiguous_format
+        y.register_hook(lambda gradient: gradient.contiguous(memory_format=form))
+    return y

@@ -25,7 +25,8 @@ from scipy import ndimage
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.protocols import evaluate
-from ismallnet.images.picture import decode, read_image
+from ismallnet.images.grey import read_image
+from ismallnet.images.picture import decode
 from ismallnet.inference.predict import tile_weights
 from net import pad_to_multiple
 from utils import decouple

@@ -6,8 +6,15 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
-from ismallnet.images.grey import few_bright_pixels, no_scene
-from ismallnet.images.greys import EXTREME, ODD, eight_bit_doubts, is_flat, misread
+from ismallnet.images.grey import (
+    EXTREME,
+    ODD,
+    eight_bit_doubts,
+    few_bright_pixels,
+    is_flat,
+    misread,
+    no_scene,
+)
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
 MODES = ("each", "first", "running")

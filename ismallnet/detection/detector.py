@@ -11,9 +11,8 @@ import numpy as np
 
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, to_units, unmasked, value_limits
-from ismallnet.images.greys import inverted as inverted_pixels
-from ismallnet.images.greys import inverted_limits
+from ismallnet.images.grey import PERCENTILES, inverted_limits, to_units, unmasked, value_limits
+from ismallnet.images.grey import inverted as inverted_pixels
 from ismallnet.inference.predict import predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights
 from net import iSmallNet, load_weights

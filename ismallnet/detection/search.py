@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, note
 from ismallnet.datasets.names import EXTENSIONS
-from ismallnet.images.arrays import ARRAYS, RawLayout
-from ismallnet.images.csvfile import cells_of, decoded
+from ismallnet.images.arrays import ARRAYS, RawLayout, cells_of, decoded
 from ismallnet.images.scientific import DICOM, FITS
 
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)

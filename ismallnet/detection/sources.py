@@ -28,8 +28,8 @@ from ismallnet.images.picture import (
     stack_behind,
     unreadable,
 )
-from ismallnet.images.scientific import DICOM, FITS, pages_of_tiff, read_behind
-from ismallnet.images.thermal import JPEG, read_thermal
+from ismallnet.images.scientific import DICOM, FITS, JPEG, read_thermal
+from ismallnet.images.tiff import pages_of_tiff, read_behind
 from ismallnet.parallel import read_ahead
 
 PAGED = (".tif", ".tiff", ".gif")

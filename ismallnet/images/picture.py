@@ -17,18 +17,15 @@ from PIL import Image
 from ismallnet.cli import DataError, note
 from ismallnet.files import disguise
 from ismallnet.images.arrays import as_frames
-from ismallnet.images.grey import PERCENTILES, to_units, value_limits
-from ismallnet.images.scientific import (
-    DICOM,
+from ismallnet.images.scientific import DICOM, FITS, read_dicom, read_fits
+from ismallnet.images.tiff import (
     ERRORS,
-    FITS,
     NODATA,
     ORIENTATION,
+    oriented,
     pages_of_tiff,
     pictures_behind,
     read_behind,
-    read_dicom,
-    read_fits,
     read_tiff,
     without_nodata,
     without_orientation,
@@ -253,39 +250,6 @@ def pixels_of(
     if pixels.ndim == 3:
         pixels = pixels[..., :3]
     return pixels.astype(np.uint16) if pixels.dtype.kind == "u" and pixels.itemsize == 2 else pixels
-
-
-def oriented(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """Stored pixels as EXIF orientation 1 to 8 says they are to be seen."""
-    if turn in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def read_image(
-    path: str | os.PathLike,
-    value_range: tuple[float, float] | None = None,
-    percentiles: tuple[float, float] = PERCENTILES,
-) -> np.ndarray:
-    """An image in 0-255 units.
-
-    Args:
-        path: 8- or 16-bit PNG, BMP, JPEG or TIFF; grey, RGB, RGBA (alpha ignored) or palette.
-        value_range: (min, max) that become 0 and 255 where the file has more than 8 bits; by default
-        percentiles: of the image's own values.
-
-    Returns:
-        HxWx3: uint8 for 8-bit files, float32 for others; grey repeated.
-
-    Raises:
-        DataError: not an image, truncated or damaged.
-    """
-    pixels = decode(Path(path))
-    return to_units(pixels, value_range or value_limits(pixels, percentiles))
 
 
 def orientation(picture: Image.Image, path: Path) -> int:

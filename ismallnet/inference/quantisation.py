@@ -24,7 +24,7 @@ from dataset import GREY, MASK_THRESHOLD, Frames
 from ismallnet.cli import DataError, optional, progress
 from ismallnet.datasets.find import DatasetFolder
 from ismallnet.evaluation.metrics import count_standard, figures_standard, quantise
-from ismallnet.images.greys import GreyRange
+from ismallnet.images.grey import GreyRange
 from ismallnet.inference.onnx import Exported
 from ismallnet.inference.predict import predict
 from net import pad_to_multiple

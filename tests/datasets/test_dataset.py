@@ -10,7 +10,7 @@ from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import Sample, find_dataset
 from ismallnet.evaluation.map_files import read_map
-from ismallnet.images.greys import GreyRange, inverted, inverted_limits
+from ismallnet.images.grey import GreyRange, inverted, inverted_limits
 
 
 def test_mask_threshold(tmp_path):

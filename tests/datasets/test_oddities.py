@@ -11,9 +11,8 @@ from PIL import Image
 from dataset import Frames
 from ismallnet.datasets.find import find_dataset
 from ismallnet.detection.contrast import doubts
-from ismallnet.images.grey import value_limits
-from ismallnet.images.greys import ODD as ODD_TEXTS
-from ismallnet.images.greys import GreyRange, eight_bit_doubts, has_drawings, misread
+from ismallnet.images.grey import ODD as ODD_TEXTS
+from ismallnet.images.grey import GreyRange, eight_bit_doubts, has_drawings, misread, value_limits
 
 BASE = np.random.default_rng(0).integers(60, 160, (40, 48)).astype(np.uint8)
 WHITE = np.pad(BASE, 3, constant_values=255)

@@ -17,9 +17,8 @@ from ismallnet.cli import DataError
 from ismallnet.detection.run import written_rate
 from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.detection.videos import in_fragments
-from ismallnet.images.arrays import RawLayout, as_frames, read_array
-from ismallnet.images.csvfile import read_csv
-from ismallnet.images.greys import inverted, inverted_limits
+from ismallnet.images.arrays import RawLayout, as_frames, read_array, read_csv
+from ismallnet.images.grey import inverted, inverted_limits
 from ismallnet.images.picture import decode
 
 VIDEOS = Path(__file__).parents[1] / "videos"

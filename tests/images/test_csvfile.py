@@ -7,7 +7,7 @@ import pytest
 from conftest import write
 
 from ismallnet.cli import DataError
-from ismallnet.images.csvfile import read_csv
+from ismallnet.images.arrays import read_csv
 
 TABLE = np.random.default_rng(0).integers(7000, 9000, (9, 12))
 LINES = [",".join(map(str, row)) for row in TABLE]

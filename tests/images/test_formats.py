@@ -16,10 +16,9 @@ from detect import main
 from ismallnet.cli import DataError
 from ismallnet.detection.sources import find_sources
 from ismallnet.detection.videos import missing_bytes
-from ismallnet.images.arrays import RawLayout, as_frames
-from ismallnet.images.csvfile import read_csv
-from ismallnet.images.grey import few_bright_pixels, value_limits
-from ismallnet.images.picture import decode, read_image
+from ismallnet.images.arrays import RawLayout, as_frames, read_csv
+from ismallnet.images.grey import few_bright_pixels, read_image, value_limits
+from ismallnet.images.picture import decode
 
 # --- contrast --------------------------------------------------------------------------------------
 

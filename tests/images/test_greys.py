@@ -15,8 +15,7 @@ from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.detection.contrast import doubts
-from ismallnet.images.grey import no_scene, stands_alone, to_units, value_limits
-from ismallnet.images.greys import GreyRange
+from ismallnet.images.grey import GreyRange, no_scene, stands_alone, to_units, value_limits
 from net import iSmallNet
 from test import main as infer
 from visualization import main as visualization

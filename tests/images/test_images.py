@@ -11,7 +11,8 @@ from dataset import read_mask
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import Sample
 from ismallnet.datasets.masks import read_mask_values
-from ismallnet.images.picture import decode, read_image
+from ismallnet.images.grey import read_image
+from ismallnet.images.picture import decode
 
 
 def save(path, pixels, mode=None):
