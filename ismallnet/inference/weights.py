@@ -11,7 +11,7 @@ from ismallnet.inference.onnx import Exported
 from ismallnet.inference.predict import prepared
 from net import iSmallNet
 
-SHIPPED = Path(__file__).parent.parent / "weights"
+SHIPPED = Path(__file__).parents[2] / "weights"
 DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
 
 
