@@ -6,96 +6,21 @@
 
 import hashlib
 import os
-import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, progress, some
-from ismallnet.datasets.checks import offsets
-from ismallnet.datasets.find import DatasetFolder, Sample
-from ismallnet.datasets.lists import MOST_NAMED
-from ismallnet.datasets.masks import TARGET, read_mask_values
-from ismallnet.datasets.names import leads_inside
+from ismallnet.datasets.checks import complaint, offsets
+from ismallnet.datasets.masks import TARGET, is_resized, nearly, read_mask, resized_note
+from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
-from ismallnet.images.picture import decode, image_shape
+from ismallnet.images.picture import image_shape
+from ismallnet.labels import checksum, read_maps
 from ismallnet.parallel import memory_limit, read_ahead
 
-MASK_THRESHOLD = TARGET
-MAPS = ("interior", "boundary")
 GREY = GreyRange()
-
-
-class Item(NamedTuple):
-    """An image and what belongs to it. Of `Frames` NumPy arrays: the image HxWx3 in 0-255 units, the
-    others HxW uint8, the mask 0 or 255; interior and boundary are None without label maps. Of
-    `TrainingSet` tensors: the image 3xHxW in 0-255 units, the others 1xHxW in [0, 1]."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    interior: np.ndarray | None = None
-    boundary: np.ndarray | None = None
-
-
-# --- masks and maps ------------------------------------------------------------------------------
-
-
-def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = MASK_THRESHOLD) -> np.ndarray:
-    """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
-    if sample.mask is None:
-        return np.zeros(shape, np.uint8)
-    values = read_mask_values(sample.mask, shape, sample.rule)
-    return np.where(values >= threshold, 255, 0).astype(np.uint8)
-
-
-def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
-    """Whether a sample's mask file has another size than its image."""
-    return sample.mask is not None and image_shape(sample.mask) != shape
-
-
-def resized_note(names: list[str]) -> str:
-    """What a run says, once, of the masks that it resized."""
-    which = f" ({some(names)})" if names else ""
-    return f"{len(names)} masks resized to their images{which}"
-
-
-def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
-    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
-    rather than made smaller."""
-    return all(abs(one - other) <= 4 for one, other in zip(image_shape(sample.mask), shape))
-
-
-def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Path:
-    """Where interior/X.png and boundary/X.png of a data set are."""
-    return Path(maps_root) / data.name if maps_root else data.root
-
-
-def read_maps(
-    folder: Path, sample: Sample, shape: tuple[int, int], again: str = "python utils.py"
-) -> list[np.ndarray]:
-    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8.
-
-    Args:
-        again: the command that makes them, for errors.
-    """
-    maps = []
-    for kind in MAPS:
-        path = folder / kind / f"{sample.name}.png"
-        if not leads_inside(path, folder):
-            raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
-        if not path.is_file():
-            raise DataError(f"{path}: missing; type {again}")
-        pixels = decode(path)
-        if pixels.shape != shape or pixels.dtype != np.uint8:
-            raise DataError(f"{path}: found {pixels.shape}, expected {shape}; type {again} --force")
-        maps.append(pixels)
-    return maps
-
-
-def checksum(maps: list[np.ndarray]) -> int:
-    return zlib.crc32(np.stack(maps).tobytes())
 
 
 class Frames:
@@ -117,7 +42,7 @@ class Frames:
         self,
         data: DatasetFolder,
         split: str,
-        threshold: int = MASK_THRESHOLD,
+        threshold: int = TARGET,
         grey: GreyRange = GREY,
         memory: float | None = None,
     ):
@@ -227,7 +152,7 @@ class Frames:
 
 def read_lists(
     data: list[DatasetFolder],
-    threshold: int = MASK_THRESHOLD,
+    threshold: int = TARGET,
     grey: GreyRange = GREY,
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
@@ -252,33 +177,9 @@ def fingerprint(lists: list[Frames]) -> str:
     return whole.hexdigest()
 
 
-def masks_digest(samples: list[Sample]) -> str:
-    """A digest of the names of samples and of their masks' contents, of which figures are."""
-    whole = hashlib.sha256()
-    for sample, raw in zip(samples, read_ahead(mask_bytes, samples)):
-        whole.update(f"{sample.name} {zlib.crc32(raw)}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest()
-
-
-def mask_bytes(sample: Sample) -> bytes:
-    return sample.mask.read_bytes() if sample.mask else b""
-
-
 def file_digests(sample: Sample) -> str:
     files = [path.read_bytes() if path else b"" for path in (sample.image, sample.mask)]
     return " ".join(f"{len(raw)} {hashlib.sha256(raw).hexdigest()}" for raw in files)
-
-
-def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
-    parts = split.split(" and ")
-    total = sum(len(data.lists[part]) + len(data.problems[part]) for part in parts)
-    head = f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"
-    named = problems[:MOST_NAMED]
-    if more := len(problems) - len(named):
-        named.append(f"… and {more} more, not named here")
-        if 2 * len(problems) > total:
-            named.append("More than half: is the download or the copy complete, and unpacked?")
-    return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
 
 
 def memory_budget() -> float:

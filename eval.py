@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import complaint, is_resized, masks_digest, resized_note
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, positive, progress
-from ismallnet.datasets.find import DatasetFolder, Sample
-from ismallnet.datasets.masks import read_mask_values
+from ismallnet.datasets.checks import complaint
+from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
+from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.evaluation.intervals import Bootstrap, Drawn, differences, intervals
 from ismallnet.evaluation.map_files import (
     TEST_LIST,

@@ -21,7 +21,7 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, positive
-from ismallnet.datasets.find import SHARED
+from ismallnet.datasets.sample import SHARED
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.comparison import Comparison, compare

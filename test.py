@@ -19,7 +19,7 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.baselines.choose import BASELINES, Unfinished, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some
-from ismallnet.datasets.find import DatasetFolder
+from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import UNFINISHED, check_place
 from ismallnet.evaluation.metrics import UNIT, count_standard, figures_standard

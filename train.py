@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from dataset import Frames, Item, fingerprint, maps_folder, read_lists
+from dataset import Frames, fingerprint, read_lists
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, progress
 from ismallnet.datasets.checks import mirrors_for, offset_note
-from ismallnet.datasets.find import DatasetFolder
+from ismallnet.datasets.sample import DatasetFolder, Item
 from ismallnet.distributed import (
     Interruption,
     Processes,
@@ -41,7 +41,7 @@ from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.predict import precision
 from ismallnet.inference.weights import merged
-from ismallnet.labels import decouple_dataset
+from ismallnet.labels import decouple_dataset, maps_folder
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.distillation import Teacher
 from ismallnet.training.graphs import steps_of

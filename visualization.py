@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import complaint, maps_folder, masks_digest, read_maps, read_mask
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some
-from ismallnet.datasets.find import DatasetFolder, Sample
+from ismallnet.datasets.checks import complaint
+from ismallnet.datasets.masks import masks_digest, read_mask
 from ismallnet.datasets.names import printable
+from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.evaluation.map_files import (
     check_finished,
     check_names,
@@ -39,7 +40,7 @@ from ismallnet.evaluation.map_files import (
 from ismallnet.evaluation.protocols import PROTOCOLS
 from ismallnet.evaluation.tables import table
 from ismallnet.files import read_json, write_png
-from ismallnet.labels import stale_maps
+from ismallnet.labels import maps_folder, read_maps, stale_maps
 from ismallnet.parallel import cores, in_processes
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import entry, write_gallery, write_layers, write_page

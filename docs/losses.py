@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from dataset import read_mask
 from ismallnet.cli import HelpFormatter, command, progress
 from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.masks import read_mask
 from ismallnet.files import atomic_write
 from ismallnet.images.picture import image_shape
 from ismallnet.labels import METHODS

@@ -5,9 +5,10 @@ import dataclasses
 import shlex
 from collections.abc import Iterable
 
-from dataset import MASK_THRESHOLD
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import SHARED, STAGES, DatasetFolder, Reading, find_dataset
+from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.masks import TARGET
+from ismallnet.datasets.sample import SHARED, STAGES, DatasetFolder, Reading
 from ismallnet.images.grey import PERCENTILES, GreyRange
 
 
@@ -40,7 +41,7 @@ def add_data_arguments(
     add(
         "--mask-threshold",
         type=int,
-        default=MASK_THRESHOLD,
+        default=TARGET,
         metavar="GREY",
         help="mask values from here up are target, 1-255",
     )

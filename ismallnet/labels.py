@@ -1,6 +1,7 @@
 """Label decoupling: masks -> interior and boundary maps, and the maps of a whole data set on disk."""
 
 import json
+import os
 import zlib
 from functools import partial
 from pathlib import Path
@@ -8,23 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset import (
-    MAPS,
-    MASK_THRESHOLD,
-    complaint,
-    is_resized,
-    maps_folder,
-    mask_bytes,
-    read_mask,
-    resized_note,
-)
 from ismallnet.cli import DataError, progress
-from ismallnet.datasets.find import DatasetFolder, Sample
-from ismallnet.datasets.masks import MaskRule
+from ismallnet.datasets.checks import complaint
+from ismallnet.datasets.masks import TARGET, is_resized, mask_bytes, read_mask, resized_note
 from ismallnet.datasets.names import leads_inside
+from ismallnet.datasets.sample import DatasetFolder, MaskRule, Sample
 from ismallnet.files import atomic_write, read_json, sweep, write_png
-from ismallnet.images.picture import image_shape
+from ismallnet.images.picture import decode, image_shape
 from ismallnet.parallel import in_processes
+
+MAPS = ("interior", "boundary")
 
 
 def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +75,37 @@ def signature(sample: Sample) -> list[int]:
     """What a map is made from: the mask file's size and checksum, and the image's height and width."""
     raw = mask_bytes(sample)
     return [len(raw), zlib.crc32(raw), *image_shape(sample.image)]
+
+
+def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Path:
+    """Where interior/X.png and boundary/X.png of a data set are."""
+    return Path(maps_root) / data.name if maps_root else data.root
+
+
+def read_maps(
+    folder: Path, sample: Sample, shape: tuple[int, int], again: str = "python utils.py"
+) -> list[np.ndarray]:
+    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8.
+
+    Args:
+        again: the command that makes them, for errors.
+    """
+    maps = []
+    for kind in MAPS:
+        path = folder / kind / f"{sample.name}.png"
+        if not leads_inside(path, folder):
+            raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
+        if not path.is_file():
+            raise DataError(f"{path}: missing; type {again}")
+        pixels = decode(path)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise DataError(f"{path}: found {pixels.shape}, expected {shape}; type {again} --force")
+        maps.append(pixels)
+    return maps
+
+
+def checksum(maps: list[np.ndarray]) -> int:
+    return zlib.crc32(np.stack(maps).tobytes())
 
 
 def map_files(folder: Path, sample: Sample) -> list[Path]:
@@ -149,7 +174,7 @@ def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
     """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
     are now."""
     record = read_json(folder / "maps.json")
-    method, threshold = record.get("method", ""), record.get("mask_threshold", MASK_THRESHOLD)
+    method, threshold = record.get("method", ""), record.get("mask_threshold", TARGET)
     kept = kept_maps(folder, samples, record, method, threshold)
     left = [sample for sample in samples if sample.name not in kept]
     return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
@@ -159,7 +184,7 @@ def decouple_dataset(
     data: DatasetFolder,
     maps_root: str | None = None,
     method: str = "authors",
-    threshold: int = MASK_THRESHOLD,
+    threshold: int = TARGET,
     workers: int = 1,
     force: bool = False,
 ) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from dataset import Item
 from ismallnet.cli import DataError
+from ismallnet.datasets.sample import Item
 from ismallnet.evaluation.metrics import count_standard, quantise
 from ismallnet.inference.onnx import open_network
 from ismallnet.inference.predict import autocast, prepared

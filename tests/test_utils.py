@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
-from dataset import read_maps
 from ismallnet import labels
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import Sample
+from ismallnet.datasets.sample import Sample
+from ismallnet.labels import read_maps
 from utils import decouple, main
 
 CASES = sorted(p.name[: -len("_interior.png")] for p in (GOLDEN / "decouple").glob("*_interior.png"))

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from dataset import Frames, Item
+from dataset import Frames
 from ismallnet.baselines import contrast, filters, lowrank
 from ismallnet.cli import progress
+from ismallnet.datasets.sample import Item
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.files import write_json
 from ismallnet.parallel import in_processes

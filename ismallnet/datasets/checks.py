@@ -3,6 +3,9 @@
 import cv2
 import numpy as np
 
+from ismallnet.datasets.lists import MOST_NAMED
+from ismallnet.datasets.sample import DatasetFolder
+
 AREAS = range(4, 151)  # px, of the targets that are looked at
 AROUND = 3  # px, beside a target that belong to its surroundings
 LEAST = 0.1  # px, of the mean offset
@@ -84,3 +87,15 @@ def offset(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(2), np.zeros(2, bool)
     mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
     return mean, (np.abs(mean) > LEAST) & (np.abs(mean) > SURE * error)
+
+
+def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
+    parts = split.split(" and ")
+    total = sum(len(data.lists[part]) + len(data.problems[part]) for part in parts)
+    head = f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"
+    named = problems[:MOST_NAMED]
+    if more := len(problems) - len(named):
+        named.append(f"… and {more} more, not named here")
+        if 2 * len(problems) > total:
+            named.append("More than half: is the download or the copy complete, and unpacked?")
+    return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])

@@ -8,11 +8,12 @@ import numpy as np
 
 from ismallnet.cli import DataError, progress, some
 from ismallnet.datasets.annotated import check_all_read, matched
-from ismallnet.datasets.find import DatasetFolder, find_images
+from ismallnet.datasets.find import find_images
 from ismallnet.datasets.lists import MOST_NAMED
 from ismallnet.datasets.names import leads_inside, shown
-from ismallnet.datasets.pairing import AS_IT_LIES, ImageFile, Reading, own_masks, same_picture
+from ismallnet.datasets.pairing import ImageFile, own_masks, same_picture
 from ismallnet.datasets.polygons import Annotations, Picture, fractions, read_annotations, whole_numbers
+from ismallnet.datasets.sample import AS_IT_LIES, DatasetFolder, Reading
 from ismallnet.datasets.shapes import covered, middle_pixel
 from ismallnet.files import sweep, write_png
 from ismallnet.images.picture import decode, image_shape

@@ -5,8 +5,7 @@ has to be renamed. `dataset.py` is the door to this file.
 """
 
 import os
-import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ismallnet.cli import DataError, some
@@ -21,10 +20,7 @@ from ismallnet.datasets.oddities import (
     unused_masks,
 )
 from ismallnet.datasets.pairing import (
-    AS_IT_LIES,
     ImageFile,
-    Reading,
-    Sample,
     assign_masks,
     masks_beside,
     name_images,
@@ -42,76 +38,11 @@ from ismallnet.datasets.parts import (
     refuse_both,
     unused_parts,
 )
+from ismallnet.datasets.sample import AS_IT_LIES, DatasetFolder, Reading
 from ismallnet.datasets.splits import apply_lists, write_split
 from ismallnet.datasets.survey import survey
 
 MAP_FOLDERS = ("interior", "boundary")  # of stage 1, where maps.json is beside them
-# The flags that all stages have, and those that several have: what one hint of a command repeats.
-SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
-SHARED += ("mask_suffix", "missing_masks", "follow_links")
-STAGES = {
-    "utils": ("maps_root",),
-    "train": ("range", "percentiles", "polarity", "maps_root", "runs"),
-    "test": ("range", "percentiles", "polarity", "results", "runs"),
-    "eval": ("results",),
-    "visualization": ("range", "percentiles", "polarity", "maps_root", "results"),
-}
-
-
-@dataclass
-class DatasetFolder:
-    """A data set on disk. `problems` names, by list, what in it cannot be used."""
-
-    name: str
-    root: Path
-    layout: str
-    lists: dict[str, list[Sample]] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
-    reading: Reading = AS_IT_LIES
-    typed: dict[str, str] = field(default_factory=dict)  # flags that several stages have, by name
-
-    def command(self, stage: str, **flags: str) -> str:
-        """The command of a stage for this data set, with what was typed of the flags that it has too.
-
-        Args:
-            flags: as typed, in place of those: results="--results DIR".
-        """
-        typed = self.typed | flags
-        keys = (*SHARED, *STAGES[stage])
-        words = [typed[key] for key in keys if typed.get(key)]
-        return " ".join([f"python {stage}.py --dataset {shlex.quote(self.name)}", *words])
-
-    def samples(self, split: str) -> list[Sample]:
-        """The samples of "train" or "test".
-
-        Raises:
-            DataError: the data set has no such list, or it is empty.
-        """
-        if split not in self.lists:
-            raise DataError(
-                f"{self.root}: found no {split} list (layout: {self.layout}); expected "
-                f"{split}.txt, or another folder of lists: --split FOLDER"
-            )
-        if not self.lists[split] and not self.problems[split]:
-            raise DataError(
-                f"{self.root}: the {split} list is empty (layout: {self.layout}); expected one "
-                "image name a line, or another folder of lists: --split FOLDER"
-            )
-        return self.lists[split]
-
-    def hold_out(self, every: int) -> None:
-        """Takes every n-th sample out of the training list and puts them in the test list's place,
-        to choose settings on; 0 leaves all as it is."""
-        if every == 1:
-            raise DataError("--hold-out: found 1, expected 0 (none), or 2 and more")
-        if every:
-            train = self.samples("train")
-            if len(train) <= every // 2:
-                raise DataError(f"--hold-out {every}: takes none of {len(train)} images; type fewer")
-            self.lists["test"], self.problems["test"] = train[every // 2 :: every], []
-            self.lists["train"] = [s for i, s in enumerate(train) if i % every != every // 2]
 
 
 def find_dataset(

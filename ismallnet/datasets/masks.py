@@ -1,43 +1,21 @@
 """What the pixels of mask files mean: decided once for a data set, from all masks of its lists."""
 
+import hashlib
 import os
+import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError
-from ismallnet.images.picture import READ_ERRORS, decode, open_picture
+from ismallnet.cli import DataError, some
+from ismallnet.datasets.sample import MaskRule, Sample
+from ismallnet.images.picture import READ_ERRORS, decode, image_shape, open_picture
+from ismallnet.parallel import read_ahead
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
-
-
-@dataclass(frozen=True)
-class MaskRule:
-    """How all masks of a data set are read.
-
-    Args:
-        numbers: the values are class or instance numbers: any above 0 is target, 255.
-        deep: the largest value that files of more than 8 bits may hold: 255, 65535, or 1 for floats;
-            it becomes 255. 0 where there are no such files.
-        values: all grey values of the set, for people.
-    """
-
-    numbers: bool = False
-    deep: float = 0
-    values: str = field(default="", compare=False)
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """A mask's values as they lie in the file, HxW -> HxW uint8 grey."""
-        if self.numbers:
-            return np.where(pixels > 0, 255, 0).astype(np.uint8)
-        if pixels.dtype == np.uint8:
-            return pixels
-        scaled = np.floor(pixels.astype(np.float64) * (255 / (self.deep or 255)) + 1e-9)
-        return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
 
 
 def mask_pixels(path: str | os.PathLike) -> np.ndarray:
@@ -149,3 +127,40 @@ def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
     text = " and ".join(few) if len(few) <= 2 else text
     reached = len(grey) and grey.max() >= min(threshold, TARGET)
     return MaskRule(numbers=not reached, deep=rule.deep, values=text)
+
+
+def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = TARGET) -> np.ndarray:
+    """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
+    if sample.mask is None:
+        return np.zeros(shape, np.uint8)
+    values = read_mask_values(sample.mask, shape, sample.rule)
+    return np.where(values >= threshold, 255, 0).astype(np.uint8)
+
+
+def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask file has another size than its image."""
+    return sample.mask is not None and image_shape(sample.mask) != shape
+
+
+def resized_note(names: list[str]) -> str:
+    """What a run says, once, of the masks that it resized."""
+    which = f" ({some(names)})" if names else ""
+    return f"{len(names)} masks resized to their images{which}"
+
+
+def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
+    rather than made smaller."""
+    return all(abs(one - other) <= 4 for one, other in zip(image_shape(sample.mask), shape))
+
+
+def masks_digest(samples: list[Sample]) -> str:
+    """A digest of the names of samples and of their masks' contents, of which figures are."""
+    whole = hashlib.sha256()
+    for sample, raw in zip(samples, read_ahead(mask_bytes, samples)):
+        whole.update(f"{sample.name} {zlib.crc32(raw)}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def mask_bytes(sample: Sample) -> bytes:
+    return sample.mask.read_bytes() if sample.mask else b""

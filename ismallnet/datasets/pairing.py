@@ -10,16 +10,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ismallnet.cli import DataError
 from ismallnet.datasets.lists import MASK_BEGINNINGS, MASK_ENDINGS, kind_of
-from ismallnet.datasets.masks import MaskRule
 from ismallnet.datasets.names import image_files, inside, label_files, leads_inside, readable, shown
 from ismallnet.datasets.oddities import left_out_hint, masks_without_image
-
-if TYPE_CHECKING:
-    from ismallnet.datasets.find import DatasetFolder
+from ismallnet.datasets.sample import DatasetFolder, Reading, Sample
 
 BOXES = (
     "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
@@ -32,31 +28,6 @@ MASK_FOLDERS = (  # compared without case; the first one that holds images wins
 BESIDE = "mask_"  # mask_X.png beside X.png; label_X.png there could be an image
 INSTANCE = re.compile(r"[_-](pixels)?\d+$")  # the end of X_1.png, X_pixels1.png
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a command line says of how a data set lies on disk; folders are relative to it."""
-
-    image_folder: str | None = None
-    mask_folder: str | None = None
-    image_suffix: str = ""  # images are X_1.png, say; X is their name
-    mask_suffix: str = ""
-    missing_masks: str = "error"  # or "empty": images without a mask have no targets
-    follow_links: bool = False  # also those that lead out of the data set
-
-
-AS_IT_LIES = Reading()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
-
-    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
-    image: Path
-    mask: Path | None
-    rule: MaskRule | None = None  # of its data set's masks
 
 
 @dataclass

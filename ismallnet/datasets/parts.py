@@ -10,7 +10,8 @@ from ismallnet.cli import DataError, some
 from ismallnet.datasets.lists import KINDS, PARTS, kind_of
 from ismallnet.datasets.names import folders_of, has_images, image_files, inside, walk
 from ismallnet.datasets.oddities import left_out
-from ismallnet.datasets.pairing import AS_IT_LIES, MASK_FOLDERS, ImageFile, masks_beside
+from ismallnet.datasets.pairing import MASK_FOLDERS, ImageFile, masks_beside
+from ismallnet.datasets.sample import AS_IT_LIES
 
 # Names of folders, compared without case; the first one that holds images wins.
 IMAGE_FOLDERS = (

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from ismallnet.cli import DataError, some
-from ismallnet.datasets.masks import TARGET, MaskRule, decide, mask_pixels
+from ismallnet.datasets.masks import TARGET, decide, mask_pixels
+from ismallnet.datasets.sample import MaskRule
 from ismallnet.images.picture import READ_ERRORS, open_picture
 from ismallnet.parallel import read_ahead
 

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataset import GREY, MASK_THRESHOLD, Frames
+from dataset import GREY, Frames
 from ismallnet.cli import DataError, optional, progress
-from ismallnet.datasets.find import DatasetFolder
+from ismallnet.datasets.masks import TARGET
+from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.evaluation.metrics import count_standard, figures_standard, quantise
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.onnx import Exported
@@ -122,7 +123,7 @@ class Calibrated:
 
 
 def calibration_frames(
-    data: DatasetFolder, count: int, threshold: int = MASK_THRESHOLD, grey: GreyRange = GREY
+    data: DatasetFolder, count: int, threshold: int = TARGET, grey: GreyRange = GREY
 ) -> Frames:
     """Images of the training list, evenly spaced, and none that the test list has too.
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from dataset import MASK_THRESHOLD, Frames, Item
+from dataset import Frames
 from ismallnet.cli import DataError, note
+from ismallnet.datasets.masks import TARGET
+from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes, loader_worker
 
 PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
@@ -135,7 +137,7 @@ class TrainingSet:
             x = F.resize(x, [side, side], antialias=True) if resized else x
             x = mirrored(x, self.mirrors[index], [rng.random() < 0.5 for _ in range(3)])
             image, interior, boundary, mask = x.split(PLANES)
-            mask = (mask >= MASK_THRESHOLD) * 255.0 if resized else mask
+            mask = (mask >= TARGET) * 255.0 if resized else mask
             image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
             image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
         return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from dataset import Item
+from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.inference.predict import autocast
 from ismallnet.training.recipes import StepOptions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import fails, make_set
 
-from dataset import Frames, Item
+from dataset import Frames
 from eval import main as evaluate_main
 from ismallnet.baselines import choose as search
 from ismallnet.baselines.choose import BASELINES, THRESHOLDS, choose, probability, scores
@@ -15,6 +15,7 @@ from ismallnet.baselines.filters import maxmedian
 from ismallnet.baselines.lowrank import cut, ipi, join, nram, pstnn, ript, shrink_rank
 from ismallnet.checkpoints import save_weights
 from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.sample import Item
 from net import iSmallNet
 from test import main
 

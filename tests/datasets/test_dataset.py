@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from conftest import make_set, picture, target_mask, write
 
-from dataset import Frames, mean_and_std, read_mask
+from dataset import Frames, mean_and_std
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import Sample, find_dataset
+from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.masks import read_mask
+from ismallnet.datasets.sample import Sample
 from ismallnet.evaluation.map_files import read_map
 from ismallnet.images.grey import GreyRange, inverted, inverted_limits
 

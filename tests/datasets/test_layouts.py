@@ -6,7 +6,8 @@ from conftest import make_set, picture, write
 from sets import image, mask, names
 
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import Reading, find_dataset
+from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.sample import Reading
 from ismallnet.labels import decouple_dataset
 
 # who: (image folder, mask folder, mask ending, training list, test list)

@@ -9,11 +9,10 @@ import tifffile
 from conftest import fails, make_set, target_mask, write
 from PIL import Image
 
-from dataset import read_mask
 from eval import main as evaluate
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.datasets.masks import check_aspect, decide
+from ismallnet.datasets.masks import check_aspect, decide, read_mask
 from train import main as train
 
 ON = target_mask() > 0

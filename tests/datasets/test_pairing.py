@@ -9,7 +9,8 @@ from conftest import make_set, write
 from sets import image, mask, names
 
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import Reading, find_dataset
+from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.sample import Reading
 
 
 def test_open_sirst_v2_backgrounds_have_empty_masks(tmp_path):

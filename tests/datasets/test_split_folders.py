@@ -6,7 +6,7 @@ from sets import image, mask, names
 
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.datasets.pairing import Reading
+from ismallnet.datasets.sample import Reading
 
 
 @pytest.mark.parametrize("first", ["train", "trainval"])

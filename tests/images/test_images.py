@@ -7,10 +7,9 @@ import tifffile
 from conftest import picture, target_mask, write
 from PIL import Image
 
-from dataset import read_mask
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import Sample
-from ismallnet.datasets.masks import read_mask_values
+from ismallnet.datasets.masks import read_mask, read_mask_values
+from ismallnet.datasets.sample import Sample
 from ismallnet.images.grey import read_image
 from ismallnet.images.picture import decode
 

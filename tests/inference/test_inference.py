@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import Frames, Item
+from dataset import Frames
 from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.sample import Item
 from ismallnet.distributed import has_bf16, pick_device
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.inference.predict import (

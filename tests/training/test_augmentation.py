@@ -3,9 +3,10 @@ import pytest
 import torch
 from conftest import make_set
 
-from dataset import Frames, Item
+from dataset import Frames
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
+from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.labels import decouple_dataset
 from ismallnet.training.augmentation import (

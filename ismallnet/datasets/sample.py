@@ -1,0 +1,138 @@
+"""The nouns of data sets: what lies on disk, what is read of it, and what belongs together."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ismallnet.cli import DataError
+
+# The flags that all stages have, and those that several have: what one hint of a command repeats.
+SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
+SHARED += ("mask_suffix", "missing_masks", "follow_links")
+STAGES = {
+    "utils": ("maps_root",),
+    "train": ("range", "percentiles", "polarity", "maps_root", "runs"),
+    "test": ("range", "percentiles", "polarity", "results", "runs"),
+    "eval": ("results",),
+    "visualization": ("range", "percentiles", "polarity", "maps_root", "results"),
+}
+
+
+class Item(NamedTuple):
+    """An image and what belongs to it. Of `Frames` NumPy arrays: the image HxWx3 in 0-255 units, the
+    others HxW uint8, the mask 0 or 255; interior and boundary are None without label maps. Of
+    `TrainingSet` tensors: the image 3xHxW in 0-255 units, the others 1xHxW in [0, 1]."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    interior: np.ndarray | None = None
+    boundary: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a command line says of how a data set lies on disk; folders are relative to it."""
+
+    image_folder: str | None = None
+    mask_folder: str | None = None
+    image_suffix: str = ""  # images are X_1.png, say; X is their name
+    mask_suffix: str = ""
+    missing_masks: str = "error"  # or "empty": images without a mask have no targets
+    follow_links: bool = False  # also those that lead out of the data set
+
+
+AS_IT_LIES = Reading()
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How all masks of a data set are read.
+
+    Args:
+        numbers: the values are class or instance numbers: any above 0 is target, 255.
+        deep: the largest value that files of more than 8 bits may hold: 255, 65535, or 1 for floats;
+            it becomes 255. 0 where there are no such files.
+        values: all grey values of the set, for people.
+    """
+
+    numbers: bool = False
+    deep: float = 0
+    values: str = field(default="", compare=False)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """A mask's values as they lie in the file, HxW -> HxW uint8 grey."""
+        if self.numbers:
+            return np.where(pixels > 0, 255, 0).astype(np.uint8)
+        if pixels.dtype == np.uint8:
+            return pixels
+        scaled = np.floor(pixels.astype(np.float64) * (255 / (self.deep or 255)) + 1e-9)
+        return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
+
+    name: str  # of its maps and predictions, without extension; may hold a folder: "train/0001"
+    image: Path
+    mask: Path | None
+    rule: MaskRule | None = None  # of its data set's masks
+
+
+@dataclass
+class DatasetFolder:
+    """A data set on disk. `problems` names, by list, what in it cannot be used."""
+
+    name: str
+    root: Path
+    layout: str
+    lists: dict[str, list[Sample]] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
+    reading: Reading = AS_IT_LIES
+    typed: dict[str, str] = field(default_factory=dict)  # flags that several stages have, by name
+
+    def command(self, stage: str, **flags: str) -> str:
+        """The command of a stage for this data set, with what was typed of the flags that it has too.
+
+        Args:
+            flags: as typed, in place of those: results="--results DIR".
+        """
+        typed = self.typed | flags
+        keys = (*SHARED, *STAGES[stage])
+        words = [typed[key] for key in keys if typed.get(key)]
+        return " ".join([f"python {stage}.py --dataset {shlex.quote(self.name)}", *words])
+
+    def samples(self, split: str) -> list[Sample]:
+        """The samples of "train" or "test".
+
+        Raises:
+            DataError: the data set has no such list, or it is empty.
+        """
+        if split not in self.lists:
+            raise DataError(
+                f"{self.root}: found no {split} list (layout: {self.layout}); expected "
+                f"{split}.txt, or another folder of lists: --split FOLDER"
+            )
+        if not self.lists[split] and not self.problems[split]:
+            raise DataError(
+                f"{self.root}: the {split} list is empty (layout: {self.layout}); expected one "
+                "image name a line, or another folder of lists: --split FOLDER"
+            )
+        return self.lists[split]
+
+    def hold_out(self, every: int) -> None:
+        """Takes every n-th sample out of the training list and puts them in the test list's place,
+        to choose settings on; 0 leaves all as it is."""
+        if every == 1:
+            raise DataError("--hold-out: found 1, expected 0 (none), or 2 and more")
+        if every:
+            train = self.samples("train")
+            if len(train) <= every // 2:
+                raise DataError(f"--hold-out {every}: takes none of {len(train)} images; type fewer")
+            self.lists["test"], self.problems["test"] = train[every // 2 :: every], []
+            self.lists["train"] = [s for i, s in enumerate(train) if i % every != every // 2]
