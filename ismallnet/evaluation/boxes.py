@@ -1,0 +1,165 @@
+"""Detections against boxes: recall, false alarms a frame, precision, and their curve over the score.
+
+A target's box is hit if the centre of a detection lies in it, grown by MARGIN; a detection whose
+centre lies in no box is a false alarm. A second detection in one box is neither.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ismallnet.cli import DataError
+from ismallnet.files import read_json
+
+MARGIN = 3.0  # px; boxes drawn by hand are often a little off their targets
+RATES = (0.1, 0.2, 0.3, 0.5, 1.0)  # false alarms a frame at which the recall is reported
+Key = tuple[str, int]  # a frame: the name of its file without the ending, and its number in the file
+
+
+@dataclass
+class BoxedFrame:
+    """Boxes (left, top, width, height) and detections (x, y, score) of a frame, px."""
+
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    detections: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def scores(self) -> tuple[list[float], list[float]]:
+        """The highest score in each box, -1 where there is none; and those of the false alarms."""
+        best, false = [-1.0] * len(self.boxes), []
+        for x, y, score in self.detections:
+            hit = [k for k, box in enumerate(self.boxes) if inside(x, y, box)]
+            for k in hit:
+                best[k] = max(best[k], score)
+            if not hit:
+                false.append(score)
+        return best, false
+
+
+def inside(x: float, y: float, box: tuple[float, ...]) -> bool:
+    """Whether (x, y) lies in a box (left, top, width, height), grown by MARGIN to each side."""
+    left, top, width, height = box
+    return -MARGIN <= x - left <= width + MARGIN and -MARGIN <= y - top <= height + MARGIN
+
+
+def curve(frames: Iterable[BoxedFrame]) -> list[dict[str, float | None]]:
+    """A point for each score at which a box or a false alarm is added, the highest score first:
+    score, recall, false_alarms (a frame) and precision."""
+    pairs = [frame.scores() for frame in frames]
+    best = np.sort([score for boxes, _ in pairs for score in boxes])
+    false = np.sort([score for _, alarms in pairs for score in alarms])
+    points = []
+    for score in np.unique([*best[best >= 0], *false])[::-1]:
+        hits = len(best) - int(np.searchsorted(best, score))
+        alarms = len(false) - int(np.searchsorted(false, score))
+        points.append(
+            {
+                "score": float(score),
+                "recall": hits / len(best) if len(best) else None,
+                "false_alarms": alarms / len(pairs),
+                "precision": hits / (hits + alarms),
+            }
+        )
+    return points
+
+
+def at_threshold(points: list[dict], threshold: float) -> dict[str, float | None]:
+    """The point of a curve with all detections from that score up; recall 0 where there is none."""
+    reported = [point for point in points if point["score"] >= threshold]
+    nothing = {"score": threshold, "recall": 0.0, "false_alarms": 0.0, "precision": None}
+    return (reported[-1] if reported else nothing) | {"score": threshold}
+
+
+def recall_at(points: list[dict], rate: float) -> float:
+    """The highest recall with at most so many false alarms a frame."""
+    return max((p["recall"] or 0.0 for p in points if p["false_alarms"] <= rate), default=0.0)
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def read_boxes(path: Path) -> dict[Key, list[tuple[float, ...]]]:
+    """The boxes of each frame: a COCO JSON file, or CSV with the columns file (or clip), x, y, width
+    and height, and, for videos and stacks, frame (from 0).
+
+    Raises:
+        DataError: neither, or a value is no number.
+    """
+    try:
+        if path.suffix.lower() == ".json":
+            return coco_boxes(json.loads(path.read_text(encoding="utf-8")))
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return csv_boxes(csv.DictReader(file))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: found {error!r}; expected COCO's JSON, or CSV with the columns file, x, y, width "
+            "and height, and frame for videos"
+        ) from error
+
+
+def csv_boxes(rows: Iterable[dict[str, str]]) -> dict[Key, list[tuple[float, ...]]]:
+    boxes: dict[Key, list[tuple[float, ...]]] = {}
+    for row in rows:
+        key = stem(row.get("file") or row["clip"]), int(row.get("frame") or 0)
+        boxes.setdefault(key, []).append(tuple(float(row[k]) for k in ("x", "y", "width", "height")))
+    return boxes
+
+
+def coco_boxes(content: dict) -> dict[Key, list[tuple[float, ...]]]:
+    names = {image["id"]: stem(image["file_name"]) for image in content["images"]}
+    boxes: dict[Key, list[tuple[float, ...]]] = {}
+    for annotation in content["annotations"]:
+        left, top, width, height = map(float, annotation["bbox"])
+        boxes.setdefault((names[annotation["image_id"]], 0), []).append((left, top, width, height))
+    return boxes
+
+
+def stem(file: str) -> str:
+    """`clips/a.b.mp4` -> `a.b`; a name without an ending stays."""
+    return Path(file.replace("\\", "/")).stem if "." in file else Path(file).name
+
+
+def read_detections(folder: Path) -> dict[Key, BoxedFrame]:
+    """All frames in a folder of detect.py's results, with their detections.
+
+    Raises:
+        DataError: not such a folder, or two of its files have one name.
+    """
+    if not (folder / "frames.json").is_file():
+        raise DataError(
+            f"{folder}: found no frames.json, expected results of detect.py; type: "
+            f"python detect.py FRAMES --name {folder.name}"
+        )
+    frames: dict[Key, BoxedFrame] = {}
+    for image in read_json(folder / "frames.json")["images"]:
+        key = stem(image["file_name"]), int(image["index"])
+        if key in frames:
+            raise DataError(f"{folder}: found two files called {key[0]}; detect them separately")
+        frames[key] = BoxedFrame()
+    with open(folder / "detections.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            target = float(row["x"]), float(row["y"]), float(row["score"])
+            frames[stem(row["file"]), int(row["index"])].detections.append(target)
+    return frames
+
+
+def boxed_frames(folder: Path, boxes: Path) -> list[BoxedFrame]:
+    """The frames in a folder of detect.py's results with their boxes; those without a box have no
+    target. Boxes of frames that were not detected in do not count.
+
+    Raises:
+        DataError: a file cannot be used, or no box belongs to any of the frames.
+    """
+    frames, truth = read_detections(folder), read_boxes(boxes)
+    if not truth.keys() & frames.keys():
+        example, other = (next(iter(keys), ("nothing", 0)) for keys in (truth, frames))
+        raise DataError(
+            f"{boxes}: no box belongs to a frame of {folder}: found boxes of {example[0]}, frame "
+            f"{example[1]}, and the results of {other[0]}, frame {other[1]}; the names have to agree"
+        )
+    for key in truth.keys() & frames.keys():
+        frames[key].boxes = truth[key]
+    return list(frames.values())
