@@ -25,7 +25,7 @@ from scipy import ndimage
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.protocols import evaluate
-from ismallnet.images.grey import read_image
+from ismallnet.images.grey import GreyRange
 from ismallnet.images.picture import decode
 from ismallnet.inference.predict import tile_weights
 from net import pad_to_multiple
@@ -133,7 +133,7 @@ def test_any_change_of_a_picture_is_read_or_refused(root, kind, changes, length,
     path = root / kind
     path.write_bytes(raw)
     try:
-        pixels = read_image(path)
+        pixels = GreyRange().read(Path(path))[0]
     except DataError as error:
         assert kind in str(error)
         outcomes["refused"] += 1
@@ -189,14 +189,14 @@ def test_forms_that_people_have_by_accident():
     write(Path("flat.png"), np.full((9, 7), 40_000, np.uint16))
     write(Path("-dash 'quote' ü.png"), picture())
     with pytest.raises(DataError, match=r"moving.png: found 3 pictures in it, expected one"):
-        read_image("moving.png")
+        GreyRange().read(Path("moving.png"))[0]
     for name in ("cmyk.tif", "bits.png", "flat.png", "-dash 'quote' ü.png"):
-        pixels = read_image(name)
+        pixels = GreyRange().read(Path(name))[0]
         assert pixels.shape[2] == 3 and np.isfinite(pixels).all(), name
-    assert read_image("flat.png").max() == 0  # no range, no contrast
+    assert GreyRange().read(Path("flat.png"))[0].max() == 0  # no range, no contrast
     Path("none.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"none\.png"):
-        read_image("none.png")
+        GreyRange().read(Path("none.png"))[0]
 
 
 # --- arithmetic ------------------------------------------------------------------------------------

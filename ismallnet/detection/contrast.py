@@ -6,108 +6,23 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import POLARITIES, Detector, Limits
 from ismallnet.detection.jobs import Job, Key
-from ismallnet.images.grey import (
-    EXTREME,
-    ODD,
-    eight_bit_doubts,
-    few_bright_pixels,
-    is_flat,
-    misread,
-    no_scene,
-)
+from ismallnet.images import grey
 
 # --limits: each frame's own; those of the first frame of a sequence; their running mean.
 MODES = ("each", "first", "running")
 RUNNING = 0.1  # weight of a frame's own limits in the running mean, 1 - RUNNING that of the mean before
 
-# What makes one doubt a frame -> what is said of all such frames at the end.
-DOUBTS = {
-    "bright": "in {} the brightest 0.1 % of the pixels take more than half of the grey values: "
-    "targets, or hot pixels, which hide dim targets. For hot pixels type --percentiles 0.1 99.9",
-    "dark": "in {} the darkest 0.1 % of the pixels take more than half of the grey values: targets, or "
-    "dead pixels, which hide faint targets. For dead pixels type --percentiles 0.1 99.9",
-    "edge": "in {} rows, columns, or one value alone take more than half of the grey values: a "
-    "border, telemetry, burnt-in text, broken lines or saturated pixels, which hide dim targets "
-    "and can be taken for targets. Type --range MIN MAX with the values of the scene, or cut them off",
-    "border": "in {} the lowest value, of more than 0.1 % of the pixels, takes more than half of the "
-    "grey values: a border, or no data. Type --range",
-    **{key: f"{{}} {ODD[key]}" for key in ("bytes", "signed", "flag", "rows")},
-    "colours": "{} are in colours. The networks have seen grey frames alone: save frames as grey, the "
-    "hottest white",
-    "dim": "{} of 8 bits use fewer than 28 grey values, so that targets can be lost. Stretch them to "
-    "0-255, or save the camera's 16 bits, which are stretched here",
-    "drawn": f"{{}} {ODD['drawn']}",
-    "white": "{} have a white border, which can hide targets. Cut it off",
-    "flat": "nothing can be detected in {}: their pixels are all alike, or no numbers",
-    "narrow": "{} use fewer than 28 of the 256 grey values between the grey limits, so that targets "
-    "can be lost. Type a narrower --range, or leave out --range and --limits",
-    "outside": "in {} more than half of the pixels are outside of the grey limits, so that they became "
-    "black or white, and targets there are lost. Type another --range, or --limits each",
-}
 
-
-def doubts(pixels: np.ndarray, limits: Limits, own: bool, raw: bool = False) -> list[str]:
-    """The keys of DOUBTS that apply to a frame.
+def doubts(pixels: np.ndarray, limits: Limits, own: bool) -> list[str]:
+    """What makes one doubt the grey values of a frame: keys of grey.DOUBTS.
 
     Args:
         limits: that were used.
         own: whether they are percentiles of the frame itself; otherwise those of --range, or of others.
-        raw: of a file without a header.
     """
-    if is_flat(pixels):
-        return ["flat"]
-    if odd := misread(pixels, raw):
-        return list(odd)
-    if pixels.dtype == np.uint8:
-        return list(eight_bit_doubts(pixels))
-    if not own:
-        low, high = next(iter(limits.values()))
-        outside = np.count_nonzero((pixels < low) | (pixels > high))
-        if 2 * outside > pixels.size:
-            return ["outside"]
-        return ["narrow"] if is_narrow(pixels, limits) else []
-    if has_border(pixels, limits):
-        return ["border"]
-    found = ["bright"] if few_bright_pixels(pixels, limits.get("bright")) else []
-    if any(no_scene(pixels, pair) for pair in limits.values()):
-        found.append("edge")
-    if "dark" in limits:
-        low, high = limits["dark"]
-        if few_bright_pixels(-pixels.astype(np.float64), (-high, -low)):
-            found.append("dark")
-    return found
-
-
-def is_narrow(pixels: np.ndarray, limits: Limits) -> bool:
-    """Whether a frame uses fewer than 28 of the 256 grey values, as `greys.is_dim` of 8 bits: without
-    the 0.1 % at the end where its targets are not."""
-    polarity, (low, high) = next(iter(limits.items()))
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    ends = (0, 100 - EXTREME) if polarity == "dark" else (EXTREME, 100)
-    least, most = np.percentile(finite, ends).clip(low, high)
-    return bool(256 * (most - least) < 28 * (high - low))
-
-
-def has_border(pixels: np.ndarray, limits: Limits) -> bool:
-    """Whether the lowest value is that of more than 0.1 % of the pixels, and the next one is further
-    away than half of the grey range; not where the range leaves it out."""
-    low, high = next(iter(limits.values()))
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    if float(finite.min()) < low:
-        return False
-    rest = finite[finite > finite.min()]
-    return rest.size < 0.999 * finite.size and rest.min() - float(finite.min()) > (high - low) / 2
-
-
-def doubtful(found: list[tuple[str, str]]) -> list[str]:
-    """What is said of frames, from pairs (key of DOUBTS, name of the frame)."""
-    lines = []
-    for key, text in DOUBTS.items():
-        names = [name for kind, name in found if kind == key]
-        if names:
-            some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            lines.append(text.format(f"{len(names)} frames ({some})"))
-    return lines
+    pairs = limits.items()
+    keys = [grey.doubts(pixels, pair, not own, polarity == "dark") for polarity, pair in pairs]
+    return list(dict.fromkeys(key for some in keys for key in some))
 
 
 class Contrast:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, inverted_limits, to_units, unmasked, value_limits
+from ismallnet.images.grey import PERCENTILES, GreyRange, inverted_limits, to_units, unmasked
 from ismallnet.images.grey import inverted as inverted_pixels
 from ismallnet.inference.predict import predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights
@@ -255,14 +255,10 @@ class Detector:
 
     def limits_of(self, frame: np.ndarray) -> Limits:
         """By polarity, the values of a frame that become 0 and 255; None for 8 bits."""
-        frame = unmasked(frame)
-        if frame.dtype == np.uint8:
-            return dict.fromkeys(POLARITIES[self.settings.polarity])
-        low, high = self.settings.percentiles
-        parts = {"bright": (low, high), "dark": (100 - high, 100 - low)}
+        frame, s = unmasked(frame), self.settings
         return {
-            polarity: self.settings.limits or value_limits(frame, parts[polarity])
-            for polarity in POLARITIES[self.settings.polarity]
+            polarity: GreyRange(s.limits, s.percentiles, polarity == "dark").limits_of(frame)
+            for polarity in POLARITIES[s.polarity]
         }
 
     def checked_limits(self, limits: Limits, frame: np.ndarray) -> Limits:

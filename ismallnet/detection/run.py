@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, progress
-from ismallnet.detection.contrast import Contrast, doubtful, doubts
+from ismallnet.detection.contrast import Contrast, doubts
 from ismallnet.detection.detector import DetectionSettings, Detector, Maps, highest
 from ismallnet.detection.folder import video_stem
 from ismallnet.detection.jobs import (
@@ -43,6 +43,7 @@ from ismallnet.detection.sources import Frame, Source
 from ismallnet.distributed import Interruption, Processes
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.files import atomic_write, disk_errors_of, read_png, write_png
+from ismallnet.images.grey import said_of
 from ismallnet.inference.predict import NotFiniteError
 
 
@@ -199,7 +200,7 @@ class Outcome:
         self.request, self.detector, self.file = request, detector, file
         self.bar = progress((), request.folder.name, total, unit="frame")
         self.problems: dict[Key, str] = {}  # of frames that could not be read
-        self.doubts: list[tuple[str, str]] = []  # what makes one doubt a frame, and its name
+        self.doubts: list[tuple[str, str]] = []  # names of frames, and what makes one doubt them
         self.noted: set = set()
         self.gone = ""  # why a watched folder cannot be read any more
         self.count, self.began, self.seconds = 0, time.perf_counter(), 0.0
@@ -224,12 +225,12 @@ class Outcome:
         self.count, self.seconds = self.count + 1, time.perf_counter() - self.began
         self.problems.pop(work.job.key, None)  # of a file that was watched while it was copied
         say(self.bar, self.request, settings, work, entry, self.noted)
-        raw, kinds = bool(work.frame.source.raw), []
+        kinds = []
         if work.own:
-            kinds += doubts(work.frame.pixels, work.own, own=True, raw=raw)
+            kinds += doubts(work.frame.pixels, work.own, own=True)
         if work.own != work.limits:
-            kinds += doubts(work.frame.pixels, work.limits, own=False, raw=raw)
-        self.doubts += [(kind, work.job.name) for kind in dict.fromkeys(kinds)]
+            kinds += doubts(work.frame.pixels, work.limits, own=False)
+        self.doubts += [(work.job.name, kind) for kind in dict.fromkeys(kinds)]
 
 
 def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
@@ -311,7 +312,7 @@ def finish(
         print(f"{count} frames, {targets} targets: {folder}/detections.csv, detections.json, overlays/")
         if not request.watch:
             print(speed(work), end="")
-        for line in doubtful(found):
+        for line in said_of(found, "frames"):
             print(f"note: {line}", file=sys.stderr)
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)

@@ -12,7 +12,7 @@ from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import read_mask
 from ismallnet.datasets.sample import Sample
 from ismallnet.evaluation.map_files import read_map
-from ismallnet.images.grey import GreyRange, inverted, inverted_limits
+from ismallnet.images.grey import GreyRange
 
 
 def test_mask_threshold(tmp_path):
@@ -130,30 +130,3 @@ def test_dark_targets_are_said_and_inverted(tmp_path, capsys, depth):
     dark = Frames(data, "test", grey=GreyRange(percentiles=whole, dark=True))
     assert "darker" not in capsys.readouterr().out
     assert all(np.allclose(dark[k].image, frames[k], atol=1e-3) for k in (0, 1))
-
-
-def test_dark_targets_of_16_bits_are_read_as_the_inverted_image(tmp_path):
-    bright = np.arange(10000).reshape(100, 100).astype(np.uint16) + 20000
-    bright[50, 50:53] = 60000
-    bright[0, :3] = 0  # dead
-    write(tmp_path / "bright.png", bright)
-    write(tmp_path / "dark.png", ~bright)
-    for options in ({}, {"percentiles": (1, 99)}, {"limits": (21000, 28000)}):
-        plain, facts = GreyRange(**options).read(tmp_path / "bright.png", "x")
-        if limits := options.get("limits"):
-            options["limits"] = 65535 - limits[1], 65535 - limits[0]
-        image, other = GreyRange(dark=True, **options).read(tmp_path / "dark.png", "x")
-        assert (image == plain).all()
-        assert other.limits == (65535 - facts.limits[1], 65535 - facts.limits[0])
-        assert other._replace(limits=()) == facts._replace(limits=())
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
-def test_inverted_pixels_of_all_types(dtype):
-    values = np.array([3, 100, 250], np.uint8).astype(dtype)
-    found = inverted(values)
-    assert (
-        found.dtype == dtype and (np.diff(found.astype(float)) == -np.diff(values.astype(float))).all()
-    )
-    low, high = inverted_limits((3, 250), np.dtype(dtype))
-    assert (low, high) == (found[2], found[0])

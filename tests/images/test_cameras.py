@@ -18,7 +18,6 @@ from ismallnet.detection.run import written_rate
 from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.detection.videos import in_fragments
 from ismallnet.images.arrays import RawLayout, as_frames, read_array, read_csv
-from ismallnet.images.grey import inverted, inverted_limits
 from ismallnet.images.picture import decode
 
 VIDEOS = Path(__file__).parents[1] / "videos"
@@ -243,12 +242,6 @@ def test_frames_of_matlab_s_video_reader(channels):
     found = as_frames(read_array(Path("v.mat")), Path("v.mat"))
     assert found.shape[:3] == (3, 40, 48)
     assert all(np.array_equal(found[k].reshape(40, 48, -1)[..., 0], deep(k)) for k in range(3))
-
-
-def test_dark_and_bright_of_64_bits_keep_small_differences():
-    pixels = np.array([[7000, 7001], [7300, 7002]], np.uint64)
-    low, high = inverted_limits((7000, 7300), pixels.dtype)
-    assert ((inverted(pixels) - low).ravel() == [300, 299, 0, 298]).all() and high - low == 300
 
 
 def test_colours_of_16_bits_in_a_ppm_keep_them():

@@ -10,8 +10,12 @@ from PIL import Image
 from ismallnet.cli import DataError
 from ismallnet.datasets.masks import read_mask, read_mask_values
 from ismallnet.datasets.sample import Sample
-from ismallnet.images.grey import read_image
+from ismallnet.images.grey import GreyRange
 from ismallnet.images.picture import decode
+
+
+def read_image(path, limits=None):
+    return GreyRange(limits).read(path)[0]
 
 
 def save(path, pixels, mode=None):

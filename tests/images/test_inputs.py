@@ -18,10 +18,8 @@ from streaming import run
 
 from detect import main
 from ismallnet.cli import DataError
-from ismallnet.detection.contrast import doubts
 from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.images.arrays import as_frames
-from ismallnet.images.grey import value_limits
 from ismallnet.images.scientific import read_dicom
 
 
@@ -282,27 +280,6 @@ def test_dicom_whose_low_values_are_white(monkeypatch):
     assert read_dicom(Path("x.dcm")).tolist() == [[300, 100], [150, 299]]
     Dataset.get = lambda self, key, value=None: value
     assert read_dicom(Path("x.dcm")).tolist() == [[100, 300], [250, 101]]
-
-
-def test_a_border_that_takes_the_grey_values_is_named():
-    deep = picture().astype(np.uint16) + 7000
-    border = deep.copy()
-    border[:, :3] = 0
-    for pixels in (deep, border):  # the border is left out of the limits
-        assert doubts(pixels, {"bright": value_limits(pixels)}, own=True) == []
-    assert doubts(border, {"bright": (0.0, float(border.max()))}, own=True) == ["border"]
-    celsius = np.where(border == 0, -9999, deep / 100.0).astype(np.float32)
-    assert doubts(celsius, {"bright": value_limits(celsius)}, own=True) == []
-    assert doubts(celsius, {"bright": (-9999.0, 80.0)}, own=True) == ["border"]
-
-
-def test_frames_in_the_colours_of_a_palette_are_named():
-    palette = cv2.applyColorMap(picture(), cv2.COLORMAP_INFERNO)
-    assert doubts(palette, {"bright": None}, own=True) == ["colours"]
-    grey = np.dstack([picture()] * 3)
-    assert doubts(grey, {"bright": None}, own=True) == []
-    grey[..., 0] += 8  # what is left of colours in a JPEG
-    assert doubts(grey, {"bright": None}, own=True) == []
 
 
 def test_a_link_that_leads_nowhere_is_an_error_that_names_it():
