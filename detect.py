@@ -35,8 +35,15 @@ from ismallnet.distributed import Processes, run_script
 from ismallnet.evaluation.map_files import results_folder
 from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import PERCENTILES
-from ismallnet.inference.onnx import BACKENDS, open_network
-from ismallnet.inference.weights import DEFAULT, default_weights, describe, named_weights, on_device
+from ismallnet.inference.onnx import BACKENDS
+from ismallnet.inference.predict import prepared
+from ismallnet.inference.weights import (
+    DEFAULT,
+    default_weights,
+    describe,
+    named_weights,
+    open_network,
+)
 from ismallnet.parallel import cores
 
 FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name
@@ -201,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     with Processes(args.device) as processes:
         if processes.rank == 0:
             print(describe(path, model))
-        detector = Detector(on_device(model, processes.device), settings)
+        detector = Detector(prepared(model, processes.device), settings)
         return stream.run(request, sources, detector, processes)
 
 

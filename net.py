@@ -6,7 +6,6 @@ bottom-up: residual CBAM block, stream (encoder, nested interaction, aggregation
 """
 
 import os
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,27 +21,14 @@ from ismallnet.checkpoints import (
     width_of,
 )
 from ismallnet.checkpoints import from_authors as from_authors  # people call it here
-from ismallnet.unet import UNet, resize
+from ismallnet.unet import OUTPUTS, SCALES, Outputs, UNet, pad_to_multiple, resize
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
-SCALES = 5
 # The paper's network, and what is left of it when one of its ideas is taken out (ablations): one
 # stream that learns the mask alone, or with the interior or boundary map beside it; U-Net decoders
 # in place of the nested interaction; the sum of the two streams' features in place of the fusion.
 # "plain" has none of them: one U-Net of as many parameters, without attention.
 VARIANTS = ("full", "single", "interior", "boundary", "unet", "sum", "plain")
-
-
-class Outputs(NamedTuple):
-    """What the network gives, logits, or what it learns, maps in [0, 1]: each (N, 1, H, W), or None
-    for a map that a variant does not predict."""
-
-    interior: Tensor | None
-    boundary: Tensor | None
-    mask: Tensor
-
-
-OUTPUTS = Outputs._fields
 
 
 class ChannelAttention(nn.Module):
@@ -245,18 +231,6 @@ class iSmallNet(nn.Module):
         return Outputs(
             *(logits[name][..., :height, :width] if name in logits else None for name in OUTPUTS)
         )
-
-
-def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
-    """Pads H and W up to a multiple at the bottom and right: reflected where the side is long
-    enough, else the edge repeated."""
-    for axis in (2, 3):
-        side = x.shape[axis]
-        extra = -side % multiple
-        if extra:
-            padding = (0, 0, 0, extra) if axis == 2 else (0, extra, 0, 0)
-            x = F.pad(x, padding, mode="reflect" if extra < side else "replicate")
-    return x
 
 
 # --- the loss ------------------------------------------------------------------------------------

@@ -26,9 +26,15 @@ from ismallnet.evaluation.metrics import UNIT, count_standard, figures_standard
 from ismallnet.evaluation.tables import table
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.images.grey import PERCENTILES
-from ismallnet.inference.onnx import BACKENDS, open_network
-from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer
-from ismallnet.inference.weights import describe, find_weights, on_device, seen_of
+from ismallnet.inference.onnx import BACKENDS
+from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
+from ismallnet.inference.weights import (
+    describe,
+    find_weights,
+    named_weights,
+    open_network,
+    seen_of,
+)
 from ismallnet.parallel import cores
 
 GREY_SETTINGS = ("range", "percentiles", "polarity")
@@ -38,11 +44,14 @@ Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `in
 
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
     """The network's maps of a list, and what about.json says of them."""
-    path = find_weights(args, data.name, data.command("train"))
+    if args.weights:
+        path = named_weights(args.weights)
+    else:
+        path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
     model = open_network(path, args.backend, args.width, args.amp)
     print(describe(path, model))
     print(describe_training(model.info, data, frames, args), end="")
-    model = on_device(model, pick_device(args.device))
+    model = prepared(model, pick_device(args.device))
     about = {
         "weights": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

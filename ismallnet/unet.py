@@ -1,14 +1,28 @@
 """A plain U-Net, the control of the experiments: what do attention, nesting, two streams and label
-decoupling bring over as many parameters without them?"""
+decoupling bring over as many parameters without them? And what all networks of net.py share: their
+outputs, resizing and padding."""
 
 import contextlib
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALES = 5
+
+
+class Outputs(NamedTuple):
+    """What the network gives, logits, or what it learns, maps in [0, 1]: each (N, 1, H, W), or None
+    for a map that a variant does not predict."""
+
+    interior: Tensor | None
+    boundary: Tensor | None
+    mask: Tensor
+
+
+OUTPUTS = Outputs._fields
 
 
 def double_convolution(a: int, b: int) -> nn.Sequential:
@@ -62,3 +76,15 @@ def resize(x: Tensor, factor: float, align: bool = True) -> Tensor:
         form = torch.channels_last if last else torch.contiguous_format
         y.register_hook(lambda gradient: gradient.contiguous(memory_format=form))
     return y
+
+
+def pad_to_multiple(x: Tensor, multiple: int = 2 ** (SCALES - 1)) -> Tensor:
+    """Pads H and W up to a multiple at the bottom and right: reflected where the side is long
+    enough, else the edge repeated."""
+    for axis in (2, 3):
+        side = x.shape[axis]
+        extra = -side % multiple
+        if extra:
+            padding = (0, 0, 0, extra) if axis == 2 else (0, extra, 0, 0)
+            x = F.pad(x, padding, mode="reflect" if extra < side else "replicate")
+    return x

@@ -37,8 +37,6 @@ MODULES = {
 KNOWN = (
     "ismallnet.arguments -> dataset",
     "ismallnet.baselines.choose -> dataset",
-    "ismallnet.charts -> ismallnet.files",
-    "ismallnet.charts -> ismallnet.timing",
     "ismallnet.datasets.find -> ismallnet.datasets.lists",
     "ismallnet.datasets.find -> ismallnet.datasets.oddities",
     "ismallnet.datasets.find -> ismallnet.datasets.pairing",
@@ -57,20 +55,7 @@ KNOWN = (
     "ismallnet.datasets.splits -> ismallnet.datasets.lists",
     "ismallnet.datasets.splits -> ismallnet.datasets.oddities",
     "ismallnet.datasets.splits -> ismallnet.datasets.pairing",
-    "ismallnet.detection.detector -> net",
-    "ismallnet.inference.comparison -> dataset",
-    "ismallnet.inference.comparison -> net",
-    "ismallnet.inference.onnx -> net",
-    "ismallnet.inference.predict -> dataset",
-    "ismallnet.inference.predict -> net",
-    "ismallnet.inference.quantisation -> dataset",
-    "ismallnet.inference.quantisation -> net",
     "ismallnet.labels -> dataset",
-    "ismallnet.plain -> net",
-    "ismallnet.roofline -> ismallnet.timing",
-    "ismallnet.timing -> ismallnet.cli",
-    "ismallnet.timing -> ismallnet.inference.predict",
-    "ismallnet.timing -> net",
     "ismallnet.training.augmentation -> dataset",
     "ismallnet.training.distillation -> net",
     "ismallnet.training.graphs -> dataset",
@@ -83,21 +68,8 @@ KNOWN = (
     "ismallnet.training.recipes -> net",
     "ismallnet.training.run -> net",
     "ismallnet.training.watch -> dataset",
-    "ismallnet.ways -> dataset",
-    "ismallnet.ways -> ismallnet.cli",
-    "ismallnet.ways -> ismallnet.evaluation.metrics",
-    "ismallnet.ways -> ismallnet.inference.onnx",
-    "ismallnet.ways -> ismallnet.inference.predict",
-    "ismallnet.ways -> ismallnet.plain",
-    "ismallnet.ways -> net",
 )
-WITHOUT_ROOM = (
-    "charts",
-    "plain",
-    "roofline",
-    "timing",
-    "ways",
-)  # files right in the package that ORDER does not know
+WITHOUT_ROOM = ()  # files right in the package that ORDER does not know
 
 
 def imports(path: Path) -> set[str]:

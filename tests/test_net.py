@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import GOLDEN
+from plain import plain
 from torch._subclasses import FakeTensorMode
 
 from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
-from ismallnet.plain import plain
 from net import (
     OUTPUTS,
     VARIANTS,

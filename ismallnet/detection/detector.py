@@ -13,9 +13,8 @@ from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import local_snr, quantise, ring
 from ismallnet.images.grey import PERCENTILES, GreyRange, inverted_limits, to_units, unmasked
 from ismallnet.images.grey import inverted as inverted_pixels
-from ismallnet.inference.predict import predict, predict_frame, prepared
-from ismallnet.inference.weights import default_weights
-from net import iSmallNet, load_weights
+from ismallnet.inference.predict import Network, predict, predict_frame, prepared
+from ismallnet.inference.weights import default_weights, load_network
 
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
@@ -223,7 +222,7 @@ class Detector:
         ValueError: names the settings that cannot be used.
     """
 
-    def __init__(self, model: iSmallNet, settings: DetectionSettings | None = None, **changes):
+    def __init__(self, model: Network, settings: DetectionSettings | None = None, **changes):
         self.model = model
         self.settings = replace(settings or DetectionSettings(), **changes)
 
@@ -238,7 +237,7 @@ class Detector:
             DataError: there is no such device.
             ValueError: names the settings that cannot be used.
         """
-        model = load_weights(path or default_weights())
+        model = load_network(path or default_weights())
         return cls(prepared(model, pick_device(device)), **settings)
 
     def probability(self, frame: np.ndarray, limits: Limits | None = None) -> np.ndarray:

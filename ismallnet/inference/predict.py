@@ -1,16 +1,15 @@
-"""Running the network on frames: device, mixed precision, batches."""
+"""Running the network: device, mixed precision, batches, tiles."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ismallnet.cli import UserError, note, progress
@@ -18,29 +17,15 @@ from ismallnet.distributed import Processes, has_bf16
 from ismallnet.evaluation.metrics import count_standard, figures_standard, quantise
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.onnx import Exported
-from net import iSmallNet, pad_to_multiple
+from ismallnet.unet import pad_to_multiple
 
-if TYPE_CHECKING:  # the detector needs no data sets, and no dataset.py on its path
-    from dataset import Frames
+Network = nn.Module | Exported  # an iSmallNet, or its export
 
 TILE, OVERLAP = 512, 64  # px
+UNITS = (0.0, 255.0)  # of data sets' images
 LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
 VIEW = 256  # px, longest side of a frame in TensorBoard
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
-
-
-def precision(device: torch.device, amp: str = "auto") -> torch.dtype | None:
-    """The type of mixed precision; None for float32 alone. "auto" is bf16 where the card has it, else
-    fp16, and off on the CPU; "bf16", "fp16" and "off" are what they say."""
-    if amp == "auto" and device.type == "cuda":
-        amp = "bf16" if has_bf16(device) else "fp16"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
-
-
-def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
-    """The mixed-precision context, of `precision`."""
-    dtype = precision(device, amp)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 class NotFiniteError(UserError):
@@ -58,10 +43,27 @@ class NotFiniteError(UserError):
         self.index = index
 
 
+def precision(device: torch.device, amp: str = "auto") -> torch.dtype | None:
+    """The type of mixed precision; None for float32 alone. "auto" is bf16 where the card has it, else
+    fp16, and off on the CPU; "bf16", "fp16" and "off" are what they say."""
+    if amp == "auto" and device.type == "cuda":
+        amp = "bf16" if has_bf16(device) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+
+
+def autocast(device: torch.device, amp: str = "auto") -> torch.autocast:
+    """The mixed-precision context, of `precision`."""
+    dtype = precision(device, amp)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 @torch.no_grad()
-def prepared(model: iSmallNet, device: torch.device | str = "cpu") -> iSmallNet:
+def prepared(model: Network, device: torch.device | str = "cpu") -> Network:
     """The network itself, changed for inference alone: on a device, channels last in memory, and each
-    batch norm folded into the convolution before it, which leaves the logits as they were to 1e-4."""
+    batch norm folded into the convolution before it, which leaves the logits as they were to 1e-4. An
+    export stays as it is."""
+    if isinstance(model, Exported):
+        return model
     for module in model.modules():
         children = list(module.named_children())  # the changes below must not disturb the loop
         for (name, conv), (after, norm) in pairwise(children):
@@ -71,9 +73,15 @@ def prepared(model: iSmallNet, device: torch.device | str = "cpu") -> iSmallNet:
     return model.to(device, memory_format=torch.channels_last)
 
 
+def mask_logits(model: Network, x: Tensor, amp: str) -> Tensor:
+    """Normalised images (N, 3, H, W), sides multiples of 16 -> mask logits (N, 1, H, W), float32."""
+    with autocast(x.device, amp):
+        return (model.mask_logits(x) if isinstance(model, Exported) else model(x).mask).float()
+
+
 @torch.inference_mode()
 def predict(
-    model: iSmallNet,
+    model: Network,
     images: list[np.ndarray],
     amp: str = "auto",
     resize: int | None = None,
@@ -100,30 +108,29 @@ def predict(
             for mirror in MIRRORS
         ]
         return [np.mean(maps, axis=0) for maps in zip(*runs)]
-    device = model.mean.device
-    batch = []
-    for image in images:
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device)
-        x = model.normalise(x[None])
-        if resize:
-            x = F.interpolate(x, (resize, resize), mode="bilinear", align_corners=False)
-        batch.append(pad_to_multiple(x))
-    x = torch.cat(batch).contiguous(memory_format=torch.channels_last)
-    with autocast(device, amp):
-        logits = (model.mask_logits(x) if isinstance(model, Exported) else model(x).mask).float()
+    x = torch.cat([to_input(model, image, resize) for image in images])
+    logits = mask_logits(model, x.contiguous(memory_format=torch.channels_last), amp)
     if not logits.isfinite().all():
         index = logits.isfinite().flatten(1).all(1).tolist().index(False)
         raise NotFiniteError(f"frame {index} of {len(images)}", index)
-    out = []
-    for one, image in zip(logits, images):
-        height, width = image.shape[:2]
-        if resize:
-            size = (height, width)
-            one = F.interpolate(
-                one[None, :, :resize, :resize], size, mode="bilinear", align_corners=False
-            )[0]
-        out.append(torch.sigmoid(one[0, :height, :width]).cpu().numpy())
-    return out
+    return [to_probability(plane, i.shape[:2], resize) for plane, i in zip(logits, images)]
+
+
+def to_input(model: Network, image: np.ndarray, resize: int | None) -> Tensor:
+    """HxWx3 in 0-255 units -> (1, 3, H, W), normalised, resized if wanted, and padded."""
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(model.mean.device)
+    x = model.normalise(x[None])
+    if resize:
+        x = F.interpolate(x, (resize, resize), mode="bilinear", align_corners=False)
+    return pad_to_multiple(x)
+
+
+def to_probability(logits: Tensor, shape: tuple[int, int], resize: int | None) -> np.ndarray:
+    """Logits (1, H, W) of a padded image -> its probabilities at its own shape, float32."""
+    if resize:
+        logits = logits[None, :, :resize, :resize]
+        logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)[0]
+    return torch.sigmoid(logits[0, : shape[0], : shape[1]]).cpu().numpy()
 
 
 def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarray]]:
@@ -150,7 +157,7 @@ def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarr
 
 
 def predict_frame(
-    model: iSmallNet,
+    model: Network,
     pixels: np.ndarray,
     limits: tuple[float, float] | None = None,
     tile: int = TILE,
@@ -177,8 +184,8 @@ def predict_frame(
     for top, rows in tile_weights(height, tile, overlap):
         for left, columns in tile_weights(width, tile, overlap):
             at = (slice(top, top + len(rows)), slice(left, left + len(columns)))
-            part = predict(model, [to_units(pixels[at], limits)], amp, flips=flips)[0]
-            probability[at] += part * np.outer(rows, columns)
+            values = predict(model, [to_units(pixels[at], limits)], amp, flips=flips)[0]
+            probability[at] += values * np.outer(rows, columns)
     return probability
 
 
@@ -208,51 +215,38 @@ class Tiling:
 
     def note(self, shapes: list[tuple[int, int]]) -> str:
         """What a run says of a list's images; nothing where none runs in tiles."""
-        count = sum(map(self.applies, shapes))
-        if not count:
+        if not (count := sum(map(self.applies, shapes))):
             return ""
-        text = (
-            f"{count} of {len(shapes)} images run in tiles of {self.side} px, {self.overlap} px overlap"
-        )
-        if self.tile is None:
-            text += f" (those with a side of {LARGE} px or more; --tile 0 of test.py: in one piece)"
-        return text
+        tiles = f"tiles of {self.side} px, {self.overlap} px overlap"
+        why = f" (those with a side of {LARGE} px or more; --tile 0 of test.py: in one piece)"
+        return f"{count} of {len(shapes)} images run in {tiles}{why if self.tile is None else ''}"
 
 
 TILING = Tiling()
-IN_ONE_PIECE = Tiling(tile=0)
-
-
-def predict_item(
-    model: iSmallNet, image: np.ndarray, tiling: Tiling, amp: str = "auto", flips: bool = False
-) -> np.ndarray:
-    """Target probabilities, HxW float32 in [0, 1], of a data set's image, HxWx3 in 0-255 units; in
-    tiles where `tiling` says so."""
-    if not tiling.applies(image.shape[:2]):
-        return predict(model, [image], amp, flips=flips)[0]
-    limits = None if image.dtype == np.uint8 else (0.0, 255.0)  # float images are in these units, too
-    return predict_frame(model, image, limits, tiling.side, tiling.overlap, amp, flips)
 
 
 def batches_of_equal_size(
-    frames: "Frames", batch_size: int, part: slice = slice(None), tiling: Tiling = IN_ONE_PIECE
+    shapes: list[tuple[int, int]], batch_size: int, indices: range, tiling: Tiling
 ) -> Iterator[list[int]]:
-    """Batches of indices of frames that pad to the same size, so that they fit in one tensor; those
-    that run in tiles are alone."""
+    """Batches of the indices of frames that pad to the same size, so that they fit in one tensor; a
+    frame that runs in tiles is alone."""
     waiting: dict[tuple[int, int], list[int]] = {}
-    for i in range(len(frames))[part]:
-        height, width = frames.shapes[i]
+    for i in indices:
+        height, width = shapes[i]
+        if tiling.applies(shapes[i]):
+            yield [i]
+            continue
         group = waiting.setdefault((-(-height // 16), -(-width // 16)), [])
         group.append(i)
-        if len(group) == (1 if tiling.applies((height, width)) else batch_size):
+        if len(group) == batch_size:
             yield group.copy()
             group.clear()
     yield from (group for group in waiting.values() if group)
 
 
 def infer(
-    model: iSmallNet,
-    frames: "Frames",
+    model: Network,
+    frames,
     batch_size: int = 1,
     amp: str = "auto",
     resize: int | None = None,
@@ -263,6 +257,10 @@ def infer(
     """Runs a list of frames, or a part of it, batch by batch; large ones in tiles, unless `resize`
     makes them small.
 
+    Args:
+        frames: `frames[i]` has an image, HxWx3 in 0-255 units, and a mask; `frames.shapes` are the
+            images' (H, W), and `frames.samples` name their files.
+
     Yields:
         (i, pred, mask): the frame's index, its probability map as saved (HxW uint8), and its mask
         (HxW uint8).
@@ -272,12 +270,13 @@ def infer(
     """
     if not isinstance(model, Exported):
         model.eval()
-    tiling = IN_ONE_PIECE if resize else tiling
-    for batch in batches_of_equal_size(frames, batch_size, part, tiling):
+    tiling = Tiling(tile=0) if resize else tiling
+    for batch in batches_of_equal_size(frames.shapes, batch_size, range(len(frames))[part], tiling):
         items = [frames[i] for i in batch]
         try:
             if tiling.applies(frames.shapes[batch[0]]):
-                maps = [predict_item(model, items[0].image, tiling, amp, flips)]
+                tiles = (UNITS, tiling.side, tiling.overlap)
+                maps = [predict_frame(model, items[0].image, *tiles, amp, flips)]
             else:
                 maps = predict(model, [item.image for item in items], amp, resize, flips)
         except NotFiniteError as error:
@@ -288,38 +287,34 @@ def infer(
 
 
 def evaluate(
-    model: iSmallNet, lists: dict[str, "Frames"], batch_size: int, amp: str, processes: Processes
+    model: nn.Module, lists: dict, batch_size: int, amp: str, processes: Processes
 ) -> dict[str, dict]:
-    """Standard figures of test lists, by data set; the processes share the images, and the counts
-    are integers, so the figures do not depend on how many there are."""
-    figures = {}
+    """Standard metrics of test lists (frames as of `infer`), by data set; the processes share the
+    images, and the counts are integers, so the metrics do not depend on how many there are."""
+    metrics = {}
     processes.share(model)
     for name, frames in lists.items():
         counts = Counter()
         if text := TILING.note(frames.shapes):
             note(f"tiles {name}", f"{name} test: {text}")
         part = slice(processes.rank, None, processes.world)
-        shown = progress((), f"{name} test", len(range(len(frames))[part]), leave=False)
-        for _, pred, mask in infer(model, frames, batch_size, amp, part=part):
-            shown.update()
+        results = infer(model, frames, batch_size, amp, part=part)
+        count = len(range(len(frames))[part])
+        for _, pred, mask in progress(results, f"{name} test", count, leave=False):
             counts.update(count_standard(pred, mask))
-        shown.close()
         total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
-        figures[name] = figures_standard(total)
-    return figures
+        metrics[name] = figures_standard(total)
+    return metrics
 
 
-def pictures(model: iSmallNet, frames: "Frames", amp: str, count: int = 4) -> np.ndarray:
+def pictures(model: nn.Module, frames, amp: str, count: int = 4) -> np.ndarray:
     """The first test frames with mask and prediction beside them, RGB uint8; of large frames each of
     the three is made smaller, so that all of it is seen."""
     rows = []
-    for i in range(min(count, len(frames))):
-        item = frames[i]
-        prediction = quantise(predict_item(model, item.image, TILING, amp))
-        rest = [np.repeat(p[..., None], 3, 2) for p in (item.mask, prediction)]
-        factor = min(1.0, VIEW / max(item.image.shape[:2]))
-        size = [max(1, round(n * factor)) for n in item.image.shape[1::-1]]
-        parts = [item.image.astype(np.uint8), *rest]
-        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in parts]))
+    for i, pred, mask in infer(model, frames, amp=amp, part=slice(count)):
+        planes = [frames[i].image.astype(np.uint8), *(np.dstack([p] * 3) for p in (mask, pred))]
+        factor = min(1.0, VIEW / max(mask.shape))
+        size = [max(1, round(n * factor)) for n in mask.shape[::-1]]
+        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in planes]))
     wide = max(row.shape[1] for row in rows)
     return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])

@@ -1,18 +1,74 @@
-"""Which weights are meant, and what they say of themselves."""
+"""Which weights are meant, the network in them, and what they say of themselves."""
 
-import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+from torch import nn
 
+from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError
-from ismallnet.inference.onnx import Exported
-from ismallnet.inference.predict import prepared
-from net import iSmallNet
+from ismallnet.files import disguise
+from ismallnet.inference.onnx import Exported, check_amp, to_onnx
+from ismallnet.inference.predict import Network
 
 SHIPPED = Path(__file__).parents[2] / "weights"
 DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
+MOST_BYTES = 2**31 - 1  # of an ONNX file: protobuf's own limit
+
+
+# --- the network of a file ------------------------------------------------------------------------
+
+
+def load_network(path: str | os.PathLike, width: int | None = None) -> nn.Module:
+    """`net.load_weights`: the package builds networks here alone."""
+    from net import load_weights
+
+    return load_weights(path, width)
+
+
+def open_network(
+    path: str | os.PathLike, backend: str = "torch", width: int | None = None, amp: str = "auto"
+) -> Network:
+    """The network of a weights file, or of an ONNX file, on a backend; `amp` as in `Exported`, without
+    effect on PyTorch's, which take it at each call.
+
+    Raises:
+        WeightsError: as `net.load_weights`, or an ONNX file that cannot be used.
+        DataError: a package is missing, or the backend has no such precision.
+    """
+    path = Path(path)
+    if backend != "torch":
+        check_amp(backend, amp)
+    if path.suffix != ".onnx":
+        model = load_network(path, width)
+        return model if backend == "torch" else Exported(to_onnx(model), backend, amp)
+    if backend == "torch":
+        raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or name other weights")
+    try:
+        model = Exported(read_onnx(path), backend, amp)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {disguise(path) or error}") from error
+    if width not in (None, model.width):
+        raise WeightsError(f"{path}: found a network of width {model.width}, expected width {width}")
+    return model
+
+
+def read_onnx(path: Path) -> bytes:
+    """
+    Raises:
+        WeightsError: no such file, or larger than an ONNX file can be; without the path.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"no such file; make it: python export.py --weights FILE --output {path.name}"
+        )
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise WeightsError(f"found {size / 2**30:.1f} GiB, expected an ONNX file of at most 2 GiB")
+    return path.read_bytes()
+
+
+# --- which file -----------------------------------------------------------------------------------
 
 
 def named_weights(text: str) -> Path:
@@ -26,52 +82,51 @@ def default_weights() -> Path:
     return SHIPPED / f"{DEFAULT}.safetensors"
 
 
-def find_weights(args: argparse.Namespace, name: str, training: str) -> Path:
-    """--weights; else the newest run on this data set (or on all that were named); else the
-    weights that come with the repository.
+def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Path:
+    """The newest run on the data set `name`, or on all that were named; else the weights that come
+    with the repository.
 
     Args:
+        runs: the folder of runs.
+        datasets: all data sets that the command names.
         training: the command that trains some, for the error.
 
     Raises:
         DataError: there are none of these.
     """
-    if args.weights:
-        return named_weights(args.weights)
-    folders = [Path(args.runs) / n for n in dict.fromkeys([name, "+".join(args.dataset)])]
-    runs = [path for folder in folders for path in folder.glob("*/last.pt")]
-    if runs:
-        return max(runs, key=lambda path: path.stat().st_mtime)
-    for path in (
-        SHIPPED / f"{stem}{end}" for stem in (name, DEFAULT) for end in (".safetensors", ".pt")
-    ):
-        if path.exists():
-            return path
+    folders = [Path(runs) / n for n in dict.fromkeys([name, "+".join(datasets)])]
+    if found := [path for folder in folders for path in folder.glob("*/last.pt")]:
+        return max(found, key=lambda path: path.stat().st_mtime)
+    for stem in (name, DEFAULT):
+        for path in (SHIPPED / f"{stem}.safetensors", SHIPPED / f"{stem}.pt"):
+            if path.exists():
+                return path
     raise DataError(
         f"{folders[0]}: found no trained weights; train first: {training}, or "
         "name a file: --weights FILE"
     )
 
 
-def describe(path: Path, model: iSmallNet | Exported) -> str:
+# --- what it says of itself -----------------------------------------------------------------------
+
+
+def describe(path: Path, model: Network) -> str:
     """One line on where weights come from; what was chosen on the test list is said."""
     info = model.info
-    parts = [f"width {model.width}"]
+    facts = [f"width {model.width}"]
     if not info:
         return f"weights {path} (width {model.width}, the authors' format or bare weights)"
     for key in ("dataset", "recipe", "seed", "epoch"):
         value = info.get(key, "unknown")
         value = "+".join(map(str, value)) if isinstance(value, list) else value
-        parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+        facts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
     if info.get("init"):
-        parts.append("initialised from other weights")
-    if info.get("teacher"):
-        parts.append(f"distilled from {info['teacher'].get('file', 'another network')}")
+        facts.append("initialised from other weights")
     if info.get("step") != info.get("steps"):
-        parts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
+        facts.append(f"unfinished: step {info.get('step')} of {info.get('steps')}")
     if info.get("selected_on", "nothing") != "nothing":
-        parts.append(f"CHOSEN ON {str(info['selected_on']).upper()}")
-    return f"weights {path} ({', '.join(parts)})"
+        facts.append(f"CHOSEN ON {str(info['selected_on']).upper()}")
+    return f"weights {path} ({', '.join(facts)})"
 
 
 def merged(*sources: object) -> dict[str, list[str]]:
@@ -86,15 +141,8 @@ def merged(*sources: object) -> dict[str, list[str]]:
 
 
 def seen_of(info: dict, dataset: str, names: Iterable[str]) -> list[str] | None:
-    """Those of a data set's images, by name, that a network, or those that it was initialised or
-    distilled from, learned from; None where its weights, or theirs, do not say."""
+    """Those of a data set's images, by name, that a network, or those that it was initialised from,
+    learned from; None where its weights, or theirs, do not say."""
     if not isinstance(info.get("seen"), dict):
         return None
     return sorted({*names} & {*merged(info["seen"]).get(dataset, ())})
-
-
-def on_device(model: iSmallNet | Exported, device: torch.device) -> iSmallNet | Exported:
-    """PyTorch's networks on a device; those of other backends stay where they are."""
-    if isinstance(model, Exported):
-        return model
-    return prepared(model, device)

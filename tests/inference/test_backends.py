@@ -14,8 +14,9 @@ from export import main as export
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
 from ismallnet.inference import onnx as backends
-from ismallnet.inference.onnx import Exported, open_network, to_onnx
+from ismallnet.inference.onnx import Exported, to_onnx
 from ismallnet.inference.predict import predict
+from ismallnet.inference.weights import open_network
 from net import iSmallNet, load_weights
 from test import main
 

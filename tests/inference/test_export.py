@@ -1,16 +1,14 @@
-import json
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import fails, write
 
 import export
-from export import main, parse
-from ismallnet.evaluation.intervals import FIGURES
-from ismallnet.inference import comparison
-from ismallnet.inference.comparison import Comparison, compare
+from dataset import Frames
+from export import main
+from ismallnet.datasets.find import find_dataset
 from net import iSmallNet, load_weights
 
 
@@ -55,39 +53,23 @@ def test_other_endings_and_values_beyond_fp16_are_refused(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"),
+    ("typed", "named"),
     [
-        ("x.safetensors --precision fp16", "--precision: has no effect without a name X.onnx"),
-        ("x.safetensors --verify tiny", "--verify: has no effect without a name X.onnx"),
-        ("x.onnx --calibrate tiny", "--calibrate: has no effect without --precision int8"),
-        (
-            "x.onnx --precision fp16 --calibrate-images 4",
-            "--calibrate-images: has no effect without --precision int8",
-        ),
-        (
-            "x.onnx --tolerance 1 --data-root d",
-            "--tolerance, --data-root: has no effect without --verify or --precision int8",
-        ),
-        ("x.onnx --precision int8", "needs training images: type --calibrate NAME"),
-        (
-            "x.onnx --precision int8 --calibrate tiny --calibrate-images 0",
-            "found 0, expected a whole number of 1 or",
-        ),
-        ("x.onnx --verify tiny --tolerance -1", "--tolerance: found -1, expected 0 or more"),
-        ("x.onnx --verify tiny --tolerance nan", "--tolerance: found nan, expected 0 or more"),
-        ("x.onnx --split a b", "--split: has no effect without --verify or --precision int8"),
+        ("x.safetensors --precision fp16", "--precision"),
+        ("x.safetensors --verify tiny", "--verify"),
+        ("x.onnx --tolerance 1 --data-root d", "--tolerance, --data-root"),
+        ("x.onnx --split a b", "--split"),
+        ("x.onnx --verify tiny --tolerance -1", "--tolerance"),
+        ("x.onnx --verify tiny --tolerance nan", "--tolerance"),
+        ("x.onnx --precision int8", "vendor"),
+        ("x.onnx --calibrate tiny", "vendor"),
+        ("x.onnx --calibrate-images 4", "vendor"),
     ],
 )
-def test_a_flag_that_is_missing_or_has_no_effect(run, typed, message, capsys):
+def test_a_flag_that_is_gone_or_has_no_effect_is_named(run, typed, named, capsys):
     output, *flags = typed.split()
-    found = fails(main, "--weights", run, "--output", output, *flags, capsys=capsys)
-    assert message in found and not Path(output).exists()
-
-
-def test_the_default_precision_is_float32():
-    assert parse(["--weights", "a.pt", "--output", "a.onnx"]).precision == "fp32"
-    argv = ["--weights", "a.pt", "--output", "a.onnx", "--precision", "int8", "--calibrate", "tiny"]
-    assert parse(argv).tolerance == 0.5
+    message = fails(main, "--weights", run, "--output", output, *flags, capsys=capsys)
+    assert named in message and not Path(output).exists()
 
 
 def test_an_onnx_file_is_not_exported_again(capsys):
@@ -101,95 +83,69 @@ def test_a_data_set_that_is_missing_is_named_before_the_export(run, monkeypatch,
     assert "none: no such data set" in fails(main, *argv, capsys=capsys)
 
 
-# --- two networks on the same images ---------------------------------------------------------------
-
-
-class FakeFrames(list):
-    """Masks only: what a fake network is run on."""
-
-
-def maps(*hits: int) -> list:
-    """Four images of 100 px with a target of 10; a network that predicts `hits` of its pixels in
-    each."""
-    rows = []
-    for i, hit in enumerate(hits):
-        mask, pred = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
-        mask[4] = 255
-        pred[4, :hit] = 255
-        rows.append((i, pred, mask))
-    return rows
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """`compare` of two networks that are lists of `maps`."""
-    monkeypatch.setattr(comparison, "infer", lambda model, frames, amp: iter(model))
-    monkeypatch.setattr(comparison, "prepared", lambda model: model)
-
-    def run(first: list, second: list) -> Comparison:
-        return compare(first, second, FakeFrames(first), ("original", "int8"))
-
-    return run
-
-
-def test_the_figures_of_both_networks_and_their_difference(fake):
-    found = fake(maps(10, 10, 10, 10), maps(10, 8, 10, 10))
-    assert found.figures[0]["iou"] == 1 and found.figures[1]["iou"] == 38 / 40
-    assert found.points == pytest.approx(-5)
-    assert tuple(found.figures[0]) == FIGURES and found.figures[1]["pd"] == 1
-    assert found.figures[0]["hiou"] == 1 and found.figures[1]["hiou"] == pytest.approx(0.95)
-    gap = found.differences["iou"]
-    assert gap.value == pytest.approx(-0.05) and gap.low < -0.05 < gap.high == 0
-    text = found.text()
-    assert "95.00" in text and "int8 - original  -5.00 (" in text
-
-
-def test_the_same_network_twice_has_no_difference(fake):
-    found = fake(maps(10, 7, 0, 3), maps(10, 7, 0, 3))
-    assert found.points == 0 and found.differences["iou"].low == found.differences["iou"].high == 0
-
-
 # --- an export that loses too much -----------------------------------------------------------------
 
 
 @pytest.fixture
 def falls(monkeypatch, data):
     """An export whose IoU on the test list is 2 points below the network's, without ONNX."""
-    figures = [dict.fromkeys(FIGURES, value) for value in (0.75, 0.73)]
-    found = Comparison(("original", "fp32"), tuple(figures), dict.fromkeys(FIGURES))
+    about = []
     monkeypatch.setattr(export, "to_onnx", lambda model: b"raw")
     monkeypatch.setattr(export, "Exported", lambda raw, backend: None)
-    monkeypatch.setattr(export, "compare", lambda *_: found)
-    monkeypatch.setattr(export, "with_notes", lambda raw, **notes: json.dumps(notes).encode())
-    Path("x.onnx").write_text("an earlier one")
-    return ["--output", "x.onnx", "--verify", "tiny", "--weights"]
+    monkeypatch.setattr(export, "with_notes", lambda raw, export: about.append(export) or raw)
+
+    def metrics(model, frames, label):
+        falls.frames = frames
+        return dict.fromkeys(("iou", "niou", "pd", "fa"), 0.75 if label == "original" else 0.73)
+
+    falls = SimpleNamespace(about=about, argv=["--output", "x.onnx", "--verify", "tiny", "--weights"])
+    monkeypatch.setattr(export, "standard_metrics", metrics)
+    return falls
 
 
 def test_an_export_that_loses_more_than_the_tolerance_is_not_written(run, falls, capsys):
-    assert main([*falls, run]) == 1
+    assert main([*falls.argv, run]) == 1
     printed = capsys.readouterr()
-    assert "IoU falls by 2.00 points, expected 0.5 at most; x.onnx was not written" in printed.err
+    assert "nothing was written" in printed.err and "older" not in printed.err
     assert "75.00" in printed.out and "73.00" in printed.out
+    assert not Path("x.onnx").exists()
+
+
+def test_an_older_file_is_kept_and_said_to_be_older(run, falls, capsys):
+    write(Path("x.onnx"), "an earlier one")
+    assert main([*falls.argv, run]) == 1
+    assert "x.onnx that is there is an older one" in capsys.readouterr().err
     assert Path("x.onnx").read_text() == "an earlier one"
 
 
-def test_a_larger_tolerance_accepts_it_and_the_file_says_what_was_found(run, falls, capsys):
-    assert main([*falls, run, "--tolerance", "2.5"]) == 0
-    notes = json.loads(Path("x.onnx").read_text())["export"]
-    assert notes["precision"] == "fp32" and notes["verified"]["images"] == 2
-    assert notes["verified"]["dataset"] == "tiny"
-    assert notes["verified"]["original"]["iou"] == 0.75 and notes["verified"]["export"]["iou"] == 0.73
+def test_a_larger_tolerance_accepts_it_and_the_file_says_what_was_measured(run, falls, capsys):
+    assert main([*falls.argv, run, "--tolerance", "2.5"]) == 0
+    assert Path("x.onnx").read_bytes() == b"raw"
+    verified = falls.about[0]["verified"]
+    assert falls.about[0]["precision"] == "fp32" and verified["dataset"] == "tiny"
+    assert (verified["images"], verified["original"]["iou"], verified["export"]["iou"]) == (
+        2,
+        0.75,
+        0.73,
+    )
     assert "verified on tiny" in capsys.readouterr().out
 
 
-def test_a_data_set_is_read_as_in_the_other_stages(run, falls, data, monkeypatch, capsys):
+def test_a_data_set_is_read_as_in_the_other_stages(run, falls, data, capsys):
     """Other lists, another threshold and another folder of masks."""
-    compared, loses = [], export.compare
-    monkeypatch.setattr(export, "compare", lambda *given: compared.append(given[2]) or loses())
     (data / "masks").rename(data / "truth")
     write(data / "other/train.txt", "a\nb\nc\n")
     write(data / "other/test.txt", "d\n")
     reading = "--split other --mask-folder truth --mask-threshold 100"
-    assert main([*falls, run, *reading.split()]) == 1
-    assert [sample.name for sample in compared[0].samples] == ["d"] and compared[0].threshold == 100
-    assert "masks in truth/" in capsys.readouterr().out
+    assert main([*falls.argv, run, *reading.split()]) == 1
+    assert [sample.name for sample in falls.frames.samples] == ["d"] and falls.frames.threshold == 100
+
+
+def test_the_metrics_of_verify_are_those_of_test_py(run, data):
+    import test
+
+    frames = Frames(find_dataset("tiny"), "test")
+    metrics = export.standard_metrics(load_weights(run), frames, "original")
+    test.main(["--dataset", "tiny", "--weights", run, "--device", "cpu"])
+    rows = [line.split(",") for line in Path("results/tiny/images.csv").read_text().split()[1:]]
+    assert metrics["fa"] == sum(int(row[4]) for row in rows) / (2 * 40 * 48)

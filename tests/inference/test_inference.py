@@ -19,7 +19,6 @@ from ismallnet.inference.predict import (
     precision,
     predict,
     predict_frame,
-    predict_item,
 )
 from net import iSmallNet
 
@@ -89,14 +88,8 @@ def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
 def test_of_a_wide_frame_the_prediction_is_seen_too():
     """Image, mask and prediction of a 100x600 frame lie side by side, each of them whole."""
 
-    class Wide:
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, i):
-            return Item(np.full((100, 600, 3), 50, np.uint8), np.full((100, 600), 255, np.uint8))
-
-    view = pictures(iSmallNet(2).eval(), Wide(), "off")
+    item = Item(np.full((100, 600, 3), 50, np.uint8), np.full((100, 600), 255, np.uint8))
+    view = pictures(iSmallNet(2).eval(), Listed([item]), "off")
     assert view.shape == (43 + 4, 3 * 256, 3)
     assert (view[:43, :256] == 50).all() and (view[:43, 256:512] == 255).all()
 
@@ -119,25 +112,53 @@ def test_which_images_run_in_tiles(tile, shape, expected):
     assert bool(Tiling(tile).note([shape, (9, 9)])) == expected
 
 
+class Listed(list):
+    """A list of Items, as `infer` takes it."""
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        return [item.mask.shape for item in self]
+
+
+def listed(*shapes: tuple[int, int], kind=np.uint8) -> Listed:
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 255, (*shape, 1)).astype(kind).repeat(3, 2) for shape in shapes]
+    return Listed(Item(image, np.zeros(image.shape[:2], np.uint8)) for image in images)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
     """Of 8 bits, and of more bits, which are floats in 0-255 units by then."""
     torch.manual_seed(0)
     model = iSmallNet(2).eval()
-    image = np.random.default_rng(0).uniform(0, 255, (70, 90, 1)).astype(kind).repeat(3, 2)
-    found = predict_item(model, image, Tiling(48, 16))
+    frames = listed((70, 90), kind=kind)
+    image = frames[0].image
     limits = None if kind == np.uint8 else (0.0, 255.0)
-    assert (found == predict_frame(model, image, limits, 48, 16)).all()
-    whole = predict(model, [image])[0]
-    assert found.shape == whole.shape and (found != whole).any()
-    assert (predict_item(model, image, Tiling()) == whole).all()
+    tiled, whole, default = (
+        next(infer(model, frames, tiling=tiling))[1] for tiling in (Tiling(48, 16), Tiling(0), Tiling())
+    )
+    assert (tiled == quantise(predict_frame(model, image, limits, 48, 16))).all()
+    assert (whole == quantise(predict(model, [image])[0])).all() and (tiled != whole).any()
+    assert (default == whole).all()
 
 
-def test_images_in_tiles_are_in_no_batch(data):
-    frames = Frames(find_dataset("tiny"), "test")
-    assert list(batches_of_equal_size(frames, 2)) == [[0, 1]]
-    assert list(batches_of_equal_size(frames, 2, tiling=Tiling(32, 8))) == [[0], [1]]
+def test_images_in_tiles_are_in_no_batch():
+    shapes = [(40, 48), (40, 48)]
+    assert list(batches_of_equal_size(shapes, 2, range(2), Tiling(0))) == [[0, 1]]
+    assert list(batches_of_equal_size(shapes, 2, range(2), Tiling(32, 8))) == [[0], [1]]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_image_in_tiles_beside_one_that_pads_to_the_same_size_is_no_batch_of_it(first):
+    """49 and 60 px pad to 64 px, and only 60 px are more than a tile of 50."""
     torch.manual_seed(0)
-    model = iSmallNet(2).eval()
-    for i, pred, _ in infer(model, frames, 2, tiling=Tiling(32, 8)):
-        assert (pred == quantise(predict_item(model, frames[i].image, Tiling(32, 8)))).all()
+    model, tiling = iSmallNet(2).eval(), Tiling(50, 10)
+    frames = listed(*[(49, 49), (60, 60)][:: 1 - 2 * first], (49, 49), (60, 60), (49, 49))
+    one, four = (
+        {i: pred for i, pred, _ in infer(model, frames, size, tiling=tiling)} for size in (1, 4)
+    )
+    assert sorted(four) == list(range(5))
+    for i in range(5):
+        assert np.abs(one[i].astype(int) - four[i]).max() <= 1
+    batches = list(batches_of_equal_size(frames.shapes, 2, range(5), tiling))
+    assert max(map(len, batches)) == 2

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN, fails, make_set, picture, write
+from plain import network
 
-from benchmark import network
 from dataset import Frames
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
@@ -16,7 +16,7 @@ from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.evaluation.protocols import evaluate
 from ismallnet.inference import predict as inference
-from ismallnet.inference.predict import batches_of_equal_size, predict, prepared
+from ismallnet.inference.predict import Tiling, batches_of_equal_size, predict, prepared
 from net import VARIANTS, iSmallNet, load_weights
 from test import main
 
@@ -97,11 +97,14 @@ def test_batches_of_equal_size_change_nothing(tmp_path, weights, size):
         a, b = grey(f"batched/tiny/{name}.png"), grey(f"single/tiny/{name}.png")
         assert a.shape == shape and np.abs(a.astype(int) - b).max() <= 1
     frames = Frames(find_dataset("tiny"), "test")
-    batches = list(batches_of_equal_size(frames, size))
+    batches = list(batches_of_equal_size(frames.shapes, size, range(8), Tiling(0)))
     assert sorted(i for batch in batches for i in batch) == list(range(8))
     assert max(map(len, batches)) == min(size, 4)  # (33..48, 40..48) pad to 48x48: a, b, c, d
     parts = [
-        i for r in range(3) for b in batches_of_equal_size(frames, size, slice(r, None, 3)) for i in b
+        i
+        for r in range(3)
+        for b in batches_of_equal_size(frames.shapes, size, range(r, 8, 3), Tiling(0))
+        for i in b
     ]
     assert sorted(parts) == list(range(8))
 

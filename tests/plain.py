@@ -1,6 +1,5 @@
 """The network written down plainly from its description, over the parameters of an iSmallNet: what
-net.py and the other backends are compared with, in their results (tests) and their speed
-(benchmark.py)."""
+net.py is compared with."""
 
 import torch
 import torch.nn.functional as F
