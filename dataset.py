@@ -5,13 +5,12 @@
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, progress, some
+from ismallnet.cli import DataError, launch, progress, some
 from ismallnet.datasets.checks import complaint, offsets
 from ismallnet.datasets.masks import TARGET, is_resized, nearly, read_mask, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
@@ -184,7 +183,7 @@ def file_digests(sample: Sample) -> str:
 
 def memory_budget() -> float:
     """Bytes that one list may take in memory: an eighth of the machine's, shared by its processes."""
-    return memory_limit() / 8 / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return memory_limit() / 8 / launch().local_world
 
 
 def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, ...]]:

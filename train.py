@@ -12,99 +12,123 @@ is only watched; `--select test` keeps its best epoch as well (best.pt), and mar
 import argparse
 import contextlib
 import hashlib
-import json
 import math
 import os
-import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dataset import Frames, fingerprint, read_lists
+from dataset import Frames, fingerprint, mean_and_std, read_lists
 from ismallnet.arguments import grey_range, open_datasets
-from ismallnet.cli import DataError, command, progress
+from ismallnet.cli import DataError, command, launch, progress
 from ismallnet.datasets.checks import mirrors_for, offset_note
 from ismallnet.datasets.sample import DatasetFolder, Item
-from ismallnet.distributed import (
-    Interruption,
-    Processes,
-    deterministic,
-    environment,
-    run_script,
-)
+from ismallnet.distributed import Interruption, Processes, deterministic, environment, run_script
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
+from ismallnet.files import lock
 from ismallnet.images.grey import GreyRange
-from ismallnet.inference.predict import precision
+from ismallnet.inference.predict import autocast, precision
 from ismallnet.inference.weights import merged
 from ismallnet.labels import decouple_dataset, maps_folder
+from ismallnet.training import options
 from ismallnet.training.augmentation import TrainingSet, batches
-from ismallnet.training.distillation import Teacher
-from ismallnet.training.graphs import steps_of
-from ismallnet.training.leaks import copies_note, seen_note
-from ismallnet.training.monitor import Monitor
-from ismallnet.training.options import find_run, parse, resume
-from ismallnet.training.recipes import (
-    MovingAverage,
-    StepOptions,
-    first_weights,
-    learning_rate,
-    make_optimizer,
-)
-from ismallnet.training.run import Run, State, claim, lock
-from ismallnet.training.watch import Watch
-from net import iSmallNet
+from ismallnet.training.graphs import GraphedStep, can_be_captured
+from ismallnet.training.recipes import MovingAverage, learning_rate, make_optimizer
+from ismallnet.training.run import Run, State, claim
+from ismallnet.training.watch import Watch, copies_note, seen_note, training_crops
+from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losses
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
+TIMED = 20  # steps after which a run says how long it will take
+
+build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 
 
 # --- the loop ------------------------------------------------------------------------------------
 
 
-def train(
+def step(
     state: State,
-    items: Iterable[Item],
-    options: StepOptions,
-    watch: Watch,
-    run: Run,
+    network: nn.Module,
+    settings: tuple[str, float, str],
     processes: Processes,
+    batch: Iterable[Tensor],
+    rate: float | Tensor,
+    weight: float | Tensor,
+    check: Callable[[dict[str, Tensor], Tensor], dict],
+) -> dict:
+    """One step: a batch -> its losses, and weights that are a little better.
+
+    Args:
+        network: the state's model, compiled or of several processes.
+        settings: the loss, one of net.LOSSES, the largest gradient norm, and --amp.
+        batch: an `Item` of (N, 3, S, S) images in 0-255 units and (N, 1, S, S) maps in [0, 1].
+        rate, weight: the learning rate, and the network's share in the moving average; tensors in a
+            CUDA graph.
+        check: makes numbers of the losses and the gradient's norm, and raises where one is not finite.
+    """
+    loss, clip, amp = settings
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    image, mask, interior, boundary = (x.to(processes.device, non_blocking=True) for x in batch)
+    image = state.model.normalise(image).contiguous(memory_format=torch.channels_last)
+    with processes.collective(), autocast(processes.device, amp):
+        outputs = network(image)
+    parts = losses(outputs, Outputs(interior, boundary, mask), loss)
+    state.optimizer.zero_grad(set_to_none=True)
+    with processes.collective():
+        state.scaler.scale(sum(parts.values())).backward()
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip or math.inf)
+    values = check({name: value.detach() for name, value in parts.items()}, norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.ema:
+        state.ema.update(state.model, weight)
+    return values
+
+
+def train(
+    watch: Watch,
+    items: Iterable[Item],
+    rate_of: Callable,
+    take_step: Callable,
     interruption: Interruption,
 ) -> None:
     """Trains until the last step or an interruption, which is saved. One step sees `batch_size`
-    samples of an endless sequence; an epoch is as many samples as the training list has."""
-    take = steps_of(
-        state,
-        options,
-        processes,
-        watch.samples.augment == "authors",
-        lambda what, value: watch.check_finite(what, value, state, run),
-    )
-    started = time.monotonic() - state.seconds
-    bar = progress((), "training", state.steps * watch.batch_size)
-    bar.update(state.step * watch.batch_size)
-    bar.unpause()
+    samples of an endless sequence; an epoch is as many samples as the training list has.
+
+    Args:
+        rate_of: a step, counted from 0 -> its learning rate.
+        take_step: `step`, or its replay as a CUDA graph.
+    """
+    state, run, size = watch.state, watch.run, watch.samples.batch_size
+    first, began, before = state.step, time.monotonic(), state.seconds
+    bar = progress((), "training", state.steps * size, initial=first * size)
     state.model.train()
     for batch in items:
-        lr = options.rate(state.step)
-        values = take(batch)
+        rate = rate_of(state.step)
+        weight = state.ema.next_weight() if state.ema else 0.0
+        values = take_step(batch, rate, weight, watch.check)
         state.step += 1
 
         state.recent = [*state.recent[-49:], list(values.values())]
-        run.scalars({f"loss/{name}": value for name, value in values.items()} | {"lr": lr}, state.step)
-        bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{lr:.1e}", refresh=False)
-        bar.update(watch.batch_size)
-        if watch.look_due(state):
-            watch.look(state, run)
-        if watch.evaluation_due(state):
-            watch.evaluate(state, run, lr)
-        stop = processes.any(interruption.check()) and not state.finished
+        run.scalars({f"loss/{name}": v for name, v in values.items()} | {"lr": rate}, state.step)
+        bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{rate:.1e}", refresh=False)
+        bar.update(size)
+        if state.step == first + TIMED:
+            run.say(watch.duration_note((time.monotonic() - began) / TIMED))
+        watch.look()
+        watch.evaluate(rate)
+        stop = watch.processes.any(interruption.check()) and not state.finished
         if stop or state.finished or run.save_due():
-            state.seconds = time.monotonic() - started
+            state.seconds = before + time.monotonic() - began
             run.save(state)
         if stop:
             break
@@ -115,57 +139,107 @@ def train(
 
 
 def read_data(
-    data: list[DatasetFolder],
-    threshold: int,
-    grey: GreyRange,
-    maps_root: str | None,
-    method: str,
-    processes: Processes,
+    data: list[DatasetFolder], reading: tuple[int, GreyRange], maps: tuple, processes: Processes
 ) -> tuple[list[Frames], list[Frames]]:
-    """The frames of all training lists, with label maps, and of all test lists."""
-    train, test = read_lists(data, threshold, grey)
+    """The frames of all training lists, with label maps, and of all test lists.
+
+    Args:
+        reading: mask threshold, and the values that become 0 and 255.
+        maps: their folder, None for the data set's, and their method.
+
+    Raises:
+        DataError: files that cannot be used, or no target at all.
+    """
+    learned, tested = read_lists(data, *reading)
     if processes.rank == 0:
-        for one in data:
-            print(decouple_dataset(one, maps_root, method, threshold))
+        for folder in data:
+            print(decouple_dataset(folder, *maps, reading[0]))
     processes.barrier()
-    for one, frames in zip(data, train):
-        frames.add_maps(maps_folder(one, maps_root))
-    return train, test
+    for folder, frames in zip(data, learned):
+        frames.add_maps(maps_folder(folder, maps[0]))
+    if not any(len(centres) for frames in learned for centres in frames.centres):
+        raise DataError(
+            f"{', '.join(folder.name for folder in data)}: no training mask holds a target pixel, so "
+            "there is nothing to learn; look at the masks, or type another --mask-threshold"
+        )
+    return learned, tested
 
 
-def digests(train: list[Frames], test: list[Frames], teacher: Teacher | None) -> dict[str, str]:
+def settle_mirrors(data: list[DatasetFolder], learned: list[Frames], wanted: str) -> list[str]:
+    """How each data set's crops are mirrored, for --mirror; says where masks lie beside targets."""
+    mirrors = []
+    for folder, frames in zip(data, learned):
+        offsets = np.concatenate(frames.offsets)
+        mirrors.append(mirrors_for(offsets) if wanted == "auto" else wanted)
+        if text := offset_note(folder.name, offsets, mirrors[-1]):
+            print(text)
+    return mirrors
+
+
+def digests(learned: list[Frames], tested: list[Frames]) -> dict[str, str]:
     """What a run that is resumed must find as it was: the training list, and all files' contents."""
-    names = "\n".join(sample.name for frames in train for sample in frames.samples)
-    found = {"teacher": teacher.info["sha256"]} if teacher else {}
-    return found | {
+    names = "\n".join(sample.name for frames in learned for sample in frames.samples)
+    return {
         "list": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
-        "contents": fingerprint([*train, *test]),
+        "contents": fingerprint([*learned, *tested]),
     }
 
 
+def new_weights(width: int, variant: str, seed: int, prior: float, lists: list[Frames]) -> iSmallNet:
+    """A new network, with the normalisation of its training images and `prior` as the probability that
+    its outputs give at first."""
+    torch.manual_seed(seed)
+    model = iSmallNet(width, variant)
+    mean, std = mean_and_std(lists)
+    model.mean.copy_(torch.tensor(mean))
+    model.std.copy_(torch.tensor(std))
+    for name, layer in model.named_modules():
+        if name in ("interior_head", "boundary_head", "mask_head.3"):
+            nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
+    return model
+
+
+def given_weights(file: str, width: int, variant: str, seed: int) -> iSmallNet:
+    """The network of --init, with its normalisation and `info`.
+
+    Raises:
+        DataError: another variant.
+        WeightsError: it cannot be read, or holds another width.
+    """
+    torch.manual_seed(seed)
+    model = load_weights(file, width)
+    if model.variant != variant:
+        raise DataError(
+            f"--init {file}: found variant {model.variant}, expected {variant}; type "
+            f"--variant {model.variant} or take other weights"
+        )
+    return model
+
+
 def new_state(
-    model: iSmallNet,
-    steps: int,
-    optimizer: str,
-    lr: float,
-    weight_decay: float,
-    ema: float,
-    amp: str,
-    processes: Processes,
+    model: iSmallNet, steps: int, optimizer: tuple[str, float, float], ema: float, fp16: bool
 ) -> State:
-    """A network with what its training needs, on the device."""
-    device = processes.device
-    if device.type == "cuda" and processes.world > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model = model.to(device, memory_format=torch.channels_last)
-    fp16 = device.type == "cuda" and precision(device, amp) == torch.float16
-    return State(
-        model,
-        make_optimizer(model, optimizer, lr, weight_decay),
-        MovingAverage(model, ema) if ema else None,
-        torch.amp.GradScaler(device.type, enabled=fp16),
-        steps,
-    )
+    """A network, on its device, with what its training needs.
+
+    Args:
+        optimizer: name, highest learning rate and weight decay.
+        ema: decay of the moving average; 0 for none.
+    """
+    scaler = torch.amp.GradScaler(model.mean.device.type, enabled=fp16)
+    average = MovingAverage(model, ema) if ema else None
+    return State(model, make_optimizer(model, *optimizer), average, scaler, steps, model.info)
+
+
+def images_seen(data: list[DatasetFolder], before: dict | None) -> dict:
+    """`seen`, the names of all images that the weights learn from; nothing where the weights that they
+    are initialised from, whose info is `before`, do not say theirs."""
+    if before is not None and "seen" not in before:
+        return {}
+    learned = {folder.name: [sample.name for sample in folder.samples("train")] for folder in data}
+    return {"seen": merged(learned, (before or {}).get("seen", {}))}
+
+
+# --- a run -------------------------------------------------------------------------------------------
 
 
 def session(
@@ -173,137 +247,111 @@ def session(
 ) -> int:
     """Sets a run up, or continues it, and trains; returns the exit code. What the command line said
     goes no further than here."""
+    # The lists
     data = processes.first(lambda: open_datasets(args))
-    for one in data:
-        one.hold_out(args.hold_out)
-    options = (args.mask_threshold, grey_range(args), args.maps_root, args.labels)
-    lists, tested = read_data(data, *options, processes)
-    if not any(len(centres) for frames in lists for centres in frames.centres):
-        raise DataError(
-            f"{', '.join(args.dataset)}: no training mask holds a target pixel, so there is nothing to "
-            "learn; look at the masks, or type another --mask-threshold"
-        )
-    if (len(data) > 1 or args.hold_out) and (text := copies_note(lists, tested)):
+    for data_set in data:
+        data_set.hold_out(args.hold_out)
+    reading, maps = (args.mask_threshold, grey_range(args)), (args.maps_root, args.labels)
+    learned, tested = read_data(data, reading, maps, processes)
+    if (len(data) > 1 or args.hold_out) and (text := copies_note(learned, tested)):
         print(text)  # of one data set its own lists are looked at when it is opened
-    mirrors = []  # one for each data set
-    for one, frames in zip(data, lists):
-        found = np.concatenate(frames.offsets)
-        mirrors.append(mirrors_for(found) if args.mirror == "auto" else args.mirror)
-        if text := offset_note(one.name, found, mirrors[-1]):
-            print(text)
-    steps = math.ceil(args.epochs * sum(map(len, lists)) / args.batch_size)
+
+    # The samples
+    steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
     last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
-    options = {key: getattr(args, key) for key in SAMPLES}
-    samples = TrainingSet(lists, last_from=last_from, mirrors=mirrors, **options)
+    mirrors = settle_mirrors(data, learned, args.mirror)
+    chosen = {key: getattr(args, key) for key in SAMPLES}
+    samples = TrainingSet(learned, last_from=last_from, mirrors=mirrors, **chosen)
+
+    # The state, new or restored
+    kind = (args.width, args.variant, args.seed)
     if checkpoint:
         model = iSmallNet(args.width, args.variant)
-    else:
-        model = first_weights(args.width, args.variant, args.seed, args.prior, lists, args.init)
-    options = (args.optimizer, args.lr, args.weight_decay, args.ema, args.amp)
-    state = new_state(model, steps, *options, processes)
-    teacher = Teacher(args.distill, processes.device, args.amp) if args.distill else None
-    others = [("--init", args.init, model.info)] if args.init and not checkpoint else []
-    taught = [teacher.model.info] if teacher else []
-    others += [("--distill", args.distill, info) for info in taught]
-    tests = {one.name: [sample.name for sample in one.samples("test")] for one in data}
-    for other in others:
-        if text := seen_note(*other, tests, args.hold_out):
+        before = checkpoint["info"] if args.init or "seen" in checkpoint["info"] else None
+    elif args.init:
+        model = given_weights(args.init, *kind)
+        before = model.info
+        names = {folder.name: [sample.name for sample in folder.samples("test")] for folder in data}
+        if text := seen_note(args.init, model.info, names, args.hold_out):
             print(text)
-    figures_on = HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST
+    else:
+        model, before = new_weights(*kind, args.prior, learned), None
+    model = processes.place(model)
+    fp16 = processes.device.type == "cuda" and precision(processes.device, args.amp) == torch.float16
+    optimizer = (args.optimizer, args.lr, args.weight_decay)
+    state = new_state(model, steps, optimizer, args.ema, fp16)
     about = {
         "images": len(samples),
-        "figures_on": figures_on,
+        "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
         "environment": environment(processes.device),
+        **{key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")},
+        "args": vars(args),
+        **images_seen(data, before),
     }
-    about |= {key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")}
-    about |= {"args": vars(args)} | ({"teacher": teacher.info} if teacher else {})
-    learned = {one.name: [sample.name for sample in one.samples("train")] for one in data}
-    before = [checkpoint["info"]] if checkpoint and "seen" in checkpoint["info"] else []
-    before = before or ([model.info] if args.init else []) + taught
-    if all("seen" in info for info in before):  # else nobody knows all
-        about["seen"] = merged(learned, *(info["seen"] for info in before))
-    run = Run(folder, about, digests(lists, tested, teacher), args.save_every, processes.rank == 0)
+    run = Run(folder, about, digests(learned, tested), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
-        if state.finished:
-            if not (folder / "metrics.json").exists():  # killed just after the last checkpoint
-                run.write_metrics(state)
-            print(f"{folder}: finished already, {steps} steps")
-            return 0
-    monitor = None if processes.rank else Monitor(lists, args.crop, args.seed)
+    if state.finished:
+        if not (folder / "metrics.json").exists():  # killed just after the last checkpoint
+            run.write_metrics(state)
+        print(f"{folder}: finished already, {steps} steps")
+        return 0
+
+    # The training
+    crops = None if processes.rank else training_crops(learned, args.crop, args.seed)
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
-    evaluations = (dict(zip(args.dataset, tested)), figures_on, args.eval_every, args.select == "test")
-    watch = Watch(samples, monitor, *evaluations, amp, processes)
+    evaluations = (dict(zip(args.dataset, tested)), args.eval_every, args.select == "test", amp)
+    watch = Watch(state, run, samples, crops, *evaluations, processes)
+    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
+    settings = (args.loss, args.clip, args.amp)
+    take_step = partial(step, state, network, settings, processes)
+    graphs = not (args.no_graphs or args.compile)
+    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
+        take_step = GraphedStep(state, take_step, processes.device)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
-    rate = partial(learning_rate, **schedule)
-    ways = (args.amp, args.compile, not args.no_graphs)
-    with run.session(state.step), Interruption(args.max_minutes, processes.world) as interruption:
-        if args.batch_size > len(samples):
-            run.say(f"note: --batch-size {args.batch_size} is more than all {len(samples)} images")
-        start = "resumed at" if checkpoint else "from"
-        run.say(f"run {folder}: {start} step {state.step} of {steps}")
-        run.say(f"arguments: {json.dumps(vars(args))}")
-        run.say(f"environment: {json.dumps(about['environment'])}")
-        train(
-            state,
-            batches(samples, range(state.step, steps), processes, args.workers),
-            StepOptions(rate, args.loss, args.clip, *ways, teacher),
-            watch,
-            run,
-            processes,
-            interruption,
-        )
+    rate_of = partial(learning_rate, **schedule)
+    with run.session(state), Interruption(args.max_minutes, processes.world) as interruption:
+        items = batches(samples, range(state.step, steps), processes, args.workers)
+        train(watch, items, rate_of, take_step, interruption)
         run.write_metrics(state)
-        finish(run, state, interruption.reason)
+        run.finish(state, interruption.reason)
     return 0 if state.finished else interruption.code
 
 
-def finish(run: Run, state: State, reason: str) -> None:
-    """Says where the weights are, or how to continue after an interruption."""
-    if not state.finished:
-        names = shlex.join(run.about["dataset"])
-        run.say(
-            f"stopped by {reason or 'another process'} after step {state.step}, saved. Continue with: "
-            f"python train.py --dataset {names} --resume {shlex.quote(str(run.folder))}"
-        )
-        return
-    average = "EMA " if state.ema else ""
-    run.say(f"weights: {run.last} (last {average}weights, no epoch chosen)")
-    if run.about["args"]["select"] == "test":
-        best = f"chosen on {run.about['figures_on']}: IoU {100 * state.best:.2f}"
-        run.say(f"weights: {run.folder / 'best.pt'} ({best})")
-
-
-@command("if a checkpoint was saved, continue with --resume", several=True)
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    runs, checkpoint = Path(args.runs) / "+".join(args.dataset), None
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one writes and speaks
+@contextlib.contextmanager
+def open_run(argv: list[str] | None) -> Iterator[tuple[argparse.Namespace, dict | None, Path]]:
+    """The arguments of a run, its checkpoint if it is resumed, and its folder; of several processes
+    the first locks it and speaks."""
+    args = options.parse(build_parser(), argv)
+    runs, first = Path(args.runs) / "+".join(args.dataset), launch().rank == 0
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if restarted and args.run_name and (runs / args.run_name / "last.pt").is_file():
         args.resume = args.resume or "newest"  # torchrun --max-restarts: from the last checkpoint
     with contextlib.ExitStack() as stack:
-        folder = runs
         if not first:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         if args.resume is not None:
-            path = find_run(args)
-            folder = path.parent
+            path = options.find_run(runs, args.resume, args.run_name)
             if first:
-                stack.enter_context(lock(folder))
-            args, checkpoint = resume(argv, path)
-        elif first:
-            folder = stack.enter_context(claim(runs, args.run_name))
+                stack.enter_context(lock(path.parent, "a training is running"))
+            yield *options.resume(build_parser(), argv, path), path.parent
+        else:
+            yield args, None, stack.enter_context(claim(runs, args.run_name)) if first else runs
+
+
+@command("if a checkpoint was saved, continue with --resume", several=True)
+def main(argv: list[str] | None = None) -> int:
+    with open_run(argv) as (args, checkpoint, folder):
         if args.deterministic:
             deterministic()
-        processes = stack.enter_context(Processes(args.device))
-        if args.batch_size % processes.world:
-            raise DataError(
-                f"--batch-size: found {args.batch_size}, expected a multiple of {processes.world}"
-            )
-        folder = processes.gather([folder])[0]  # the first one's
-        return session(args, checkpoint, folder, processes)
+        with Processes(args.device) as processes:
+            if args.batch_size % processes.world:
+                raise DataError(
+                    f"--batch-size: found {args.batch_size}, expected a multiple of {processes.world}"
+                )
+            folder = processes.gather([folder])[0]  # the first one's
+            return session(args, checkpoint, folder, processes)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,46 @@ training crops, by the moving average of the weights.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
+from tensorboardX import proto
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ismallnet.cli import HelpFormatter, UserError, command
 from ismallnet.files import atomic_write
 from ismallnet.report.paper_figures import pyplot
-from ismallnet.training.eventlog import read_scalar
 from net import OUTPUTS
 
 SHARE = 0.02  # of a run's steps, averaged
 COLOURS = dict(zip(OUTPUTS, ("tab:green", "tab:orange", "tab:blue")))
+
+
+def begun(path: Path) -> tuple[int, int]:
+    """When a file of events was begun: by its name, in seconds, as copies have other times; then by its
+    own time."""
+    number = re.search(r"tfevents\.(\d+)", path.name)
+    return int(number[1]) if number else 0, path.stat().st_mtime_ns
+
+
+def read_scalar(folder: Path | str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of a scalar in a run's folder, as TensorBoard shows them: a file takes the place of
+    all that earlier ones hold from its first step on."""
+    values = []
+    for path in sorted(Path(folder).glob("events*"), key=begun):
+        raw = memoryview(path.read_bytes())
+        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
+            size = int.from_bytes(raw[:8], "little")
+            if len(raw) < 16 + size:  # cut off by a kill: TensorBoard, too, leaves the file there
+                break
+            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
+            raw = raw[16 + size :]
+            if event.session_log.status == proto.event_pb2.SessionLog.START:
+                values = [(step, value) for step, value in values if step < event.step]
+            values += [(event.step, v.simple_value) for v in event.summary.value if v.tag == name]
+    return values
 
 
 def read_curve(folder: Path, name: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -20,7 +21,40 @@ class DataError(UserError):
     """Files or arguments that cannot be used; the message says which, and what to type next."""
 
 
+class Launch(NamedTuple):
+    """This process among those that torchrun started; alone without it."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0  # among those of this machine
+    local_world: int = 1
+
+
+def launch() -> Launch:
+    """What torchrun says in the environment, where a variable that is empty counts as not set. Without
+    WORLD_SIZE, or with 1, this process is alone, whatever else is there.
+
+    Raises:
+        DataError: WORLD_SIZE says that there are several processes, and something else is missing.
+    """
+    values = {name: os.environ.get(name, "").strip() for name in TORCHRUN}
+    if values["WORLD_SIZE"] in ("", "1"):
+        return Launch()
+    texts = [*list(values.values())[:2], os.environ.get("LOCAL_RANK") or "0"]
+    texts.append(os.environ.get("LOCAL_WORLD_SIZE") or "1")
+    if all(values.values()) and all(text.isdecimal() for text in texts):
+        found = Launch(*map(int, texts))
+        if found.rank < found.world:
+            return found
+    seen = " ".join(f"{name}={value}" for name, value in values.items())
+    raise DataError(
+        f"found {seen}; expected all of them, as torchrun sets them, and RANK below WORLD_SIZE. Type: "
+        "torchrun --nproc-per-node N train.py …, or take WORLD_SIZE out of the environment"
+    )
+
+
 _noted: set[str] = set()  # kinds of notes that this run has given
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # without one there is no group
 AGAIN = "nothing was lost; type the same command again"
 
 
@@ -40,7 +74,7 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
-                if not several and (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+                if (world := launch().world) > 1 and not several:
                     raise DataError(
                         f"found {world} processes, expected one: they would write the same files. "
                         "Leave torchrun out"
@@ -99,19 +133,31 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def progress(items: Iterable, label: str, total: int, unit: str = "image", leave: bool = True) -> tqdm:
-    """A progress bar on standard error; in a log file it moves every 20 seconds only."""
+def progress(
+    items: Iterable,
+    label: str,
+    total: int,
+    unit: str = "image",
+    leave: bool = True,
+    initial: int = 0,
+) -> tqdm:
+    """A progress bar on standard error; in a log file it moves every 20 seconds only.
+
+    Args:
+        initial: of the total, what an earlier call did, which does not count in the rate.
+    """
     pace = 0.1 if sys.stderr.isatty() else 20.0
     return tqdm(
         items,
         desc=label,
         total=total,
         unit=unit,
+        initial=initial,
         mininterval=pace,
         leave=leave,
         dynamic_ncols=True,
         # Of several processes one speaks, and a log file gets no bar below another.
-        disable=os.environ.get("RANK", "0") != "0" or not (leave or sys.stderr.isatty()),
+        disable=launch().rank != 0 or not (leave or sys.stderr.isatty()),
     )
 
 

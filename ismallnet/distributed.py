@@ -22,7 +22,8 @@ import torch
 import torch.distributed as dist
 import torchvision
 
-from ismallnet.cli import DataError, UserError
+from ismallnet.cli import DataError, UserError, launch
+from ismallnet.parallel import follow
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=7)  # for what the others do before they meet: read, detect, evaluate
@@ -69,10 +70,9 @@ class Processes:
     """This process among those that torchrun started; alone without it."""
 
     def __init__(self, device: str):
-        self.rank = int(os.environ.get("RANK", 0))
-        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.world, local_rank, _ = launch()
         if self.world > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            device = f"cuda:{local_rank}"
         self.device = pick_device(device)
         self.waiting = None  # the group in which processes wait for each other
         if self.world > 1:
@@ -89,8 +89,8 @@ class Processes:
     def __exit__(self, error: type | None, *_) -> None:
         """After an error the group is left as it is: NCCL would wait for the others to take it down,
         and the error would never be printed."""
-        if error is None:
-            self.close()
+        if error is None and dist.is_initialized():
+            dist.destroy_process_group()
 
     @contextlib.contextmanager
     def collective(self) -> Iterator[None]:
@@ -129,12 +129,16 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        if self.world == 1:
-            return flag
-        together = torch.tensor(float(flag))
-        with self.collective():
-            dist.all_reduce(together, dist.ReduceOp.MAX, group=self.waiting)
-        return bool(together)
+        return any(self.gather([flag]))
+
+    def barrier(self) -> None:
+        self.gather([])
+
+    def place(self, model: torch.nn.Module) -> torch.nn.Module:
+        """A network on the device, with batch norm across processes where PyTorch has it: on CUDA."""
+        if self.device.type == "cuda" and self.world > 1:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model.to(self.device, memory_format=torch.channels_last)
 
     def parallel(self, model: torch.nn.Module) -> torch.nn.Module:
         """The network whose gradients are the means over all processes."""
@@ -151,19 +155,10 @@ class Processes:
                 for tensor in model.state_dict().values():
                     dist.broadcast(tensor, 0)
 
-    def close(self) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-    def barrier(self) -> None:
-        if self.world > 1:
-            with self.collective():
-                dist.barrier(group=self.waiting)
-
 
 class Interruption:
     """Ctrl-C, SIGTERM and the clock: `reason` is set, and the loop saves and leaves. A second
-    Ctrl-C ends at once.
+    Ctrl-C ends at once. In a thread the signals are left to the main thread, as Python asks.
 
     Of several processes one that leaves with an error stays deaf to SIGTERM: torchrun sends it as
     soon as another has died, and the message would be lost.
@@ -174,7 +169,9 @@ class Interruption:
         self.deadline = time.monotonic() + 60 * minutes if minutes is not None else math.inf
 
     def __enter__(self):
-        self.before = {s: signal.signal(s, self._asked) for s in (signal.SIGINT, signal.SIGTERM)}
+        main = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+        self.before = {number: signal.signal(number, self._asked) for number in signals}
         return self
 
     def _asked(self, number, frame) -> None:
@@ -195,22 +192,9 @@ class Interruption:
 
 def loader_worker(_: int) -> None:
     """Loader processes leave Ctrl-C and SIGTERM, which job schedulers send to all of a group, to the
-    training process, which needs samples until it has saved. They end with it, or by its SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent, terminate = os.getppid(), {signal.SIGTERM}
-    if not hasattr(signal, "sigtimedwait"):  # macOS, Windows: nobody could tell who sent it
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, terminate)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            received = signal.sigtimedwait(terminate, 1)
-            if received and received.si_pid == parent:
-                break
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    training process, which needs samples until it has saved. They end with it."""
+    follow()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run_script(main: Callable[[], int]) -> None:
@@ -223,36 +207,39 @@ def run_script(main: Callable[[], int]) -> None:
     except SystemExit as stop:
         code = stop.code
     except BaseException:
-        if os.environ.get("WORLD_SIZE", "1") == "1":
+        if not several():
             raise
         traceback.print_exc()
         code = 1
-    if code and os.environ.get("WORLD_SIZE", "1") != "1":
+    if code and several():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)
 
 
-def cpu_name() -> str:
-    """The processor, and the instructions of it that torch uses."""
+def several() -> bool:
+    """Whether torchrun started this process beside others."""
     try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:  # not Linux
-        found = None
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+        return launch().world > 1
+    except DataError:  # it is said elsewhere
+        return False
 
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions, hardware and commit, for the log and the checkpoint."""
-    here = Path(__file__).parent.parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    here = str(Path(__file__).parent.parent)
+    git = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
-    hardware = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    try:
+        name = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):  # not Linux, or a processor that has no name there
+        name = platform.processor() or platform.machine()
+    instructions = torch.backends.cpu.get_cpu_capability()  # that torch uses
+    hardware = f"{name} ({instructions}), {torch.get_num_threads()} threads"
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     return {

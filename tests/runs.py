@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
+from curves import read_scalar
 
 from ismallnet.checkpoints import read_checkpoint
-from ismallnet.training.eventlog import read_scalar
 from train import main
 
 REPOSITORY = Path(__file__).parent.parent

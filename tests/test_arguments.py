@@ -34,7 +34,7 @@ def test_wrong_percentiles_and_ranges(data, capsys):
 
 
 def test_a_training_keeps_them():
-    from ismallnet.training.options import build_parser
+    from train import build_parser
 
     args = build_parser().parse_args(["--dataset", "x", "--percentiles", "0.5", "99.5"])
     assert json.loads(json.dumps(vars(args)))["percentiles"] == [0.5, 99.5]

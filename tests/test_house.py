@@ -56,18 +56,6 @@ KNOWN = (
     "ismallnet.datasets.splits -> ismallnet.datasets.oddities",
     "ismallnet.datasets.splits -> ismallnet.datasets.pairing",
     "ismallnet.labels -> dataset",
-    "ismallnet.training.augmentation -> dataset",
-    "ismallnet.training.distillation -> net",
-    "ismallnet.training.graphs -> dataset",
-    "ismallnet.training.graphs -> net",
-    "ismallnet.training.leaks -> dataset",
-    "ismallnet.training.monitor -> dataset",
-    "ismallnet.training.monitor -> net",
-    "ismallnet.training.options -> net",
-    "ismallnet.training.recipes -> dataset",
-    "ismallnet.training.recipes -> net",
-    "ismallnet.training.run -> net",
-    "ismallnet.training.watch -> dataset",
 )
 WITHOUT_ROOM = ()  # files right in the package that ORDER does not know
 

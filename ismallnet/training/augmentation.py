@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from dataset import Frames
 from ismallnet.cli import DataError, note
 from ismallnet.datasets.masks import TARGET
 from ismallnet.datasets.sample import Item
@@ -27,55 +27,38 @@ MIRRORS = ("all", "diagonal", "none")
 AUTHORS_SIDES = (224, 256, 288, 320, 352)  # one of them per batch, in the authors' recipe
 
 
+@dataclass(eq=False)
 class TrainingSet:
     """An endless sequence of augmented training samples, for torch's DataLoader.
 
     Sample p is a pure function of (seed, p): its image is the p-th of shuffled epochs laid end to
     end, its augmentation has a random generator of its own. So the order and the samples do not
     depend on workers, processes, or where a run was interrupted.
-
-    Args:
-        lists: one Frames with label maps for each data set.
-        batch_size: of all processes together.
-        augment: "crop" (random and target-centred crops) or "authors" (whole images, resized).
-        crop: side of the crops, px.
-        last_crop, last_from: side of the crops from that position of the sequence on.
-        balance: each data set gives as many samples as any other, and not as it has images.
-        target_share: share of the crops that hold a target for certain.
-        clutter_share: share of the other crops that are placed on clutter, see `clutter`.
-        scale_jitter: largest factor, up or down, by which half of the crops are rescaled.
-        brightness, contrast: largest relative change.
-        mirrors: how crops are mirrored, for each data set one of MIRRORS; by default "all".
     """
 
-    def __init__(
-        self,
-        lists: list[Frames],
-        batch_size: int,
-        seed: int,
-        augment: str = "crop",
-        crop: int = 256,
-        target_share: float = 0.5,
-        scale_jitter: float = 1.25,
-        brightness: float = 0.1,
-        contrast: float = 0.1,
-        last_crop: int | None = None,
-        last_from: float = math.inf,
-        balance: bool = False,
-        clutter_share: float = 0.0,
-        mirrors: Sequence[str] = (),
-    ):
+    lists: list[Sequence[Item]]  # `dataset.Frames` with label maps, of each data set
+    batch_size: int  # of all processes together
+    seed: int
+    augment: str = "crop"  # random and target-centred crops; "authors": whole images, resized
+    crop: int = 256  # side of the crops, px
+    target_share: float = 0.5  # of the crops: those that hold a target for certain
+    scale_jitter: float = 1.25  # largest factor, up or down, by which half of the crops are rescaled
+    brightness: float = 0.1  # largest relative change
+    contrast: float = 0.1
+    last_crop: int | None = None  # side of the crops from position `last_from` on; None: as `crop`
+    last_from: float = math.inf
+    balance: bool = False  # each data set gives as many samples as any other, not as it has images
+    clutter_share: float = 0.0  # of the other crops: those that are placed on clutter, see `clutter`
+    mirrors: Sequence[str] = ()  # how crops are mirrored, one of MIRRORS a data set; default: all "all"
+
+    def __post_init__(self):
+        lists, mirrors = self.lists, self.mirrors or ["all"] * len(self.lists)
+        self.last_crop = self.last_crop or self.crop
         self.frames = [(frames, i) for frames in lists for i in range(len(frames))]
-        ends = np.cumsum([len(frames) for frames in lists])[:-1] if balance else []
+        self.mirror = [m for frames, m in zip(lists, mirrors) for _ in range(len(frames))]
+        ends = np.cumsum([len(frames) for frames in lists])[:-1] if self.balance else []
         self.groups = np.split(np.arange(len(self.frames)), ends)  # that share the samples
-        self.batch_size, self.seed, self.augment = batch_size, seed, augment
-        self.crop, self.target_share, self.scale_jitter = crop, target_share, scale_jitter
-        self.brightness, self.contrast = brightness, contrast
-        self.clutter_share = clutter_share
-        mirrors = mirrors or ["all"] * len(lists)
-        self.mirrors = [m for frames, m in zip(lists, mirrors) for _ in range(len(frames))]
         self._clutter: dict[int, np.ndarray] = {}  # by image
-        self.last_crop, self.last_from = last_crop or crop, last_from
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # by group: an epoch, and its images
 
     def __len__(self) -> int:
@@ -111,45 +94,59 @@ class TrainingSet:
         index = self.index(position)
         frames, i = self.frames[index]
         item = frames[i]
-        # HxWx6: one geometry for the image and its maps
-        planes = np.dstack([item.image, item.interior, item.boundary, item.mask])
         if self.augment == "authors":
-            step = position // self.batch_size
-            side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
-            x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
-            x = F.resize(x, [side, side], antialias=False)
-            x = mirrored(x, self.mirrors[index], [rng.random() < 0.5])
-            image, interior, boundary, mask = x.split(PLANES)
+            planes = self.whole(stacked(item), position, self.mirror[index], rng)
         else:
-            side = self.crop if position < self.last_from else self.last_crop
-            factor = self.scale_jitter ** rng.uniform(-1, 1) if rng.random() < 0.5 else 1.0
-            centre = None
-            if len(frames.centres[i]) and rng.random() < self.target_share:
-                centre = rng.choice(frames.centres[i])
-            elif self.clutter_share and rng.random() < self.clutter_share:
-                if index not in self._clutter:
-                    self._clutter[index] = clutter(item)
-                if len(self._clutter[index]):
-                    centre = rng.choice(self._clutter[index])
-            cut = random_crop(planes, round(side / factor), centre, rng)
-            x = torch.from_numpy(cut).permute(2, 0, 1).float()
-            resized = x.shape[-1] != side
-            x = F.resize(x, [side, side], antialias=True) if resized else x
-            x = mirrored(x, self.mirrors[index], [rng.random() < 0.5 for _ in range(3)])
-            image, interior, boundary, mask = x.split(PLANES)
-            mask = (mask >= TARGET) * 255.0 if resized else mask
-            image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
-            image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
-        return Item(image.contiguous(), *((m / 255).contiguous() for m in (mask, interior, boundary)))
+            planes = self.cut(item, frames.centres[i], position, index, rng)
+        image, *maps = planes.split(PLANES)
+        return Item(image.contiguous(), *((m / 255).contiguous() for m in (maps[2], *maps[:2])))
+
+    def whole(self, planes: np.ndarray, position: int, mirror: str, rng: np.random.Generator) -> Tensor:
+        """The authors' sample: nearly all of an image, at the size that its batch has."""
+        step = position // self.batch_size
+        side = int(np.random.default_rng((self.seed, 2, step)).choice(AUTHORS_SIDES))
+        x = torch.from_numpy(authors_crop(planes, rng)).permute(2, 0, 1).float()
+        x = F.resize(x, [side, side], antialias=False)
+        return mirrored(x, mirror, [rng.random() < 0.5])
+
+    def cut(
+        self, item: Item, targets: np.ndarray, position: int, index: int, rng: np.random.Generator
+    ) -> Tensor:
+        """A crop on a target, on clutter or anywhere: rescaled, mirrored, its grey values changed."""
+        side = self.crop if position < self.last_from else self.last_crop
+        factor = self.scale_jitter ** rng.uniform(-1, 1) if rng.random() < 0.5 else 1.0
+        centre = None
+        if len(targets) and rng.random() < self.target_share:
+            centre = rng.choice(targets)
+        elif self.clutter_share and rng.random() < self.clutter_share:
+            if index not in self._clutter:
+                self._clutter[index] = clutter(item)
+            if len(self._clutter[index]):
+                centre = rng.choice(self._clutter[index])
+        crop = random_crop(stacked(item), round(side / factor), centre, rng)
+        x = torch.from_numpy(crop).permute(2, 0, 1).float()
+        resized = x.shape[-1] != side
+        x = F.resize(x, [side, side], antialias=True) if resized else x
+        x = mirrored(x, self.mirror[index], [rng.random() < 0.5 for _ in range(3)])
+        image, interior, boundary, mask = x.split(PLANES)
+        mask = (mask >= TARGET) * 255.0 if resized else mask
+        image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
+        image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
+        return torch.cat([image, interior, boundary, mask])
+
+
+def stacked(item: Item) -> np.ndarray:
+    """HxWx6, so that the image and its maps share one geometry."""
+    return np.dstack([item.image, item.interior, item.boundary, item.mask])
 
 
 def mirrored(planes: Tensor, mirror: str, chosen: list[bool]) -> Tensor:
     """CxHxW planes, mirrored left-right, up-down and at the diagonal, where it is chosen, and where
     `mirror`, one of MIRRORS, allows it."""
     allowed = {"all": (True,) * 3, "diagonal": (False, False, True), "none": ()}[mirror]
-    ways = (F.horizontal_flip, F.vertical_flip, lambda x: x.transpose(1, 2))
-    for way, wanted in zip(ways, map(all, zip(chosen, allowed))):
-        planes = way(planes) if wanted else planes
+    flips = (F.horizontal_flip, F.vertical_flip, lambda x: x.transpose(1, 2))
+    for flip, *wanted in zip(flips, chosen, allowed):
+        planes = flip(planes) if all(wanted) else planes
     return planes
 
 

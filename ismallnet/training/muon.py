@@ -65,11 +65,7 @@ class Muon(torch.optim.AdamW):
         self.param_groups = state["param_groups"]
 
     @torch.no_grad()
-    def step(self, closure=None):
-        loss = None
-        if closure is not None:  # before Muon's step too
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:
         groups = self.param_groups
         for group in groups:
             if group["muon"]:
@@ -79,7 +75,6 @@ class Muon(torch.optim.AdamW):
             super().step()
         finally:
             self.param_groups = groups
-        return loss
 
     def muon_step(self, group: dict) -> None:
         lr, momentum = group["lr"], group["momentum"]  # the rate is a number, or a tensor on CUDA

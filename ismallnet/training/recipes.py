@@ -1,41 +1,12 @@
-"""Training recipes: their values as command-line arguments, first weights, optimiser, schedule,
-averaging."""
+"""Training recipes: the values of each, optimiser, learning rate, moving average."""
 
+import copy
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor, nn
 
-from dataset import Frames, mean_and_std
-from ismallnet.cli import DataError
 from ismallnet.training.muon import Muon
-from net import iSmallNet, load_weights
-
-
-class StepOptions(NamedTuple):
-    """How a step is taken.
-
-    Attributes:
-        rate: step, from 0 -> its learning rate.
-        loss: one of net.LOSSES.
-        clip: largest gradient norm; 0 for any.
-        amp: mixed precision, as in `inference.precision`.
-        compile: whether by torch.compile.
-        graphs: whether steps are captured as CUDA graphs, where they can be.
-        teacher: image -> probabilities that the mask output learns too; None for none.
-    """
-
-    rate: Callable[[int], float]
-    loss: str = "jaccard"
-    clip: float = 0.0
-    amp: str = "auto"
-    compile: bool = False
-    graphs: bool = True
-    teacher: Callable[[torch.Tensor], torch.Tensor] | None = None
-
 
 RECIPES = {
     "default": {
@@ -67,38 +38,6 @@ RECIPES = {
         "prior": 0.5,
     },
 }
-
-
-def first_weights(
-    width: int, variant: str, seed: int, prior: float, lists: list[Frames], init: str | None = None
-) -> iSmallNet:
-    """The network that a run starts from: new, with the normalisation of its training images and
-    `prior` as the probability that its outputs give at first; or that of the file `init`, with the
-    normalisation and the `info` that it has.
-
-    Raises:
-        DataError: `init` holds another variant.
-        WeightsError: it cannot be read, or holds another width.
-    """
-    torch.manual_seed(seed)
-    model = iSmallNet(width, variant)
-    if init:
-        found = load_weights(init, width)
-        if found.variant != variant:
-            raise DataError(
-                f"--init {init}: found variant {found.variant}, expected {variant}; type "
-                f"--variant {found.variant} or take other weights"
-            )
-        model.load_state_dict(found.state_dict())
-        model.info = found.info
-        return model
-    mean, std = mean_and_std(lists)
-    model.mean.copy_(torch.tensor(mean))
-    model.std.copy_(torch.tensor(std))
-    for name, layer in model.named_modules():
-        if name in ("interior_head", "boundary_head", "mask_head.3"):
-            nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
-    return model
 
 
 def make_optimizer(
@@ -133,34 +72,35 @@ def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float
     return lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-class MovingAverage(AveragedModel):
+class MovingAverage:
     """The moving average of a network's weights and batch-norm statistics; it warms up over
-    10/(1-decay) steps, so that short runs do not carry their first weights along."""
+    10/(1-decay) steps, so that short runs do not carry their first weights along.
+
+    Attributes:
+        module: the network with these weights.
+        count: networks that were averaged.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
-        def average(ours: list, theirs: list, count: torch.Tensor) -> None:
-            if torch.is_floating_point(ours[0]):
-                torch._foreach_lerp_(ours, theirs, self.weight(int(count)))
-            else:
-                torch._foreach_copy_(ours, theirs)
+        self.module, self.decay, self.count = copy.deepcopy(model), decay, 0
 
-        super().__init__(model, multi_avg_fn=average, use_buffers=True)
-        self.decay = decay
-
-    def weight(self, count: int) -> float:
-        """Of the network, where `count` of them have been averaged."""
+    def next_weight(self) -> float:
+        """Of the next network, which is counted: 1 for the first."""
+        count, self.count = self.count, self.count + 1
         return 1 - min(self.decay, (1 + count) / (10 + count)) if count else 1.0
 
-    def blend(self, model: nn.Module, weight: torch.Tensor) -> None:
-        """`update_parameters` for the device alone: with a weight that is a tensor, and uncounted."""
-        pairs = [*zip(self.module.parameters(), model.parameters())]
-        pairs += zip(self.module.buffers(), model.buffers())
-        blended, copied = [], []
-        for ours, theirs in pairs:
-            (blended if ours.is_floating_point() else copied).append((ours.detach(), theirs.detach()))
-        ours, theirs = map(list, zip(*blended))
-        difference = torch._foreach_sub(theirs, ours)
-        torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(ours, difference)
-        if copied:  # counts of batches
-            torch._foreach_copy_(*map(list, zip(*copied)))
+    @torch.no_grad()
+    def update(self, model: nn.Module, weight: float | Tensor) -> None:
+        """Moves the average towards a network. A weight in a tensor stays on the device, which a CUDA
+        graph needs; PyTorch has no `_foreach_lerp_` for it."""
+        averages, values = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
+        pairs = [(a, v) for a, v in zip(averages, values) if a.is_floating_point()]
+        averaged, network = map(list, zip(*pairs))
+        if isinstance(weight, Tensor):
+            difference = torch._foreach_sub(network, averaged)
+            torch._foreach_mul_(difference, weight)
+            torch._foreach_add_(averaged, difference)
+        else:
+            torch._foreach_lerp_(averaged, network, weight)
+        if counts := [(a, v) for a, v in zip(averages, values) if not a.is_floating_point()]:
+            torch._foreach_copy_(*map(list, zip(*counts)))  # of batches

@@ -2,61 +2,48 @@
 
 import contextlib
 import datetime
-import errno
 import itertools
+import json
+import shlex
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
+import numpy as np
 import torch
+from tensorboardX import proto, summary
+from tensorboardX.event_file_writer import EventsWriter
+from torch import nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from ismallnet.checkpoints import WeightsError, save_checkpoint
 from ismallnet.cli import DataError
 from ismallnet.evaluation.map_files import NOTHING, TEST_LIST
-from ismallnet.files import disk_errors_of, sweep, write_json
-from ismallnet.training.eventlog import EventLog
+from ismallnet.files import disk_errors_of, lock, sweep, write_json
 from ismallnet.training.recipes import MovingAverage
-from net import iSmallNet
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
 
 
+@dataclass
 class State:
-    """All that training changes from step to step.
+    """All that training changes from step to step."""
 
-    Args:
-        model: on its device.
-        optimizer: of its parameters.
-        ema: the moving average of its weights; None for none.
-        scaler: of the gradients; does nothing unless training is in fp16.
-        steps: of the whole training.
-    """
-
-    def __init__(
-        self,
-        model: iSmallNet,
-        optimizer: Optimizer,
-        ema: MovingAverage | None,
-        scaler: torch.amp.GradScaler,
-        steps: int,
-    ):
-        self.model, self.optimizer, self.ema, self.scaler = model, optimizer, ema, scaler
-        self.step, self.steps = 0, steps
-        self.history: list[dict] = []  # of evaluations
-        self.best = -1.0  # the largest IoU among them
-        self.recent: list[list[float]] = []  # losses of the last steps, for the log
-        self.seconds = 0.0  # in the loop, all sessions together
-        self.init = model.info  # of the weights that the run began with
+    model: nn.Module  # an iSmallNet, on its device
+    optimizer: Optimizer  # of its parameters
+    ema: MovingAverage | None  # of its weights
+    scaler: torch.amp.GradScaler  # of the gradients; does nothing unless training is in fp16
+    steps: int  # of the whole training
+    init: dict  # what the weights that the run was initialised from say of themselves
+    step: int = 0
+    history: list[dict] = field(default_factory=list)  # of evaluations
+    best: float = -1.0  # the largest IoU among them
+    recent: list[list[float]] = field(default_factory=list)  # losses of the last steps, for the log
+    seconds: float = 0.0  # in the loop, all sessions together
 
     @property
-    def kept(self) -> iSmallNet:
+    def kept(self) -> nn.Module:
         """The weights that are kept: the moving average, or the last ones where there is none."""
         return self.ema.module if self.ema else self.model
 
@@ -64,7 +51,7 @@ class State:
     def finished(self) -> bool:
         return self.step >= self.steps
 
-    def figures(self) -> dict:
+    def metrics(self) -> dict:
         """Those of the evaluation after this step; empty where there was none."""
         current = self.history[-1] if self.history else {}
         return current["figures"] if current.get("step") == self.step else {}
@@ -79,14 +66,10 @@ class State:
         return {
             "model": self.model.state_dict(),
             "optimizer": optimizer,
-            "averaged": int(self.ema.n_averaged) if self.ema else 0,
+            "averaged": self.ema.count if self.ema else 0,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
-            "step": self.step,
-            "history": self.history,
-            "best": self.best,
-            "recent": self.recent,
-            "seconds": self.seconds,
+            **{key: getattr(self, key) for key in ("step", "history", "best", "recent", "seconds")},
         }
 
     def restore(self, checkpoint: dict, name: str) -> None:
@@ -100,42 +83,38 @@ class State:
             self.model.load_state_dict(training["model"])
             if self.ema:
                 self.ema.module.load_state_dict(checkpoint["state_dict"])
-                self.ema.n_averaged.fill_(training["averaged"])
+                self.ema.count = int(training["averaged"])
             self.optimizer.load_state_dict(training["optimizer"])
             if training["scaler"]:  # none of a run without fp16
                 self.scaler.load_state_dict(training["scaler"])
             torch.set_rng_state(training["rng"])
-            for key in ("step", "history", "best", "recent"):
+            for key in ("step", "history", "best", "recent", "seconds"):
                 setattr(self, key, training[key])
-            self.seconds = training.get("seconds", 0.0)
-            self.init = checkpoint["info"].get("init", {})
+            self.init = checkpoint["info"]["init"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise WeightsError(f"{name}: this run's checkpoint is damaged ({error})") from error
 
 
+@dataclass
 class Run:
-    """A run's folder: config.json, log.txt, TensorBoard events, checkpoints and metrics.json.
+    """A run's folder: config.json, log.txt, TensorBoard events, checkpoints and metrics.json."""
 
-    Args:
-        folder: of the run.
-        about: what its checkpoints say of it from the first step to the last.
-        data: digests of its data, which a run that is resumed must find again.
-        save_every: minutes between checkpoints.
-        writes: whether this process writes; of several the first alone does.
-    """
-
-    def __init__(self, folder: Path, about: dict, data: dict, save_every: float, writes: bool = True):
-        self.folder, self.about, self.data, self.writes = folder, about, data, writes
-        self.save_every, self.saved = 60 * save_every, time.monotonic()
-        self.log = self.events = None
+    folder: Path
+    about: dict  # what its checkpoints say of it from the first step to the last
+    data: dict  # digests of its data, which a run that is resumed must find again
+    save_every: float  # minutes between checkpoints
+    writes: bool = True  # of several processes the first alone does
+    log: TextIO | None = None
+    events: EventsWriter | None = None
+    saved: float = field(default_factory=time.monotonic)
 
     @property
     def last(self) -> Path:
         return self.folder / "last.pt"
 
     @contextlib.contextmanager
-    def session(self, step: int) -> Iterator:
-        """Opens the log and the events of a session whose first step is the one after `step`."""
+    def session(self, state: State) -> Iterator:
+        """Opens the log and the events of a session, and says where it starts."""
         if not self.writes:
             yield
             return
@@ -143,33 +122,75 @@ class Run:
         config = {key: self.about[key] for key in ("args", "environment")}
         write_json(self.folder / "config.json", config)
         with disk_errors_of(self.folder), open(self.folder / "log.txt", "a") as self.log:
-            # What a killed run logged beyond its checkpoint is logged again.
-            self.events = EventLog(self.folder, step + 1)
+            # Not tensorboardX's SummaryWriter: what waits in its thread is lost when a run is killed.
+            self.events = EventsWriter(str(self.folder / "events"), f".{state.step + 1}")
+            # What a killed run logged beyond its checkpoint is logged again, and shown once.
+            start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+            self.event(state.step + 1, session_log=start)
+            self.greet(state)
             try:
                 yield
             finally:
                 self.events.close()
                 self.log = self.events = None
 
+    def greet(self, state: State) -> None:
+        """Says where a session starts, and on what; what was typed is in the log and config.json."""
+        args, images = self.about["args"], self.about["images"]
+        if args["batch_size"] > images:
+            self.say(f"note: --batch-size {args['batch_size']} is more than all {images} images")
+        start = "resumed at" if state.step else "from"
+        self.say(f"run {self.folder}: {start} step {state.step} of {state.steps}")
+        self.note(f"arguments: {json.dumps(args)}")
+        self.say(f"environment: {json.dumps(self.about['environment'])}")
+
+    def finish(self, state: State, reason: str) -> None:
+        """Says where the weights are, or how to continue after an interruption."""
+        if not state.finished:
+            names, folder = shlex.join(self.about["dataset"]), shlex.quote(str(self.folder))
+            self.say(
+                f"stopped by {reason or 'another process'} after step {state.step}, saved. Continue "
+                f"with: python train.py --dataset {names} --resume {folder}"
+            )
+            return
+        average = "EMA " if state.ema else ""
+        self.say(f"weights: {self.last} (last {average}weights, no epoch chosen)")
+        if self.about["args"]["select"] == "test":
+            best = f"chosen on {self.about['figures_on']}: IoU {100 * state.best:.2f}"
+            self.say(f"weights: {self.folder / 'best.pt'} ({best})")
+
     def say(self, line: str) -> None:
         """Prints a line, above the progress bar, and logs it."""
         tqdm.write(line)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """Logs a line."""
         if self.log:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             print(now, line, file=self.log, flush=True)
 
+    def event(self, step: int, **content) -> None:
+        """An event of TensorBoard's."""
+        if self.events:
+            event = proto.event_pb2.Event(wall_time=time.time(), step=step, **content)
+            self.events.write_event(event)
+
     def scalars(self, values: dict[str, float | None], step: int) -> None:
         """TensorBoard's values of a step, by name; those that are None are left out."""
-        for name, value in values.items() if self.events else ():
+        for name, value in values.items():
             if value is not None:
-                self.events.scalar(name, value, step)
+                self.event(step, summary=summary.scalar(name, value))
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """A picture for TensorBoard, HxWx3 uint8."""
+        self.event(step, summary=summary.image(name, pixels, dataformats="HWC"))
 
     def info(self, state: State, selected_on: str = NOTHING) -> dict:
         """What a weights file says of itself; plain values only."""
-        for source in (state.init, self.about.get("teacher", {})):
-            before = source.get("selected_on", NOTHING)
-            if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
-                selected_on = before
+        before = state.init.get("selected_on", NOTHING)
+        if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
+            selected_on = before
         return self.about | {
             "step": state.step,
             "steps": state.steps,
@@ -177,11 +198,11 @@ class Run:
             "hours": state.seconds / 3600,
             "init": {key: value for key, value in state.init.items() if key != "seen"},  # is in ours
             "selected_on": selected_on,
-            "figures": state.figures(),
+            "figures": state.metrics(),
         }
 
     def save_due(self) -> bool:
-        return time.monotonic() - self.saved > self.save_every
+        return time.monotonic() - self.saved > 60 * self.save_every
 
     def save(self, state: State) -> None:
         """Writes last.pt, after all that was logged before it."""
@@ -189,9 +210,8 @@ class Run:
         if not self.writes:
             return
         self.events.flush()
-        training = state.training() | self.data
         checkpoint = {"state_dict": state.kept.state_dict(), "info": self.info(state)}
-        save_checkpoint(checkpoint | {"training": training}, self.last)
+        save_checkpoint(checkpoint | {"training": state.training() | self.data}, self.last)
 
     def save_best(self, state: State, selected_on: str) -> None:
         """Writes best.pt, which says what it was chosen on."""
@@ -200,7 +220,7 @@ class Run:
             save_checkpoint(best, self.folder / "best.pt")
 
     def write_metrics(self, state: State) -> None:
-        metrics = {"final": state.figures() if state.finished else {}, "selected_on": NOTHING}
+        metrics = {"final": state.metrics() if state.finished else {}, "selected_on": NOTHING}
         metrics |= {"figures_on": self.about["figures_on"], "history": state.history}
         if self.writes:
             write_json(self.folder / "metrics.json", metrics)
@@ -210,51 +230,12 @@ class Run:
         Raises:
             DataError: a checkpoint's `training` part was made with other data.
         """
-        if training.get("list") != self.data["list"]:
-            raise DataError(
-                f"{self.folder}: the training list differs from the one this run began with; start "
-                "another run: leave --resume out"
-            )
-        if training.get("contents", self.data["contents"]) != self.data["contents"]:  # older runs: none
-            raise DataError(
-                f"{self.folder}: an image or a mask of its lists is not the one that this run began "
-                "with; put the files back, or start another run: leave --resume out"
-            )
-        if training.get("teacher") != self.data.get("teacher"):
-            raise DataError(
-                f"{self.folder}: --distill {self.about['args']['distill']} is not the file that this "
-                "run began with; put it back, or start another run: leave --resume out"
-            )
-
-
-# --- whose folder it is ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run's folder. The lock ends with this process, however it ends.
-
-    Raises:
-        DataError: another training is running there.
-    """
-    with open(folder / ".lock", "a") as file:
-        try:
-            if (
-                fcntl
-            ):  # not flock: the loader's processes would inherit it, and outlive a kill by a second
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        for key, what in (("list", "the training list"), ("contents", "an image or a mask")):
+            if training.get(key) != self.data[key]:
                 raise DataError(
-                    f"another training is running in {folder}; wait until it ends, or start one in "
-                    "another folder: --run-name"
-                ) from error
-            print(
-                f"note: {folder} cannot be locked ({error.strerror}); never train there twice at once"
-            )
-        yield
+                    f"{self.folder}: {what} is not the one that this run began with; put the files "
+                    "back, or start another run: leave --resume out"
+                )
 
 
 @contextlib.contextmanager
@@ -266,14 +247,15 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
         name: of the new one; by default date and time, with _2, _3, … where that is taken.
 
     Raises:
-        DataError: there is a run of that name.
+        DataError: there is a run of that name, or another training is running there.
     """
     if name:
         folder = runs / name
-        folder.mkdir(parents=True, exist_ok=True)  # a run that was killed early may have left it
     else:
-        folder = unused(runs, datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
-    with lock(folder):
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
+        folder = next(runs / name for name in names if made(runs / name))
+    with lock(folder, "a training is running"):  # a run that was killed early may have left the folder
         if (folder / "last.pt").exists():
             raise DataError(
                 f"{folder}: there is a run here; continue it: --resume, or name another --run-name"
@@ -288,11 +270,10 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
                     runs.rmdir()
 
 
-def unused(runs: Path, name: str) -> Path:
-    """A folder that this call made, named `name`, or `name`_2, `name`_3, … where there is one."""
-    for number in itertools.count(1):
-        folder = runs / (f"{name}_{number}" if number > 1 else name)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError("unreachable")
+def made(folder: Path) -> bool:
+    """Makes a folder; whether there was none."""
+    try:
+        folder.mkdir(parents=True)
+        return True
+    except FileExistsError:
+        return False

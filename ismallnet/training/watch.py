@@ -1,114 +1,230 @@
-"""What is looked at between the steps of a training."""
+"""What is looked at beside the steps of a training: whether all is finite, the outputs on training
+crops, the metrics of the test lists; and what would make these too good."""
 
 import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
 
-from dataset import Frames
-from ismallnet.cli import UserError
+from ismallnet.cli import UserError, some
+from ismallnet.datasets.oddities import same_files
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import summary
-from ismallnet.inference.predict import evaluate, pictures
+from ismallnet.inference.predict import autocast, evaluate, pictures
+from ismallnet.inference.weights import seen_of
 from ismallnet.training.augmentation import TrainingSet
-from ismallnet.training.monitor import Monitor, dead_outputs
 from ismallnet.training.run import Run, State
+
+DEAD = 0.1  # of the true map's peak
+LEAST_STEPS = 100  # before an output may be called dead
+CROPS = 16  # that are looked at
+LONG = 2  # hours on a CPU: from there on a smaller network is named
 
 
 class TrainingError(UserError):
     """The training cannot continue; the message says where and what is kept."""
 
 
+@dataclass
 class Watch:
-    """What is looked at between the steps: the outputs on training crops, the figures of the lists
-    that are tested on, and whether all is finite.
+    """What is looked at between the steps of a run."""
 
-    Args:
-        samples: that are trained on.
-        lists: that are tested on, by data set.
-        figures_on: what these lists are.
-        every: epochs between evaluations; 0 for the last step alone.
-        select: keep the best evaluation's weights.
-        amp: of the evaluations, "auto" or "off".
-    """
+    state: State
+    run: Run
+    samples: TrainingSet  # that are trained on
+    crops: tuple | None  # of `training_crops`; None in processes that do not look
+    lists: dict[str, Sequence]  # that are tested on, by data set
+    every: int  # epochs between evaluations; 0 for the last step alone
+    select: bool  # keep the best evaluation's weights
+    amp: str  # of the evaluations, "auto" or "off"
+    processes: Processes
 
-    def __init__(
-        self,
-        samples: TrainingSet,
-        monitor: Monitor | None,
-        lists: dict[str, Frames],
-        figures_on: str,
-        every: int,
-        select: bool,
-        amp: str,
-        processes: Processes,
-    ):
-        self.samples, self.monitor, self.lists, self.figures_on = samples, monitor, lists, figures_on
-        self.every, self.select, self.amp, self.processes = every, select, amp, processes
-        self.batch_size = samples.batch_size
+    @property
+    def batch_size(self) -> int:
+        return self.samples.batch_size
 
     def epoch(self, step: int) -> float:
         return step * self.batch_size / len(self.samples)
 
-    def check_finite(self, what: str, value: float | torch.Tensor, state: State, run: Run) -> None:
-        """
+    def where(self) -> str:
+        """The last step of a run may reach beyond its last epoch."""
+        epoch = min(self.epoch(self.state.step), self.run.about["args"]["epochs"])
+        return f"epoch {epoch:.1f} step {self.state.step}"
+
+    def check(self, losses: dict[str, Tensor], norm: Tensor) -> dict[str, float]:
+        """The losses of a step as numbers.
+
         Raises:
-            TrainingError: it is not; names the samples of the step.
+            TrainingError: one, or the gradient's norm, is not finite; names the samples of the step.
         """
-        if math.isfinite(value):
-            return
-        first = state.step * self.batch_size
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+        if not math.isfinite(sum(values.values())):
+            raise TrainingError(self.not_finite("loss"))
+        if not self.state.scaler.is_enabled() and not math.isfinite(norm):  # it skips such steps itself
+            raise TrainingError(self.not_finite("gradient"))
+        return values
+
+    def not_finite(self, what: str) -> str:
+        step, last = self.state.step, self.run.last
+        first = step * self.batch_size
         names = [self.samples.name(p) for p in range(first, first + self.batch_size)]
-        raise TrainingError(
-            f"the {what} is not finite in step {state.step + 1} (epoch {self.epoch(state.step):.1f}); "
-            f"its samples: {', '.join(names)}. Last good checkpoint: "
-            f"{run.last if run.last.exists() else 'none yet'}. Try a lower --lr, --clip 1, or --amp off"
+        return (
+            f"the {what} is not finite in step {step + 1} (epoch {self.epoch(step):.1f}); its samples: "
+            f"{', '.join(names)}. Last good checkpoint: {last if last.exists() else 'none yet'}. Try a "
+            "lower --lr, --clip 1, or --amp off"
         )
 
-    def look_due(self, state: State) -> bool:
-        return self.monitor is not None and self.monitor.due(state.step, state.steps)
+    def duration_note(self, seconds: float) -> str:
+        """How long a run will take whose steps take so long; on a CPU what is faster, if it is long."""
+        hours = seconds * (self.state.steps - self.state.step) / 3600
+        time = f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+        text = f"the steps that are left take about {time}, without evaluations"
+        if self.processes.device.type == "cuda" or hours < LONG or self.state.model.width < 16:
+            return text
+        names = shlex.join(self.run.about["dataset"])
+        return f"{text}. Half the width is faster: python train.py --dataset {names} --width 8"
 
-    def look(self, state: State, run: Run) -> None:
+    def look(self) -> None:
         """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""
-        states = self.monitor(state.kept, self.amp)
-        if not states:  # no crop holds a target
+        state, run = self.state, self.run
+        if self.crops is None or not look_due(state.step, state.steps):
             return
-        for name, output in states.items():
-            values = {f"outputs/{name}_peak": output.peak, f"outputs/{name}_IoU": output.iou}
-            run.scalars(values, state.step)
-        text = "; ".join(f"{name} {output}" for name, output in states.items())
-        run.say(f"epoch {self.epoch(state.step):.1f} step {state.step} on training crops | {text}")
-        other = "" if run.about["args"]["loss"] == "jaccard" else ", or --loss jaccard"
-        for name in dead_outputs(states, state.step, state.steps):
+        lines, dead = [], []
+        for name, (peak, true_peak, iou) in output_states(state.kept, self.crops, self.amp).items():
+            run.scalars({f"outputs/{name}_peak": peak, f"outputs/{name}_IoU": iou}, state.step)
+            lines.append(f"{name} peak {peak:.2f} of {true_peak:.2f}, IoU {100 * iou:.0f}")
+            dead += [name] if peak < DEAD * true_peak else []
+        if lines:  # some crop holds a target
+            run.say(f"{self.where()} on training crops | {'; '.join(lines)}")
+        if dead and state.step >= max(LEAST_STEPS, state.steps // 10):
+            other = "" if run.about["args"]["loss"] == "jaccard" else ", or --loss jaccard"
             run.say(
-                f"warning: the {name} output is nearly empty after {state.step} of {state.steps} "
-                f"steps: it does not learn. Try a lower --lr{other}"
+                f"warning: the outputs {', '.join(dead)} are nearly empty after {state.step} of "
+                f"{state.steps} steps: they do not learn. Try a lower --lr{other}"
             )
 
-    def evaluation_due(self, state: State) -> bool:
-        if state.finished or not self.every:
-            return state.finished
+    def evaluation_due(self) -> bool:
+        if self.state.finished or not self.every:
+            return self.state.finished
         every = self.every * len(self.samples) / self.batch_size  # steps
-        return int(state.step / every) > int((state.step - 1) / every)
+        return int(self.state.step / every) > int((self.state.step - 1) / every)
 
-    def evaluate(self, state: State, run: Run, lr: float) -> None:
-        """Figures of the weights that are kept, into the log, the events and the history."""
+    def evaluate(self, lr: float) -> None:
+        """When it is due: metrics of the weights that are kept, into the log, the events and the
+        history."""
+        if not self.evaluation_due():
+            return
+        state, run = self.state, self.run
         size = self.batch_size if self.processes.device.type == "cuda" else 1
-        figures = evaluate(state.kept, self.lists, size, self.amp, self.processes)
-        epoch, loss = self.epoch(state.step), float(np.sum(state.recent) / len(state.recent))
-        entry = {"step": state.step, "epoch": epoch, "loss": loss, "lr": lr, "figures": figures}
-        state.history.append(entry)
-        for name, values in figures.items():
-            text = f"epoch {epoch:.1f} step {state.step} loss {loss:.4f} | {name} {summary(values)}"
-            run.say(text)
+        metrics = evaluate(state.kept, self.lists, size, self.amp, self.processes)
+        loss = float(np.sum(state.recent) / len(state.recent))
+        entry = {"step": state.step, "epoch": self.epoch(state.step), "loss": loss, "lr": lr}
+        state.history.append(entry | {"figures": metrics})
+        for name, values in metrics.items():
+            run.say(f"{self.where()} loss {loss:.4f} | {name} {summary(values)}")
             keys = ("iou", "niou", "pd", "fa")
             run.scalars({f"{name}/{key}": values[key] for key in keys}, state.step)
-        if run.events:
+        if run.writes:
             name, frames = next(iter(self.lists.items()))
             view = pictures(state.kept, frames, self.amp)
-            run.events.image(f"{name}/image, mask, prediction", view, state.step)
-        iou = float(np.mean([values["iou"] for values in figures.values()]))
+            run.image(f"{name}/image, mask, prediction", view, state.step)
+        iou = float(np.mean([values["iou"] for values in metrics.values()]))
         if self.select and iou > state.best:
             state.best = iou
-            run.save_best(state, self.figures_on)
+            run.save_best(state, run.about["figures_on"])
         state.model.train()
+
+
+# --- the outputs on training crops -----------------------------------------------------------------
+
+
+def look_due(step: int, steps: int) -> bool:
+    """Whether to look after a step: early ones, then every twentieth of the run."""
+    return step in (25, 50, 100, 200, 400) or step % max(20, steps // 20) == 0
+
+
+def training_crops(lists: list[Sequence], crop: int, seed: int) -> tuple[Tensor, ...]:
+    """Fixed crops with a target, where there are any: an `Item` of (N, 3, crop, crop) images and
+    (N, 1, crop, crop) maps, the same in every run with that seed."""
+    plain = {"scale_jitter": 1.0, "brightness": 0.0, "contrast": 0.0, "target_share": 1.0}
+    crops = TrainingSet(lists, 1, seed, crop=crop, mirrors=["none"] * len(lists), **plain)
+    return default_collate([crops[i] for i in range(min(CROPS, len(crops)))])
+
+
+@torch.no_grad()
+def output_states(model: nn.Module, crops: tuple, amp: str = "auto") -> dict[str, list[float]]:
+    """What each output that the network has gives, by name: of the crops that hold a target the mean
+    of the largest probability on it, of its label map's peak (1 of a mask), and of IoU at half of that.
+    Nothing where no crop holds a target. The network is left in the mode it was in."""
+    training, states = model.training, {}
+    model.eval()
+    with autocast(model.mean.device, amp):
+        outputs = model(model.normalise(crops.image.to(model.mean.device)))
+    model.train(training)
+    for name, logits in outputs._asdict().items():
+        if logits is None:
+            continue
+        pairs = zip(torch.sigmoid(logits.float()).cpu(), getattr(crops, name))
+        values = [output_state(p, target) for p, target in pairs if target.any()]
+        if values:
+            states[name] = torch.stack(values).mean(0).tolist()
+    return states
+
+
+def output_state(probability: Tensor, target: Tensor) -> Tensor:
+    """Peak, true peak and IoU of an output on a crop, (1, H, W) in [0, 1]."""
+    peak = target.max()
+    guess, truth = probability >= peak / 2, target >= peak / 2
+    iou = (guess & truth).sum() / (guess | truth).sum()
+    return torch.stack([probability[target > 0].max(), peak, iou])
+
+
+# --- test images that were trained on --------------------------------------------------------------
+
+
+def copies_note(train: list[Sequence], test: list[Sequence]) -> str:
+    """A warning where a training image, of any data set, is byte for byte a test image of any; empty
+    where none is."""
+    seen, tested = ([s for frames in lists for s in frames.samples] for lists in (train, test))
+    pairs = [f"{sample.image} = {other.image}" for sample, other in same_files(seen, tested)]
+    if not pairs:
+        return ""
+    return (
+        f"warning: {len(pairs)} images that are tested on are copies of training images: "
+        f"{some(pairs, 3)}. The metrics are too good: take them out of one of the lists"
+    )
+
+
+def seen_note(file: str, info: dict, tested: dict[str, list[str]], hold_out: int) -> str:
+    """A warning where the weights of --init have learned from images that this training is tested on;
+    empty where they have not, or where they do not say.
+
+    Args:
+        info: what the weights say of themselves.
+        tested: the names of the images, by data set.
+    """
+    known = {dataset: seen_of(info, dataset, names) for dataset, names in tested.items()}
+    if None not in known.values():
+        seen = [name for names in known.values() for name in names]
+        if not seen:
+            return ""
+        return (
+            f"warning: --init {file} has learned from {len(seen)} of the "
+            f"{sum(map(len, tested.values()))} images that are tested on here, {some(seen)}, so their "
+            "metrics are too good; take weights of a training with the same lists"
+        )
+    args = info.get("args") if isinstance(info.get("args"), dict) else {}
+    names = info.get("dataset") if isinstance(info.get("dataset"), list) else []
+    both = [name for name in tested if name in names]
+    if not hold_out or not both or args.get("hold_out") == hold_out:
+        return ""
+    return (
+        f"warning: --init {file} was trained on images of {', '.join(both)} that are held out here, so "
+        "the metrics on these are too good; take weights of a training with the same --hold-out "
+        f"{hold_out}"
+    )

@@ -1,38 +1,29 @@
 """docs/curves.py: the learning curves of runs."""
 
-import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import curves
 import cv2
 import numpy as np
 import pytest
 
-from ismallnet.training.eventlog import EventLog, begun
+from ismallnet.training.run import Run
 from net import OUTPUTS
-
-SCRIPT = Path(__file__).parents[1].parent / "docs/curves.py"
-
-
-@pytest.fixture
-def curves():
-    spec = importlib.util.spec_from_file_location("curves", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def log(folder: Path, start: int, stop: int, value: float) -> None:
+    """One session of a run, from its step `start` on."""
     folder.mkdir(parents=True, exist_ok=True)
-    events = EventLog(folder, start)
-    for step in range(start, stop):
-        for name in OUTPUTS:
-            events.scalar(f"loss/{name}", value, step)
-            events.scalar(f"outputs/{name}_IoU", 0.5, step)
-    events.close()
+    run = Run(folder, {"args": {"batch_size": 1}, "environment": {}, "images": 1}, {}, 0.0)
+    with run.session(SimpleNamespace(step=start - 1, steps=stop)):
+        for step in range(start, stop):
+            for name in OUTPUTS:
+                run.scalars({f"loss/{name}": value, f"outputs/{name}_IoU": 0.5}, step)
 
 
-def test_the_mean_of_neighbouring_points(curves):
+def test_the_mean_of_neighbouring_points():
     """A quarter of eight points is two."""
     curve = np.array([range(8), [0, 2, 4, 6, 8, 8, 8, 0]])
     steps, values = curves.smooth(curve, 0.25)
@@ -40,11 +31,11 @@ def test_the_mean_of_neighbouring_points(curves):
     assert values.tolist() == [1, 3, 5, 7, 8, 8, 4]
 
 
-def test_a_resumed_run_is_one_curve(curves, tmp_path):
+def test_a_resumed_run_is_one_curve(tmp_path):
     """What was logged after the last checkpoint is there once: as the second session gave it."""
     log(tmp_path / "runs/x", 1, 8, 1.0)
     log(tmp_path / "runs/x", 5, 11, 0.5)
-    first, second = sorted((tmp_path / "runs/x").glob("events*"), key=begun)
+    first, second = sorted((tmp_path / "runs/x").glob("events*"), key=curves.begun)
     second = second.rename(second.with_name("events.out.tfevents.9999999999.vm.1"))
     os.utime(first)  # in a copy the first one may be the newer file
     os.utime(second, (1, 1))
@@ -53,7 +44,7 @@ def test_a_resumed_run_is_one_curve(curves, tmp_path):
     assert values.tolist() == [1.0] * 4 + [0.5] * 6
 
 
-def test_the_figure_has_a_row_for_each_run(curves, tmp_path):
+def test_the_figure_has_a_row_for_each_run(tmp_path):
     for name in "ab":
         log(tmp_path / "runs" / name, 1, 9, 0.5)
     heights = []
@@ -63,7 +54,7 @@ def test_the_figure_has_a_row_for_each_run(curves, tmp_path):
     assert heights[1] == 2 * heights[0]
 
 
-def test_a_folder_without_a_run(curves, tmp_path, capsys):
+def test_a_folder_without_a_run(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="2"):
         curves.main(["empty", "--output", "curves.png"])

@@ -192,21 +192,6 @@ def test_the_rest_takes_adamw_s_step():
     assert not any(torch.equal(a, b) for a, b in pairs if id(b) in hidden)
 
 
-def test_a_closure_is_called_before_the_step():
-    model = one_convolution(torch.ones(1, 1))
-    optimizer = Muon(model, lr=0.5, weight_decay=0.0)
-    calls = []
-
-    def closure() -> torch.Tensor:
-        loss = model[0].weight.square().sum()
-        loss.backward()
-        calls.append(loss.item())
-        return loss
-
-    assert optimizer.step(closure).item() == 1.0 and calls == [1.0]
-    assert model[0].weight.item() == pytest.approx(1 - 0.5 * 0.2 * brought_to_one(1.0), abs=1e-6)
-
-
 def test_parameters_without_a_gradient_stay_as_they_are():
     torch.manual_seed(0)
     model = iSmallNet(2)

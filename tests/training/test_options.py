@@ -7,8 +7,8 @@ import torch
 from conftest import fails, make_set
 from runs import RUN, TINY, run
 
-from ismallnet.training.options import parse
-from train import main
+from ismallnet.training import options
+from train import build_parser, main
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_a_flag_that_has_no_effect_is_refused(argv, message, capsys):
 def test_a_config_may_hold_what_has_no_effect():
     """It holds all arguments, also those that the run did not use."""
     run("--epochs", 1, "--max-minutes", 0, "--last-crop", 64, "--last-share", 0.3)
-    args = parse(["--config", str(RUN / "config.json"), "--recipe", "authors"])
+    args = options.parse(build_parser(), ["--config", str(RUN / "config.json"), "--recipe", "authors"])
     assert args.augment == "authors" and (args.last_crop, args.last_share) == (64, 0.3)
 
 

@@ -175,7 +175,8 @@ def test_of_several_processes_one_that_fails_ends_at_once(error, code):
     program += "from ismallnet.distributed import run_script\natexit.register(time.sleep, 600)\n"
     program += f"def main():\n  print('the message')\n  {error}\nrun_script(main)"
     command = [sys.executable, "-c", program, str(REPOSITORY)]
-    environment = os.environ | {"WORLD_SIZE": "2"}
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == code and "the message" in done.stdout
     assert ("ZeroDivisionError" in done.stderr) == (code == 1)

@@ -17,12 +17,16 @@ from ismallnet.checkpoints import read_checkpoint
 from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.metrics import count_standard, figures_standard
 from ismallnet.inference.predict import infer
+from ismallnet.training import options
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.muon import Muon
-from ismallnet.training.options import parse
-from ismallnet.training.recipes import MovingAverage, first_weights, learning_rate, make_optimizer
+from ismallnet.training.recipes import learning_rate, make_optimizer
 from net import iSmallNet, load_weights
-from train import main
+from train import build_parser, main, new_weights
+
+
+def parse(argv):
+    return options.parse(build_parser(), argv)
 
 
 @pytest.fixture(autouse=True)
@@ -264,11 +268,11 @@ def test_what_is_chosen_on_held_out_images_says_so(capsys):
 
 def test_the_untrained_network_gives_the_prior():
     frames = Frames(find_dataset("tiny"), "train")
-    model = first_weights(4, "full", 0, 0.02, [frames])
+    model = new_weights(4, "full", 0, 0.02, [frames])
     for head in (model.interior_head, model.boundary_head, model.mask_head[3]):
         assert torch.sigmoid(head.bias).item() == pytest.approx(0.02)
     assert parse([*TINY, "--recipe", "authors"]).prior == 0.5
-    assert first_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
+    assert new_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
 
 
 @pytest.mark.parametrize("variant", ["single", "boundary", "unet", "plain"])
@@ -292,19 +296,6 @@ def test_select_test_keeps_and_marks_the_best_epoch():
     assert load_weights("runs/tiny/later/last.pt").info["selected_on"] == "the test list"
     run("--epochs", 4, "--lr", 1e-2, "--eval-every", 0, folder="unwatched")
     assert equal(weights("runs/tiny/unwatched"), last["state_dict"])  # watching changes nothing
-
-
-def test_moving_average_by_hand():
-    model = torch.nn.Linear(1, 1, bias=False)
-    ema = MovingAverage(model, 0.5)
-    values = []
-    for value in (1.0, 2.0, 4.0):
-        torch.nn.init.constant_(model.weight, value)
-        ema.update_parameters(model)
-        values.append(ema.module.weight.item())
-    # the first is copied; then decay min(0.5, (1 + n) / (10 + n)) for n = 1, 2
-    second = 1 + (1 - 2 / 11) * (2 - 1)
-    assert values == pytest.approx([1, second, second + (1 - 3 / 12) * (4 - second)])
 
 
 def test_learning_rates_by_hand():
