@@ -8,6 +8,9 @@
 for each way to run the network as soon as it is measured, and writes all to benchmark.json in --output.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import json
 import sys

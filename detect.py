@@ -13,6 +13,9 @@ RESULTS/NAME/. In a program of your own:
         print(target.x, target.y, target.score)
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 from dataclasses import fields
 from pathlib import Path

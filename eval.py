@@ -12,6 +12,9 @@ the points of the ROC, precision-recall and Pd-Fa curves as CSV beside it; and w
 explain. Nothing is written into a folder that --maps names.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import sys
 from collections import Counter

@@ -11,6 +11,9 @@ holds the network too. --verify runs it on a test list, beside the network itsel
 nothing is written, if IoU falls by more than --tolerance.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import sys
 from collections import Counter

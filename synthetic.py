@@ -6,6 +6,9 @@ Sky, cloud, sea and land scenes with sensor noise, column stripes, hot pixels an
 targets each of 2-80 px, whose local SNR is 1.5 to 10. The same seed gives the same bytes.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import sys
 from pathlib import Path

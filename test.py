@@ -6,6 +6,9 @@ Writes RESULTS/NAME/X.png, round(255·p) at the image's own size, images.csv wit
 and about.json, which says what weights the maps came from.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import hashlib
 import sys
@@ -68,36 +71,47 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
 
 
 def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
-    """A note where images are read otherwise than in the training, or were part of it; else nothing."""
+    """Notes where images were part of the training, or are read otherwise than in it; else nothing."""
     trained = info.get("args")
     if not isinstance(trained, dict):
         return ""
-    polarity = trained.get("polarity", "bright")
-    if polarity != args.polarity and data.name in info.get("dataset", ()):
-        return f"note: the weights were trained with --polarity {polarity}; type it here too\n"
+    own = data.name in info.get("dataset", ())
     names = [sample.name for sample in frames.samples]
     seen, split = seen_of(info, data.name, names), trained.get("split")
+    notes = []
     if seen:
-        return (
+        notes.append(
             f"warning: the weights have learned from images of {data.name} with the names of "
-            f"{len(seen)} of these {len(names)}: {some(seen)}. The figures are too good\n"
+            f"{len(seen)} of these {len(names)}: {some(seen)}. The metrics are too good\n"
         )
-    if seen is None and data.name in info.get("dataset", ()) and split != args.split:
+    elif seen is None and own and split != args.split:
         then = f"--split {' '.join(split)}" if split else "the lists that are found without --split"
-        return (
+        notes.append(
             f"note: the weights were trained with {then}. Other lists may test them on images that "
             "they have seen\n"
         )
-    if not frames.greys:
-        return ""
+    flags = other_greys(trained, args, bool(frames.greys), own)
+    notes += [f"note: the weights were trained with {flag}; type it here too\n" for flag in flags]
+    return "".join(notes)
+
+
+def other_greys(trained: dict, args: argparse.Namespace, deep: bool, own: bool) -> list[str]:
+    """The flags with which a training read its images, where they are read otherwise here.
+
+    Args:
+        deep: images here have more than 8 bits, for which a range counts.
+        own: the training had this data set.
+    """
+    flags, polarity = [], trained.get("polarity", "bright")
+    if own and polarity != args.polarity:
+        flags.append(f"--polarity {polarity}")
     default = ([], list(PERCENTILES))
     then = (list(trained.get("range") or ()), list(trained.get("percentiles") or PERCENTILES))
     now = (list(args.range or ()), list(args.percentiles))
-    if then == now or (then == default and data.name not in info.get("dataset", ())):
-        return ""
-    flag = "--range" if then[0] else "--percentiles"
-    values = " ".join(f"{value:g}" for value in then[0] or then[1])
-    return f"note: the weights were trained with {flag} {values}; type it here too\n"
+    if deep and then != now and (own or then != default):
+        values = " ".join(f"{value:g}" for value in then[0] or then[1])
+        flags.append(f"{'--range' if then[0] else '--percentiles'} {values}")
+    return flags
 
 
 def baseline(

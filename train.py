@@ -9,6 +9,9 @@ is only watched; `--select test` keeps its best epoch as well (best.pt), and mar
 `--hold-out` every Nth training image takes the test list's place, and the files say so.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import contextlib
 import hashlib

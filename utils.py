@@ -7,6 +7,9 @@ The maps go to data/NAME/{interior,boundary}/X.png, with maps.json beside them, 
 they were made from: maps that are still good are kept.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import sys
 

@@ -10,6 +10,9 @@ the maps come from a run of train.py, training.png and training_loss.png; and re
 --name, the report alone.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import sys
 from collections.abc import Callable

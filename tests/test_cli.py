@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ismallnet.cli import DataError, command, gone
+from ismallnet.cli import DataError, Launch, command, gone, launch
 from ismallnet.parallel import memory_limit
 
 NOT_AGAIN = {  # a repeated call without the flag would delete or refuse what is there
@@ -51,12 +51,58 @@ def test_scripts_without_a_network_do_not_wait_for_torch(name):
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+TORCHRUN |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+def started_with(monkeypatch, variables: dict[str, str]) -> None:
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.mark.parametrize("name", ["utils", "test", "eval", "visualization", "synthetic"])
 def test_scripts_that_do_not_share_their_work_refuse_several_processes(name, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    started_with(monkeypatch, TORCHRUN)
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(name).main(["--dataset", "x"])
     assert stop.value.code == 2 and "found 2 processes, expected one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({}, Launch()),
+        ({"RANK": "1"}, Launch()),  # of another program
+        ({"RANK": "1", "WORLD_SIZE": ""}, Launch()),
+        ({"RANK": "1", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "4"}, Launch()),
+        (TORCHRUN, Launch(1, 2, 1, 2)),
+        (TORCHRUN | {"LOCAL_RANK": "", "LOCAL_WORLD_SIZE": ""}, Launch(1, 2, 0, 1)),
+    ],
+)
+def test_what_torchrun_says_counts_where_all_of_it_is_there(variables, expected, monkeypatch):
+    started_with(monkeypatch, variables)
+    assert launch() == expected
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "two"},
+        TORCHRUN | {"RANK": "2"},
+        TORCHRUN | {"RANK": ""},
+        TORCHRUN | {"MASTER_ADDR": ""},
+    ],
+)
+def test_several_processes_without_torchrun_are_refused_in_one_line(variables, monkeypatch, capsys):
+    started_with(monkeypatch, variables)
+    with pytest.raises(SystemExit) as stop:
+        command(several=True)(lambda argv: 0)([])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert all(name in message for name in ("RANK", "WORLD_SIZE", "torchrun"))
 
 
 def test_a_containers_limit_counts(monkeypatch):

@@ -22,8 +22,9 @@ PACKAGE = REPOSITORY / "ismallnet"
 ROOT = {path.stem for path in REPOSITORY.glob("*.py")}
 FOUNDATION = {"net", "dataset"}  # the scripts of the root that others may import
 ORDER = (  # the package, lowest first: each imports only what stands above it
-    *("cli", "parallel", "files", "distributed", "unet", "checkpoints", "images", "datasets"),
-    *("evaluation", "labels", "arguments", "inference", "baselines", "training", "detection", "report"),
+    *("threads", "cli", "parallel", "files", "distributed", "unet", "checkpoints", "images"),
+    *("datasets", "evaluation", "labels", "arguments", "inference", "baselines", "training"),
+    *("detection", "report"),
 )
 BUILDS_NETWORKS = "ismallnet.inference.weights"  # of the package, this alone may import `net`
 MOST_LEVELS, MOST_ROOMS, MOST_SCRIPTS = 10, 32, 12

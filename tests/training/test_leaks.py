@@ -188,6 +188,16 @@ def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, ca
     assert "trained with" not in capsys.readouterr().out
 
 
+def test_images_seen_and_another_polarity_are_both_said(capsys):
+    run("--epochs", 1, "--max-minutes", 0, "--hold-out", 2, "--polarity", "dark")
+    capsys.readouterr()
+    train_list = ["--split", "data/tiny/50_50/test.txt", "data/tiny/50_50/train.txt"]
+    infer(["--dataset", "tiny", "--weights", str(RUN), *train_list])
+    said = capsys.readouterr().out
+    assert "warning: the weights have learned from images of tiny" in said
+    assert "--polarity dark; type it here too" in said
+
+
 def test_what_nobody_knows_is_not_claimed(data, capsys):
     """Weights that begin with others that do not say what they have seen do not say it either."""
     write(data / "other/train.txt", "\n".join("gh"))

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_a_run_leaves_all_that_it_promises():
     model = load_weights(RUN / "last.pt", width=4)
     assert model.info["epoch"] == 2 and model.info["selected_on"] == "nothing"
     assert model.info["figures"] == metrics["final"]
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": ""}])
+def test_one_process_writes_whatever_rank_says(variables, monkeypatch):
+    """Variables that a shell or a container has set for something else."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run("--epochs", 1, "--max-minutes", 0, "--variant", "plain") == 0
+    assert (RUN / "last.pt").exists()
+
+
+def test_a_training_in_a_thread_leaves_signals_to_the_main_thread():
+    codes = []
+    work = lambda: codes.append(run("--epochs", 1, "--max-minutes", 0, "--variant", "plain"))  # noqa: E731
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert codes == [0] and (RUN / "last.pt").exists()
 
 
 def test_normalisation_is_that_of_the_training_images_and_travels():

@@ -1,0 +1,54 @@
+"""How OpenMP's threads wait: the scripts set it before PyTorch is imported, the library does not."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = sorted(path for path in REPOSITORY.glob("*.py") if "__main__" in path.read_text())
+NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+
+
+def environment_after(code: str, **given: str) -> dict[str, str]:
+    """Those of NAMES that are set when a program has run."""
+    environment = {key: value for key, value in os.environ.items() if key not in NAMES} | given
+    command = [sys.executable, "-c", f"{code}\nimport json, os\nprint(json.dumps(dict(os.environ)))"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = json.loads(done.stdout.splitlines()[-1])
+    return {name: after[name] for name in NAMES if name in after}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_sets_it_before_anything_else_and_only_as_a_script(path):
+    first = ast.parse(path.read_text()).body[1]  # after the docstring
+    assert ast.unparse(first) == "if __name__ == '__main__':\n    import ismallnet.threads"
+
+
+def test_no_module_of_the_library_sets_it():
+    importing = [p for p in REPOSITORY.rglob("*.py") if "ismallnet.threads" in p.read_text()]
+    assert {p.name for p in importing} == {p.name for p in SCRIPTS} | {"test_threads.py"}
+
+
+def test_it_is_set_when_a_script_runs_and_not_when_it_is_imported():
+    script = "import contextlib, runpy\nwith contextlib.suppress(SystemExit):\n"
+    script += "    runpy.run_path('utils.py', run_name='__main__')"
+    assert environment_after("import utils") == {}
+    assert environment_after(script).keys() == {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7", "KMP_BLOCKTIME": "1"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_what_a_person_has_set_stays(given, expected):
+    assert environment_after("import ismallnet.threads", **given) == expected
