@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.cli import DataError
-from ismallnet.files import read_json
+from ismallnet.evaluation.tables import lay_out
+from ismallnet.files import read_json, write_csv, write_json
 
 MARGIN = 3.0  # px; boxes drawn by hand are often a little off their targets
+THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the scores
 RATES = (0.1, 0.2, 0.3, 0.5, 1.0)  # false alarms a frame at which the recall is reported
+COLUMNS = ("score", "recall", "false_alarms", "precision")
 Key = tuple[str, int]  # a frame: the name of its file without the ending, and its number in the file
 
 
@@ -163,3 +166,36 @@ def boxed_frames(folder: Path, boxes: Path) -> list[BoxedFrame]:
     for key in truth.keys() & frames.keys():
         frames[key].boxes = truth[key]
     return list(frames.values())
+
+
+# --- the table ---------------------------------------------------------------------------------------
+
+
+def report(folder: Path, boxes: Path) -> str:
+    """Compares the results of detect.py in a folder with boxes; writes boxes.csv (the curve) and
+    boxes.json (what the returned table shows, as fractions) there.
+
+    Raises:
+        DataError: a file cannot be used, or no box belongs to any of the frames.
+    """
+    frames = boxed_frames(folder, boxes)
+    points = curve(frames)
+    rows = [at_threshold(points, threshold) for threshold in THRESHOLDS]
+    recalls = {str(rate): recall_at(points, rate) for rate in RATES}
+    content = {"frames": len(frames), "targets": sum(len(frame.boxes) for frame in frames)}
+    write_csv(folder / "boxes.csv", COLUMNS, [point.values() for point in points])
+    write_json(folder / "boxes.json", content | {"thresholds": rows, "recall_at": recalls})
+    cells = [["score from", "recall", "false alarms a frame", "precision"]]
+    for row in rows:
+        precision = "n/a" if row["precision"] is None else f"{100 * row['precision']:.1f}"
+        cells.append(
+            [
+                f"{row['score']:g}",
+                f"{100 * (row['recall'] or 0):.1f}",
+                f"{row['false_alarms']:.2f}",
+                precision,
+            ]
+        )
+    at = [["false alarms a frame", *recalls], ["recall", *(f"{100 * r:.1f}" for r in recalls.values())]]
+    head = f"{folder}: {content['frames']} frames, {content['targets']} targets"
+    return "\n\n".join([head, lay_out(cells), lay_out(at)])

@@ -15,6 +15,7 @@ from ismallnet.evaluation.boxes import (
     inside,
     read_boxes,
     recall_at,
+    report,
 )
 
 BOX = (10.0, 20.0, 4.0, 2.0)
@@ -87,3 +88,21 @@ def test_boxes_of_other_frames_are_refused():
     Path("boxes.csv").write_text("file,x,y,width,height\nb.png,1,2,3,4\n")
     with pytest.raises(DataError, match="names have to agree"):
         boxed_frames(folder, Path("boxes.csv"))
+
+
+def test_the_report_names_frames_and_targets_and_keeps_the_curve():
+    rows = [("a.png", 0, 11, 21, 0.9), ("a.png", 0, 50, 50, 0.4)]
+    folder = results([("a.png", 0), ("b.png", 0)], rows)
+    Path("boxes.csv").write_text("file,x,y,width,height\na.png,10,20,4,2\n")
+    table = report(folder, Path("boxes.csv"))
+    assert "2 frames, 1 targets" in table
+    content = json.loads((folder / "boxes.json").read_text())
+    assert content["thresholds"][2] == {
+        "score": 0.5,
+        "recall": 1.0,
+        "false_alarms": 0.0,
+        "precision": 1.0,
+    }
+    assert content["thresholds"][1]["false_alarms"] == 0.5 and content["recall_at"]["0.1"] == 1.0
+    with open(folder / "boxes.csv", newline="", encoding="utf-8") as file:
+        assert [row["score"] for row in csv.DictReader(file)] == ["0.9", "0.4"]
