@@ -238,19 +238,22 @@ class iSmallNet(nn.Module):
 LOSSES = ("jaccard", "authors")
 
 
-def jaccard_loss(p: Tensor, target: Tensor) -> Tensor:
+def jaccard_loss(p: Tensor, target: Tensor, empty: Tensor | None = None) -> Tensor:
     """1 - Σ min(p, t) / Σ max(p, t) of each sample: the Jaccard metric loss for soft labels (Wang,
     Ning and Blaschko, NeurIPS 2023). Smallest at p = t for soft maps too; soft IoU for hard ones.
 
     Args:
         p, target: (N, 1, H, W) in [0, 1].
+        empty: (N,), the samples whose masks hold no target, although a soft map may reach into them
+            from beyond; maps of zeros are empty, too.
 
     Returns:
-        (N,). Smoothing is 1 for samples without target, whose loss is then about Σp, and 0.001 for
-        the others: with 1 an empty map of a target of a few pixels would be nearly right.
+        (N,). Smoothing is 1 for empty samples, whose loss is then about Σp, and 0.001 for the others:
+        with 1 an empty map of a target of a few pixels would be nearly right.
     """
     total = target.sum((1, 2, 3))
-    smooth = torch.ones_like(total).masked_fill(total > 0, 0.001)
+    empty = total == 0 if empty is None else empty | (total == 0)
+    smooth = torch.full_like(total, 0.001).masked_fill(empty, 1)
     smaller = torch.minimum(p, target).sum((1, 2, 3))
     larger = torch.maximum(p, target).sum((1, 2, 3))
     return 1 - (smaller + smooth) / (larger + smooth)
@@ -267,7 +270,9 @@ def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (weight * entropy).sum() / (target.sum() + 1)
 
 
-def map_loss(logits: Tensor, target: Tensor, loss: str = "jaccard") -> Tensor:
+def map_loss(
+    logits: Tensor, target: Tensor, loss: str = "jaccard", empty: Tensor | None = None
+) -> Tensor:
     """The loss of one output, a scalar.
 
     "authors" is their published loss, whose best answer to a faint boundary map is an empty map
@@ -276,26 +281,33 @@ def map_loss(logits: Tensor, target: Tensor, loss: str = "jaccard") -> Tensor:
     Args:
         logits, target: (N, 1, H, W); the target in [0, 1], soft values enter as they are.
         loss: one of LOSSES.
+        empty: as of `jaccard_loss`.
     """
     p = torch.sigmoid(logits)
     if loss == "jaccard":
-        return jaccard_loss(p, target).mean() + 0.5 * focal_loss(logits, target)
+        return jaccard_loss(p, target, empty).mean() + 0.5 * focal_loss(logits, target)
     overlap = (p * target).sum((1, 2, 3))
     union = p.sum((1, 2, 3)) + target.sum((1, 2, 3)) - overlap
     iou_loss = 1 - (overlap + 1) / (union + 1)
     return F.binary_cross_entropy_with_logits(logits, target) + iou_loss.mean()
 
 
-def losses(outputs: Outputs, targets: Outputs, loss: str = "jaccard") -> dict[str, Tensor]:
+def losses(
+    outputs: Outputs, targets: Outputs, loss: str = "jaccard", by_mask: bool = True
+) -> dict[str, Tensor]:
     """The loss of each output by its name; a network learns their plain sum.
 
     Args:
         outputs: logits; None counts nothing.
         targets: the three maps, in [0, 1].
         loss: one of LOSSES.
+        by_mask: samples are empty where their masks are, not map by map, as earlier runs had it.
     """
+    empty = targets[-1].amax((1, 2, 3)) == 0 if by_mask else None
     return {
-        name: map_loss(logits.to(target.dtype), target, loss)  # in full precision, after autocast
+        name: map_loss(
+            logits.to(target.dtype), target, loss, empty
+        )  # in full precision, after autocast
         for name, logits, target in zip(OUTPUTS, outputs, targets, strict=True)
         if logits is not None
     }

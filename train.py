@@ -59,7 +59,7 @@ build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 def step(
     state: State,
     network: nn.Module,
-    settings: tuple[str, float, str],
+    settings: tuple[Callable, float, str],
     processes: Processes,
     batch: Iterable[Tensor],
     rate: float | Tensor,
@@ -70,20 +70,20 @@ def step(
 
     Args:
         network: the state's model, compiled or of several processes.
-        settings: the loss, one of net.LOSSES, the largest gradient norm, and --amp.
+        settings: the loss, as net.losses, the largest gradient norm, and --amp.
         batch: an `Item` of (N, 3, S, S) images in 0-255 units and (N, 1, S, S) maps in [0, 1].
         rate, weight: the learning rate, and the network's share in the moving average; tensors in a
             CUDA graph.
         check: makes numbers of the losses and the gradient's norm, and raises where one is not finite.
     """
-    loss, clip, amp = settings
+    loss_of, clip, amp = settings
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     image, mask, interior, boundary = (x.to(processes.device, non_blocking=True) for x in batch)
     image = state.model.normalise(image).contiguous(memory_format=torch.channels_last)
     with processes.collective(), autocast(processes.device, amp):
         outputs = network(image)
-    parts = losses(outputs, Outputs(interior, boundary, mask), loss)
+    parts = loss_of(outputs, Outputs(interior, boundary, mask))
     state.optimizer.zero_grad(set_to_none=True)
     with processes.collective():
         state.scaler.scale(sum(parts.values())).backward()
@@ -307,8 +307,8 @@ def session(
     evaluations = (dict(zip(args.dataset, tested)), args.eval_every, args.select == "test", amp)
     watch = Watch(state, run, samples, crops, *evaluations, processes)
     network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
-    settings = (args.loss, args.clip, args.amp)
-    take_step = partial(step, state, network, settings, processes)
+    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
+    take_step = partial(step, state, network, (loss_of, args.clip, args.amp), processes)
     graphs = not (args.no_graphs or args.compile)
     if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
         take_step = GraphedStep(state, take_step, processes.device)

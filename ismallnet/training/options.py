@@ -18,7 +18,7 @@ from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
 
 # What runs did that do not name these arguments, since there were none.
-EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all"}
+EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all", "empty_by": "map"}
 # Of one session, not of the run; "help" was written by mistake when a run was resumed.
 SESSION = ("config", "resume", "run_name", "max_minutes", "help")
 # What may differ between a run and its continuation: it changes the weights by rounding at most.
@@ -91,6 +91,7 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     add("--brightness", type=share, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=share, default=0.1, metavar="X", help="largest relative change")
     add("--loss", choices=losses, help="jaccard, or as the authors published it")
+    add("--empty-by", choices=("mask", "map"), default="mask", help=argparse.SUPPRESS)  # net.losses
     add(
         "--optimizer",
         choices=("muon", "adamw", "sgd"),

@@ -15,7 +15,7 @@ from runs import REPOSITORY
 from torch import Tensor
 
 from ismallnet.labels import METHODS
-from net import OUTPUTS, focal_loss, jaccard_loss, map_loss
+from net import OUTPUTS, Outputs, focal_loss, jaccard_loss, losses, map_loss
 from utils import decouple
 
 LEAST = 1e-7  # probability of an empty answer: a logit of about -16
@@ -127,6 +127,19 @@ def test_samples_without_target_are_smoothed_by_1():
     assert jaccard_loss(p, nothing).tolist() == [0.5, 0.75, 0]
     target = torch.cat([nothing[:2], sample([0, 0, 0, 1])])
     assert jaccard_loss(p, target).tolist() == pytest.approx([0.5, 0.75, 1 - 0.001 / 1.001])
+
+
+def test_a_crop_without_a_target_is_empty_though_a_soft_map_reaches_into_it():
+    """The interior maps reach two pixels beyond the mask: a faint rest of 5e-5 is no target."""
+    rest, nothing = sample([5e-5, 0, 0, 0]), torch.zeros(1, 1, 1, 4, dtype=torch.float64)
+    logits = torch.full_like(rest, -30)
+    outputs, targets = Outputs(logits, None, logits), Outputs(rest, nothing, nothing)
+    assert losses(outputs, targets)["interior"].item() == pytest.approx(5e-5, rel=0.01)
+    assert losses(outputs, targets, by_mask=False)["interior"].item() == pytest.approx(
+        5e-5 / 105e-5, rel=0.01
+    )
+    with_target = targets._replace(mask=sample([1, 0, 0, 0]))
+    assert losses(outputs, with_target)["interior"].item() == pytest.approx(5e-5 / 105e-5, rel=0.01)
 
 
 def test_jaccard_loss_is_soft_iou_where_the_mask_is_hard():
