@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ismallnet.cli import UserError, note
+from ismallnet.cli import UserError, note, some
 from ismallnet.files import atomic_write, disguise
 
 # Under these names programs keep a state dict in a checkpoint.
@@ -43,6 +43,7 @@ FIRST = re.compile(
     r"(.*?)(?:(?:(?:interior|boundary|single)\.nodes\.|[bd]bkbone\.conv)0_0\.0\.conv1"
     r"|plain\.encoder\.0\.0)\.weight"
 )
+REFUSED = "refused:"  # before the reasons that are ours
 
 
 class WeightsError(UserError):
@@ -101,21 +102,18 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     try:
         if head[8:9] == b"{" or path.suffix == ".safetensors":
             return read_safetensors(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch does not look at the checksums
-                    raise ValueError(f"damaged: {damaged}; copy it again")
+        check_archive(path)
         with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason(path, head, error)}); expected a file written "
             "by train.py or the authors' weights. Nothing in it was executed. Name another file"
         ) from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: found a {type(found).__name__}, expected a state dict")
-    return found
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: found a {type(content).__name__}, expected a state dict")
+    return content
 
 
 def read_safetensors(path: Path) -> dict:
@@ -127,6 +125,24 @@ def read_safetensors(path: Path) -> dict:
         return {"state_dict": {k: file.get_tensor(k) for k in file.keys()}, "info": info}  # noqa: SIM118
 
 
+def check_archive(path: Path) -> None:
+    """
+    Raises:
+        ValueError: an entry of an archive of torch.save is compressed, so that it may become a thousand
+            times as large, or is damaged: torch looks at neither.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.filename.endswith("constants.pkl") for entry in entries):
+            return  # TorchScript, which torch refuses
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError(f"{REFUSED} compressed entries, which torch.save does not write")
+        if damaged := archive.testzip():
+            raise ValueError(f"{REFUSED} damaged: {damaged}; copy it again")
+
+
 def reason(path: Path, head: bytes, error: Exception) -> str:
     """Why a file cannot be read, and what to do.
 
@@ -135,24 +151,21 @@ def reason(path: Path, head: bytes, error: Exception) -> str:
         error: torch's, whose own text ends in advice on how to run the file after all.
     """
     save = "in the program that made it type torch.save(model.state_dict(), 'weights.pt')"
-    if what := disguise(path):
-        return what
+    text = str(error).strip()
+    if text.startswith(REFUSED):
+        return text.removeprefix(REFUSED).strip()
     if path.suffix == ".onnx" or (head[:1] == b"\x08" and b"pytorch" in head):
         return "an ONNX file; name the weights that it was exported from"
-    text = str(error).strip()
-    if text.startswith("damaged"):
-        return text
     if "TorchScript" in text:
         return f"a TorchScript program, not weights alone; {save}"
     if refused := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text):
         return f"it holds Python objects, {refused[1]}, and to read these may run code; {save}"
-    if head[:2] == b"PK":
-        whole = zipfile.is_zipfile(path)
-        return "an archive of something else; unpack it first" if whole else "cut off; copy it again"
-    if head[:1] == b"\x80" and "weights_only" in text:
-        return f"a pickle of another program; {save}"
-    if isinstance(error, LookupError) or "weights_only" in text or "Weights only" in text:
-        return "it is none"
+    if head[:2] == b"PK" and not zipfile.is_zipfile(path):
+        return "cut off; copy it again"
+    if what := disguise(path):
+        return what
+    if isinstance(error, LookupError) or "eights_only" in text or "eights only" in text:
+        return f"another program's file; {save}"
     return next(iter(text.splitlines()), type(error).__name__)
 
 
@@ -168,43 +181,65 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         WeightsError: unreadable, another network, or several.
     """
     checkpoint = read_checkpoint(path)
+    state = unwrapped(path, checkpoint)
+    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    state = without_prefix(path, {key.replace("_orig_mod.", ""): v for key, v in state.items()})
+    if any(key.startswith("bbkbone.") for key in state):
+        state = from_authors(state)
+    info = checkpoint.get("info")
+    return state, info if isinstance(info, dict) else {}
+
+
+def unwrapped(path: str | os.PathLike, checkpoint: dict) -> dict:
+    """The state dict in a checkpoint, out of the wrappings in use.
+
+    Raises:
+        WeightsError: the network is under another name.
+    """
     state = checkpoint
     for _ in range(4):  # one in another, at most so deep
-        inner = [name for name in WRAPPINGS if isinstance(state.get(name), dict)]
-        others = [key for key in state if key not in inner[:1] and holds_network(state[key])]
+        inner = next((name for name in WRAPPINGS if isinstance(state.get(name), dict)), None)
+        others = [key for key in state if key != inner and holds_network(state[key])]
         if inner and others:
             note(
                 f"several networks in {path}",
-                f"{path}: holds several networks; {inner[0]} is taken, {', '.join(others)} left out",
+                f"{path}: holds several networks; {inner} is used, {', '.join(others)} left out",
             )
-        state = state[inner[0]] if inner else state
-    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
-    prefixes = sorted({m[1] for key, v in state.items() if v.ndim == 4 and (m := FIRST.match(key))})
-    if not prefixes:
-        if inside := [key for key, value in checkpoint.items() if holds_network(value)]:
+        elif others:
             raise WeightsError(
-                f"{path}: found the network under {', '.join(map(repr, inside))}; save that alone: "
-                f"torch.save(torch.load('{Path(path).name}')[{inside[0]!r}], 'weights.pt')"
+                f"{path}: found the network under {', '.join(map(repr, others))}; save that alone: "
+                f"torch.save(torch.load('{Path(path).name}')[{others[0]!r}], 'weights.pt')"
             )
-        some = ", ".join(list(state)[:3]) or f"no tensors, but {list(checkpoint)[:5]}"
-        raise WeightsError(f"{path}: not iSmallNet weights: found {some} …; name another file")
-    if len(prefixes) > 1:
-        names = ", ".join(f"{prefix or 'bare'}" for prefix in prefixes)
-        raise WeightsError(f"{path}: found several networks ({names}), expected one; save one of them")
-    ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k.startswith(prefixes[0])}
-    if left := [key for key in state if not key.startswith(prefixes[0])]:
-        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-        note(f"left in {path}", f"{path}: {len(left)} tensors are not the network's: {some}")
-    if any(key.startswith("bbkbone.") for key in ours):
-        ours = from_authors(ours)
-    info = checkpoint.get("info")
-    return ours, info if isinstance(info, dict) else {}
+        state = state[inner] if inner else state
+    return state
 
 
 def holds_network(value: object) -> bool:
     """Whether something in a checkpoint is a state dict of our network."""
     return isinstance(value, dict) and any(isinstance(key, str) and FIRST.match(key) for key in value)
+
+
+def without_prefix(path: str | os.PathLike, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the network in a state dict, without what is before their names.
+
+    Raises:
+        WeightsError: another network, several, or tensors that are larger than the file.
+    """
+    prefixes = sorted({m[1] for key, v in state.items() if v.ndim == 4 and (m := FIRST.match(key))})
+    if len(prefixes) != 1:
+        several = ", ".join(prefix or "bare" for prefix in prefixes)
+        names = (
+            f"several networks ({several})" if several else ", ".join(list(state)[:3]) or "no tensors"
+        )
+        raise WeightsError(f"{path}: not iSmallNet weights: found {names}; name another file")
+    left = [key for key in state if not key.startswith(prefixes[0])]
+    if left:
+        note(f"left in {path}", f"{path}: {len(left)} tensors are not the network's: {some(left, 3)}")
+    ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k not in left}
+    claimed, size = sum(v.numel() * v.element_size() for v in ours.values()), os.path.getsize(path)
+    if claimed > size:  # one number may stand for a whole tensor
+        raise WeightsError(f"{path}: damaged: its tensors claim {claimed} bytes, the file has {size}")
+    return ours
 
 
 def width_of(path: str | os.PathLike, state: dict[str, Tensor], expected: int | None = None) -> int:
@@ -250,8 +285,7 @@ def check_tensors(
         if k in expected and v.shape != expected[k].shape
     ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise WeightsError(f"{path}: not iSmallNet weights: {'; '.join(wrong[:5])}{more}")
+        raise WeightsError(f"{path}: not iSmallNet weights: {some(wrong)}")
     bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if bad:
         raise WeightsError(f"{path}: values that are not finite in {bad[0]} ({len(bad)} tensors)")

@@ -1,4 +1,4 @@
-"""What all command lines share: errors, progress bars, and work in threads and processes."""
+"""What all command lines share: errors, help, flags that went, progress bars, optional packages."""
 
 import argparse
 import errno
@@ -70,9 +70,7 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None):
             _noted.clear()
-            for stream in (sys.stdout, sys.stderr):  # names of files that are not UTF-8
-                if isinstance(stream, io.TextIOWrapper):
-                    stream.reconfigure(errors="backslashreplace")
+            prepare_streams()
             try:
                 if (world := launch().world) > 1 and not several:
                     raise DataError(
@@ -97,6 +95,17 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
         return wrapped
 
     return decorate
+
+
+def prepare_streams() -> None:
+    """Standard output and error, made fit for any text: names of files that are not UTF-8 are escaped,
+    and where the shell has closed a stream (2>&-) what is said there is lost, and nothing else."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -124,6 +133,11 @@ class Gone(argparse.Action):
 def gone(parser: argparse.ArgumentParser, flag: str, instead: str) -> None:
     """Refuses a flag that went, with what to type instead, a phrase."""
     parser.add_argument(flag, action=Gone, instead=instead)
+
+
+def summary(documentation: str | None) -> str | None:
+    """The first line of a script's docstring, for --help; there is none with PYTHONOPTIMIZE=2."""
+    return documentation and documentation.splitlines()[0]
 
 
 def positive(text: str) -> int:

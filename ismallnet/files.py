@@ -7,6 +7,9 @@ import json
 import os
 import platform
 import re
+import struct
+import tokenize
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +18,18 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from ismallnet.cli import DataError
 
 LOCK_SECONDS = 3.0  # a killed training's loader processes hold its lock for a second
 LONGEST_NAME = 255  # bytes in a file's name
 HOST = re.sub(r"[^\w-]", "-", platform.node(), flags=re.ASCII)[:32] or "host"
+
+# What libraries raise on damaged files.
+READ_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError)
+READ_ERRORS += (RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
+READ_ERRORS += (tokenize.TokenError, Image.DecompressionBombError, cv2.error)
 
 # First bytes -> what the file is, and what to do.
 DISGUISES = (
@@ -33,6 +42,8 @@ DISGUISES = (
     (b"\x1f\x8b", "a compressed file; unpack it first"),
     (b"7z\xbc\xaf", "an archive; unpack it first"),
     (b"\x89hdf", "an HDF5 file, which is not read"),
+    (b"pk\x03\x04", "a zip archive; unpack it first"),
+    (b"simple  =", "a FITS file; rename it to NAME.fits"),
     (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
 )
 
@@ -206,3 +217,12 @@ def disguise(path: Path) -> str:
         return "an empty file; copy or download it again"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((text for first, text in DISGUISES if start.startswith(first)), "")
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str = "image") -> Iterator[None]:
+    """What libraries raise on a damaged file becomes a DataError that says what the file really is."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: not a readable {kind} ({disguise(path) or error})") from error

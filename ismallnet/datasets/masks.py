@@ -11,7 +11,8 @@ import numpy as np
 
 from ismallnet.cli import DataError, some
 from ismallnet.datasets.sample import MaskRule, Sample
-from ismallnet.images.picture import READ_ERRORS, decode, image_shape, open_picture
+from ismallnet.files import READ_ERRORS
+from ismallnet.images.picture import decode, image_shape, open_picture
 from ismallnet.parallel import read_ahead
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image

@@ -10,7 +10,8 @@ from scipy import ndimage
 from ismallnet.cli import DataError, some
 from ismallnet.datasets.masks import TARGET, decide, mask_pixels
 from ismallnet.datasets.sample import MaskRule
-from ismallnet.images.picture import READ_ERRORS, open_picture
+from ismallnet.files import READ_ERRORS
+from ismallnet.images.picture import open_picture
 from ismallnet.parallel import read_ahead
 
 MANY_NUMBERS = 12  # different ones in a mask; more look like soft edges

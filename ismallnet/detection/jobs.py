@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ismallnet.cli import DataError, note
 from ismallnet.detection.detector import Limits
-from ismallnet.detection.search import holds_row, in_number, is_frame_file
+from ismallnet.detection.search import in_number, is_frame_file, without_logs
 from ismallnet.detection.sources import Frame, Source, describe, read_frames
 
 Key = tuple[str, int]  # a frame: its file and its index there
@@ -156,8 +156,8 @@ def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
         for path, state in now.items():
             if before.get(path) == state and given.get(path) != state and state[0]:
                 given[path] = state
-                if path.suffix.lower() == ".csv" and not holds_row(path):
-                    note(f"log {path}", f"{path} is left out: it holds no row of pixels")
+                if path not in without_logs(list(now)):
+                    note(f"table {path}", f"{path} is left out: a table beside pictures")
                     continue
                 yield describe(path)
         before = now

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, note
 from ismallnet.datasets.names import EXTENSIONS
-from ismallnet.images.arrays import ARRAYS, RawLayout, cells_of, decoded
+from ismallnet.images.arrays import ARRAYS, RawLayout
 from ismallnet.images.scientific import DICOM, FITS
 
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
@@ -15,7 +15,6 @@ EXACT = (".avi", ".mp4", ".m4v", ".mov")  # videos whose header has the number o
 VIDEO = (*EXACT, ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEO += (".ts", ".mts", ".m2ts", ".h264")
 TABLE = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){3,}[\s,;]*")  # a line of numbers
-ROW = re.compile(r"[-+.\deE]+(?:[\s,;]+[-+.\deE]+){7,}")  # the beginning of a row of pixels
 KINDS = (*PICTURES, *ARRAYS, *VIDEO)
 
 
@@ -78,36 +77,9 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
 
 
 def without_logs(paths: list[Path]) -> list[Path]:
-    """Frame files without the .csv that hold no row of pixels, where frames of other kinds are. Empty
-    ones stay: a frame that was not written is an error."""
-    tables = {path for path in paths if path.suffix.lower() == ".csv"}
-    if len(tables) == len(paths):
-        return paths
-    return [path for path in paths if path not in tables or holds_row(path)]
-
-
-def holds_row(path: Path) -> bool:
-    """Whether the beginning of a text file has a line of 8 numbers or more, below no line that names
-    its columns, as a log has; or is empty."""
-    try:
-        with open(path, "rb") as file:
-            head = decoded(file.read(1 << 16))
-    except OSError:
-        return True  # said when its turn comes
-    lines = [line for line in head.splitlines() if line.strip()]
-    first = next((n for n, line in enumerate(lines) if ROW.match(line)), None)
-    if first is None:
-        return not lines
-    return not (first and names_columns(lines[first - 1], len(cells_of(lines[first]))))
-
-
-def names_columns(line: str, count: int) -> bool:
-    """Whether a line has as many cells as a table has columns, most of them words without digits."""
-    for mark in ";\t,":
-        cells = line.split(mark)
-        if len(cells) == count:
-            return 2 * sum(bool(re.fullmatch(r"[^\d]*[^\W\d][^\d]*", cell)) for cell in cells) > count
-    return False
+    """Frame files without the .csv beside frames of other kinds: those are tables of something else."""
+    others = [path for path in paths if path.suffix.lower() != ".csv"]
+    return others or paths
 
 
 def is_there(path: Path) -> bool:
@@ -120,7 +92,9 @@ def is_there(path: Path) -> bool:
 def in_list(path: Path) -> list[Path]:
     """The files that a text file names, a line each, beside it or from the current folder."""
     found = []
-    for line in decoded(path.read_bytes(), "surrogateescape").splitlines():
+    raw = path.read_bytes()
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    for line in raw.decode(encoding, "surrogateescape").splitlines():
         if not (name := line.strip().strip("\"'")):
             continue
         places = [place for place in (path.parent / name, Path(name)) if is_there(place)]

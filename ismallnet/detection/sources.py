@@ -1,7 +1,6 @@
 """Frames of people's own: image files, folders, globs, videos, multi-page TIFFs and NumPy stacks,
 read one after the other."""
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Iterator
@@ -15,21 +14,10 @@ from tqdm import tqdm
 from ismallnet.cli import DataError, note
 from ismallnet.detection.search import EXACT, KINDS, VIDEO, chosen_files, in_number
 from ismallnet.detection.videos import count_frames, missing_bytes, open_video, retrieve
-from ismallnet.files import disguise
+from ismallnet.files import READ_ERRORS, disguise
 from ismallnet.images.arrays import ARRAYS, RawLayout, as_frames, read_array, read_raw
-from ismallnet.images.picture import (
-    READ_ERRORS,
-    decode,
-    decode_page,
-    decode_scientific,
-    decode_tiff,
-    full_pages,
-    open_picture,
-    stack_behind,
-    unreadable,
-)
+from ismallnet.images.picture import decode, decode_scientific, open_pictures
 from ismallnet.images.scientific import DICOM, FITS, JPEG, read_thermal
-from ismallnet.images.tiff import pages_of_tiff, read_behind
 from ismallnet.parallel import read_ahead
 
 PAGED = (".tif", ".tiff", ".gif")
@@ -44,7 +32,6 @@ class Source:
         kind: "image", "pages", "stack" or "video".
         count: of the frames that its header promises.
         fps: of a video.
-        pages: where the frames are in a file of pages.
         raw: of a file without a header.
         problem: why it cannot be opened.
         state: the file's bytes, and when it was changed, in ns since 1970; None if it is not there.
@@ -54,7 +41,6 @@ class Source:
     kind: str
     count: int = 1
     fps: float | None = None
-    pages: tuple[int, ...] = ()
     raw: RawLayout | None = None
     problem: str = ""
     state: tuple[int, int] | None = None
@@ -143,23 +129,16 @@ def read_header(path: Path, raw: RawLayout | None) -> Source:
         if suffix in VIDEO:
             return describe_video(path, suffix in EXACT)
         if suffix in PAGED:
-            with open_picture(path) as picture:
-                pages = full_pages(picture)
-                count = stack_behind(picture, path)
-            if len(pages) > 1:
-                return Source(path, "pages", len(pages), pages=tuple(pages))
-            if count > 1:
-                return Source(path, "stack", count)
+            with open_pictures(path) as pictures:
+                if len(pictures) > 1:
+                    return Source(path, "pages", len(pictures))
         elif suffix not in KINDS:
             kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
             raise DataError(f"{path}: not a readable image ({disguise(path) or kinds})")
     except DataError as error:
         return Source(path, "image", problem=str(error))
     except READ_ERRORS as error:
-        if suffix not in PAGED:
-            return Source(path, "image", problem=str(unreadable(path, error)))
-        if len(pages := pages_of_tiff(path)) > 1:
-            return Source(path, "pages", len(pages), pages=tuple(pages))
+        return Source(path, "image", problem=f"{path}: not readable ({error})")
     return Source(path, "image")
 
 
@@ -212,30 +191,13 @@ def read_image_frame(source: Source) -> Frame:
 
 
 def read_pages(source: Source, indices: list[int]) -> Iterator[Frame]:
-    """The file stays open in Pillow: to find a page from the file's start takes a step a page."""
-    with contextlib.ExitStack() as stack:
-        picture = None
+    """The file is opened once; of its pages one may be damaged, and the next one whole."""
+    with open_pictures(source.path) as pictures:
         for index in indices:
-            page = source.pages[index]
             try:
-                picture = picture or stack.enter_context(open_picture(source.path))
-                yield Frame(source, index, decode_page(picture, source.path, page))
-            except READ_ERRORS as error:  # of opening it
-                picture = None
-                yield page_of_tiff(source, index, error)
-            except DataError as error:  # the next one may be whole
-                picture = None
+                yield Frame(source, index, pictures[index])
+            except DataError as error:
                 yield Frame(source, index, None, f"{source.path}, frame {index}: {error}")
-
-
-def page_of_tiff(source: Source, index: int, reason: Exception) -> Frame:
-    """A page that Pillow does not read, of a TIFF; else why it does not."""
-    try:
-        if source.path.suffix.lower() == ".gif":
-            raise reason
-        return Frame(source, index, decode_tiff(source.path, reason, source.pages[index]))
-    except (DataError, *READ_ERRORS) as error:
-        return Frame(source, index, None, f"{source.path}, frame {index}: {error}")
 
 
 def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
@@ -243,8 +205,6 @@ def read_stack(source: Source, indices: list[int]) -> Iterator[Frame]:
         stack = read_raw(source.path, source.raw)
     elif source.path.suffix.lower() in ARRAYS:
         stack = as_frames(read_array(source.path), source.path)
-    elif source.path.suffix.lower() in PAGED:
-        stack = read_behind(source.path)
     else:
         stack = decode_scientific(source.path)
     for index in indices:

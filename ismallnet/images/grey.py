@@ -171,14 +171,9 @@ def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
     Args:
         mask: HxW uint8, 0 on all other pixels.
     """
-    x, y, width, height = cv2.boundingRect(mask)
-    rows, columns = (slice(max(a - 4, 0), a + n + 4) for a, n in ((y, height), (x, width)))
-    if not width:
-        return None
-    cut, grey = mask[rows, columns], image[rows, columns].mean(axis=2, dtype=np.float32)
-    near, far = (cv2.dilate(cut, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
-    target, ring = grey[cut > 0], grey[far & ~near]
-    return bool(target.mean() < ring.mean()) if ring.size else None
+    near, far = (cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
+    target, ring = image[mask > 0], image[far & ~near]
+    return bool(target.mean() < ring.mean()) if target.size and ring.size else None
 
 
 # --- the images of a data set ----------------------------------------------------------------------
@@ -242,13 +237,11 @@ class GreyRange:
         if not finite(pixels).size:
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
         limits = self.limits_of(pixels)
-        facts = self.facts(name, pixels, limits) if look else None
+        found = doubts(pixels, limits, bool(self.limits), self.dark) if look else ()
+        facts = (
+            GreyFacts(name, str(pixels.dtype), limits, found) if look and (limits or found) else None
+        )
         return self.units(pixels, limits), facts
-
-    def facts(self, name: str, pixels: np.ndarray, limits: Limits | None) -> GreyFacts | None:
-        """The grey values of an image that is read with `limits`."""
-        found = doubts(pixels, limits, bool(self.limits), self.dark)
-        return GreyFacts(name, str(pixels.dtype), limits, found) if limits or found else None
 
     def report(self, label: str, facts: list[GreyFacts], total: int) -> Iterator[str]:
         """What a run says of a list's grey values: one line, and a note for each doubt.
@@ -269,17 +262,13 @@ class GreyRange:
 
     def described(self, facts: list[GreyFacts]) -> str:
         """Which values of images of more than 8 bits become 0 and 255, in words."""
-        low, high = self.percentiles
-        ends, which = "0 and 255", f"{low:g} and {high:g}"
-        if self.dark:
-            ends, which = "255 and 0, inverted", f"{100 - high:g} and {100 - low:g}"
+        ends = "255 and 0, inverted" if self.dark else "0 and 255"
         if self.limits:
             return f"{self.limits[0]:g} and {self.limits[1]:g} become {ends} (--range)"
-        low, high = (three_of([f.limits[end] for f in facts]) for end in (0, 1))
+        low, high = self.percentiles if not self.dark else (100 - p for p in self.percentiles[::-1])
+        lows, highs = ([f.limits[end] for f in facts] for end in (0, 1))
+        values = " and ".join(f"{min(v):g} / {np.median(v):g} / {max(v):g}" for v in (lows, highs))
         return (
-            f"percentiles {which} of each become {ends}: {low} and {high} (smallest / median / largest)"
+            f"percentiles {low:g} and {high:g} of each become {ends}: {values} (smallest / median / "
+            "largest)"
         )
-
-
-def three_of(values: list[float]) -> str:
-    return " / ".join(f"{value:g}" for value in (min(values), np.median(values), max(values)))

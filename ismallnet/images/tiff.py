@@ -1,130 +1,164 @@
-"""TIFFs that Pillow does not read, or reads wrongly, by tifffile."""
+"""TIFFs, by tifffile: scientific, large and odd ones, with what their tags say."""
 
+import contextlib
 import logging
-import math
-import re
-import struct
-import tokenize
-import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tifffile
+from PIL import Image
+from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
-from ismallnet.cli import DataError, optional
+from ismallnet.cli import DataError
+from ismallnet.files import reading
+from ismallnet.parallel import memory_limit
 
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION, NODATA = 274, 42113  # tags of TIFF and EXIF, and GDAL's
-MOST_VALUES = 2**28  # in a TIFF page; a damaged header may promise any number
-# What NumPy, SciPy and the optional packages raise on damaged files.
-ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError)
-ERRORS += (RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
-ERRORS += (tokenize.TokenError,)
+NO_PICTURE = 1 | 4  # NewSubfileType: a thumbnail or overview, a mask
+PIXEL_BYTES = 16  # of memory, while an image becomes three channels of float32
 
 
-def quiet_tifffile(path: Path):
+def most_pixels() -> int:
+    """How many pixels an image may have to fit in memory; a damaged header may promise any number."""
+    return int(memory_limit() / PIXEL_BYTES)
+
+
+def is_tiff(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) in SIGNATURES
+
+
+@contextlib.contextmanager
+def open_tiff(path: Path) -> Iterator["TiffPictures"]:
+    """The pictures of a TIFF, which stays open."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
-    return optional("tifffile", f"{path}: reading it")
+    with TiffFile(path) as file:
+        yield TiffPictures(path, file)
 
 
-def pictures_behind(description: str, shape: tuple[int, int]) -> int:
-    """How many pictures the only page of a TIFF stands for: ImageJ, and tifffile for large stacks,
-    write the others behind the first, without a page of their own.
+class TiffPictures:
+    """A sequence of the pictures in an open TIFF, without thumbnails, overviews and masks; each HxW or
+    HxWx3 at its own depth, as it is seen. A damaged one is a DataError of its own."""
 
-    Args:
-        description: the page's tag 270.
-        shape: (H, W) of the page.
+    def __init__(self, path: Path, file: TiffFile):
+        self.path, self.file = path, file
+        self.pages = [n for n, page in enumerate(file.pages) if not int(page.subfiletype) & NO_PICTURE]
+        self.pages = self.pages or [0]
+        self.behind = pictures_behind(file) if len(file.pages) == 1 else None
+
+    def __len__(self) -> int:
+        return len(self.pages) if self.behind is None else len(self.behind)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        if self.behind is not None:
+            return np.array(self.behind[k], self.behind.dtype.newbyteorder("="))
+        with reading(self.path):
+            return read_page(self.path, self.file.pages[self.pages[k]])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the first picture."""
+        page = self.file.pages[self.pages[0]]
+        size = page.imagelength, page.imagewidth
+        return size[::-1] if turn_of(page) >= 5 else size
+
+
+def pictures_behind(file: TiffFile) -> np.ndarray | None:
+    """The pictures, (N, H, W), of a TIFF whose only page stands for several: ImageJ, and tifffile for
+    large stacks, write the others behind the first, without a page of their own. They stay on disk."""
+    series, page = file.series[0], file.pages[0]
+    if page.samplesperpixel > 1 or not page.is_contiguous or not 0 < page.size < series.size:
+        return None
+    shape = (series.size // page.size, page.imagelength, page.imagewidth)
+    dtype = page.dtype.newbyteorder(file.byteorder)
+    return np.memmap(file.filehandle.path, dtype, "r", page.dataoffsets[0], shape)
+
+
+def read_page(path: Path, page: TiffPage) -> np.ndarray:
     """
-    if count := re.search(r"^ImageJ=.*?^images=(\d+)", description, re.DOTALL | re.MULTILINE):
-        return int(count[1])
-    found = re.match(r'{"shape": \[([\d, ]+)\]', description)
-    sides = [int(side) for side in found[1].split(",")] if found else []
-    return math.prod(sides[:-2]) if tuple(sides[-2:]) == shape else 1
-
-
-def read_behind(path: Path) -> np.ndarray:
-    """All pictures of a TIFF with `pictures_behind` its only page, (N, H, W), left on disk."""
-    pixels = quiet_tifffile(path).memmap(path, mode="r")
-    return pixels.reshape(-1, *pixels.shape[-2:])
-
-
-def without_orientation(raw: bytes, page: int) -> bytes:
-    """A TIFF's bytes with orientation 1 in a page: as its pixels lie in the file, whoever reads it.
-
     Raises:
-        ValueError, struct.error: the page has no orientation, or is damaged.
+        DataError: of several bands that are no colours, or of a compression that cannot be read.
+        ValueError: damaged.
     """
-    order = "<" if raw[:2] == b"II" else ">"
-    big = struct.unpack_from(f"{order}H", raw, 2)[0] == 43
-    count, link, entry, start = ("Q", "Q", 20, 8) if big else ("H", "I", 12, 4)
-    (at,) = struct.unpack_from(order + link, raw, start)
-    for _ in range(page):
-        (entries,) = struct.unpack_from(order + count, raw, at)
-        (at,) = struct.unpack_from(
-            order + link, raw, at + struct.calcsize(f"<{count}") + entries * entry
+    check_bands(path, page)
+    check_size(page)
+    pixels = stored_pixels(path, page)
+    if page.samplesperpixel > 1:
+        pixels = pixels[..., :3] if page.samplesperpixel > 2 else pixels[..., 0]
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        pixels = (np.moveaxis(page.colormap[:, pixels], 0, -1) >> 8).astype(np.uint8)
+    elif page.bitspersample < 8:
+        pixels = pixels.astype(np.uint8) * np.uint8(255 // (2**page.bitspersample - 1))
+    if page.photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
+        pixels = ~pixels
+    if (nodata := page.tags.get(NODATA)) is not None:
+        pixels = without_nodata(pixels, str(nodata.value))
+    return oriented(pixels, turn_of(page))
+
+
+def check_bands(path: Path, page: TiffPage) -> None:
+    """
+    Raises:
+        DataError: several bands, which are neither colours nor grey with alpha.
+    """
+    bands, planes = page.samplesperpixel, page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    grey = page.photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+    colours = bands in (3, 4) and not grey
+    if colours and planes:
+        raise DataError(
+            f"{path}: found {bands} planes: frames or colours? Save frames as pages (tifffile: "
+            "photometric='minisblack'), or colours together (planarconfig='contig')"
         )
-    (entries,) = struct.unpack_from(order + count, raw, at)
-    at += struct.calcsize(f"<{count}")
-    found = bytearray(raw)
-    for place in range(at, at + entries * entry, entry):
-        tag, kind = struct.unpack_from(f"{order}HH", raw, place)
-        if tag == ORIENTATION:
-            struct.pack_into(order + ("I" if kind == 4 else "H"), found, place + entry // 2 + 2, 1)
-    if found == raw:
-        raise ValueError("orientation")
-    return bytes(found)
+    alpha = bands == 2 and not planes and page.extrasamples[:1] in ((1,), (2,))
+    if bands > 1 and not colours and not alpha:
+        raise DataError(
+            f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as "
+            f"a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
+        )
 
 
-def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
-    """Pixels of GDAL's nodata value as NaN, which no contrast counts."""
-    try:
-        missing = pixels == float(text.strip("\0 "))
-    except ValueError:
-        return pixels
-    return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
+def check_size(page: TiffPage) -> None:
+    """
+    Raises:
+        ValueError: more pixels than memory allows, a depth, or strips and tiles that are not there.
+    """
+    places = list(zip(page.dataoffsets, page.databytecounts))
+    if not 0 < page.size <= page.samplesperpixel * most_pixels() or page.imagedepth > 1:
+        raise ValueError(f"found {page.shape} pixels")
+    if any(start and not size for start, size in places):
+        raise ValueError("it does not say how long its strips are; save it again")
+    if not places or max(start + size for start, size in places) > page.parent.filehandle.size:
+        raise ValueError("cut off; copy it again")
 
 
-def pages_of_tiff(path: Path) -> list[int]:
-    """The numbers of the pictures in a TIFF that Pillow does not open; not of thumbnails, overviews and
-    masks. One where it cannot be read either."""
-    try:
-        with quiet_tifffile(path).TiffFile(path) as file:
-            return [n for n, page in enumerate(file.pages) if not int(page.subfiletype) & 0b101] or [0]
-    except ERRORS:
-        return [0]
-
-
-def read_tiff(path: Path, page: int = 0) -> tuple[np.ndarray, int]:
-    """A TIFF page that Pillow cannot read, as it lies in the file, and its orientation: float16 and
-    float64, several bands.
+def stored_pixels(path: Path, page: TiffPage) -> np.ndarray:
+    """A page's values as they lie in the file: by tifffile, and by Pillow where it lacks a codec.
 
     Raises:
-        DataError: unreadable, or of 2, or more than 4 bands.
+        DataError: neither has it.
     """
-    tifffile = quiet_tifffile(path)
-    with tifffile.TiffFile(path) as file:
-        found = file.pages[page]
-        if not 0 < found.size <= MOST_VALUES:
-            raise ValueError(f"found {found.shape} pixels")
-        pixels, bands = found.asarray(), found.samplesperpixel
-        colours = found.photometric == tifffile.PHOTOMETRIC.RGB
-        white_is_zero = found.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-        nodata, turn = (found.tags.get(tag) for tag in (NODATA, ORIENTATION))
-        turn = 1 if turn is None else int(turn.value)
-    if pixels.size != found.size or pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uif":
-        raise ValueError(f"found {pixels.dtype} {pixels.shape}")  # a damaged header
-    if bands > 1 and pixels.ndim == 3 and pixels.shape[0] == bands:  # one plane a band
-        pixels = np.moveaxis(pixels, 0, -1)
-    if bands == 1:
-        pixels = pixels.reshape(pixels.shape[:2])
-        if white_is_zero and pixels.dtype.kind == "u":
-            pixels = ~pixels
-        return (pixels if nodata is None else without_nodata(pixels, str(nodata.value))), turn
-    if bands == 3 or (bands == 4 and colours):
-        return pixels[..., :3], turn
-    raise DataError(
-        f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as a "
-        f"file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
-    )
+    known = page.photometric <= PHOTOMETRIC.PALETTE  # not inks, YCbCr or Lab
+    if known:
+        try:
+            return page.asarray()
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+    with Image.open(path) as picture:
+        picture.seek(page.index)
+        pixels = np.asarray(picture if known else picture.convert("RGB"))
+    changed = turn_of(page) != 1 or page.photometric == PHOTOMETRIC.MINISWHITE  # Pillow turns it
+    if changed or pixels.dtype.newbyteorder("=") != page.dtype or pixels.size < page.size:
+        raise DataError(f"{path}: its compression needs one more package; type pip install imagecodecs")
+    return pixels
+
+
+def turn_of(page: TiffPage) -> int:
+    """The orientation of a page, 1 to 8."""
+    tag = page.tags.get(ORIENTATION)
+    return 1 if tag is None else int(tag.value)
 
 
 def oriented(pixels: np.ndarray, turn: int) -> np.ndarray:
@@ -136,3 +170,11 @@ def oriented(pixels: np.ndarray, turn: int) -> np.ndarray:
     if turn in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def without_nodata(pixels: np.ndarray, text: str) -> np.ndarray:
+    """Pixels of GDAL's nodata value as NaN, which no contrast counts."""
+    with contextlib.suppress(ValueError):
+        missing = pixels == float(text.strip("\0 "))
+        return np.where(missing, np.nan, pixels).astype(np.float32) if missing.any() else pixels
+    return pixels

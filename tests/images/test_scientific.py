@@ -1,0 +1,122 @@
+"""FITS, DICOM and thermal JPEGs, with and without their optional packages."""
+
+import io
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import write
+from PIL import Image
+from streaming import deep, frames
+
+from ismallnet.images.picture import decode
+from ismallnet.images.scientific import read_dicom, read_thermal
+
+
+@pytest.fixture(autouse=True)
+def _first_notes(monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+
+
+@pytest.fixture
+def fits():
+    return pytest.importorskip("astropy.io.fits", reason="astropy is not installed")
+
+
+def test_a_fits_file_with_offset_scale_and_sign(fits):
+    for pixels in (deep() + 31000, deep().astype(np.int16) - 4000, deep() / np.float32(3)):
+        fits.PrimaryHDU(pixels).writeto("x.fits", overwrite=True)
+        found = decode(Path("x.fits"))
+        assert np.array_equal(found, pixels[::-1]) and found.dtype.kind == pixels.dtype.kind
+
+
+def test_rows_of_a_fits_file_are_counted_from_the_bottom_unless_it_says_otherwise(fits):
+    for order, expected in (("TOP-DOWN", deep()), ("BOTTOM-UP", deep()[::-1])):
+        header = fits.Header({"ROWORDER": order})
+        fits.PrimaryHDU(deep(), header).writeto("x.fits", overwrite=True)
+        assert np.array_equal(decode(Path("x.fits")), expected)
+
+
+def test_blank_pixels_are_none_and_several_units_are_refused(fits):
+    stored = (deep().astype(int) - 32768 + 5000).astype(np.int16)
+    stored[3, 4] = 32767
+    unit = fits.PrimaryHDU(stored)
+    unit.header.update({"BZERO": 32768, "BSCALE": 1, "BLANK": 32767})
+    unit.writeto("b.fits")
+    (found,) = frames("b.fits")
+    assert np.isnan(found[-4, 4]) and np.isnan(found).sum() == 1
+    fits.HDUList([fits.PrimaryHDU(deep()), fits.ImageHDU(deep(), name="ERR")]).writeto("u.fits")
+    (problem,) = frames("u.fits")
+    assert "u.fits" in problem and "ERR" in problem
+
+
+def test_dicom_whose_low_values_are_white(monkeypatch):
+    class Dataset(dict):
+        pixel_array = np.array([[100, 300], [250, 101]], np.uint16)
+
+    module = SimpleNamespace(dcmread=lambda path: Dataset(PhotometricInterpretation="MONOCHROME1"))
+    monkeypatch.setitem(sys.modules, "pydicom", module)
+    assert read_dicom(Path("x.dcm")).tolist() == [[300, 100], [150, 299]]
+    Dataset.get = lambda self, key, value=None: value
+    assert read_dicom(Path("x.dcm")).tolist() == [[100, 300], [250, 101]]
+
+
+@pytest.mark.parametrize("raw", [b"version https://git-lfs.github.com/spec/v1\n", b"abc" * 300])
+def test_a_file_that_is_no_dicom_is_a_problem_of_its_own(raw):
+    pytest.importorskip("pydicom")
+    (problem,) = frames(write(Path("x.dcm"), raw))
+    assert problem.startswith("x.dcm: ") and ("git lfs pull" in problem) == (raw[:3] == b"ver")
+
+
+@pytest.mark.parametrize(("package", "name"), [("astropy", "a.fits"), ("pydicom", "a.dcm")])
+def test_without_its_package_a_file_says_what_to_type(package, name, monkeypatch):
+    for module in (package, "astropy.io.fits"):
+        monkeypatch.setitem(sys.modules, module, None)  # import fails
+    (problem,) = frames(write(Path(name), b"x"))
+    assert name in problem and f"pip install {package}" in problem
+
+
+def radiometric(turn: int = 1) -> Path:
+    """t.jpg, a JPEG of 77 with a FLIR segment."""
+    file, image = io.BytesIO(), Image.fromarray(np.full((40, 48), 77, np.uint8))
+    exif = image.getexif()
+    exif[274] = turn
+    image.save(file, "JPEG", exif=exif)
+    jpeg, segment = file.getvalue(), b"FLIR\0\1\0\0raw!"
+    start = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment
+    return write(Path("t.jpg"), start + jpeg[2:])
+
+
+@pytest.fixture
+def flyr(monkeypatch):
+    """In place of the package: temperatures are those of `deep` / 100."""
+    module = SimpleNamespace(unpack=lambda path: SimpleNamespace(celsius=deep() / 100.0))
+    monkeypatch.setitem(sys.modules, "flyr", module)
+    return module
+
+
+def test_temperatures_are_turned_as_the_picture_is(flyr, capsys):
+    (pixels,) = frames(radiometric(turn=6))
+    assert np.array_equal(pixels, np.rot90(deep() / 100.0, -1).astype(np.float32))
+    assert "t.jpg: the temperatures in it are used" in capsys.readouterr().err
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save("plain.jpg")
+    assert read_thermal(Path("plain.jpg")) is None and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_temperatures_cannot_be_read_the_picture_is_used_and_it_is_said(
+    missing, flyr, capsys, monkeypatch
+):
+    def damaged(path):
+        raise KeyError(1)
+
+    monkeypatch.setattr(flyr, "unpack", damaged)
+    if missing:
+        monkeypatch.setitem(sys.modules, "flyr", None)
+    (pixels,) = frames(radiometric())
+    said = capsys.readouterr().err
+    assert (pixels == 77).all() and "t.jpg: its 8-bit picture is used" in said
+    assert ("pip install flyr" in said) == missing
