@@ -29,7 +29,7 @@ from ismallnet.arguments import data_name
 from ismallnet.cli import DataError, HelpFormatter, command, gone, progress
 from ismallnet.datasets.find import find_dataset
 from ismallnet.distributed import environment, pick_device
-from ismallnet.evaluation.metrics import count_standard, figures_standard
+from ismallnet.evaluation.metrics import count_standard, metrics_standard
 from ismallnet.files import check_place, write_json
 from ismallnet.inference.predict import Network, autocast, infer, mask_logits, prepared
 from ismallnet.inference.weights import SHIPPED, default_weights, open_network
@@ -127,7 +127,7 @@ def accuracy(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
         total = Counter()
         for _, pred, mask in progress(infer(way.network, frames, amp=way.amp), name, len(frames)):
             total.update(count_standard(pred, mask))
-        metrics = figures_standard(total)
+        metrics = metrics_standard(total)
         yield {"way": name} | {key: metrics[key] for key in ("iou", "niou", "pd", "fa")}
 
 

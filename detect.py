@@ -32,10 +32,10 @@ from ismallnet.detection.detector import (
     find_targets,
     unusable,
 )
+from ismallnet.detection.folder import results_folder
 from ismallnet.detection.sources import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
-from ismallnet.evaluation.map_files import results_folder
 from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import PERCENTILES
 from ismallnet.inference.onnx import BACKENDS

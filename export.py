@@ -26,7 +26,7 @@ from ismallnet.arguments import add_data_arguments, data_name, open_datasets, re
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, gone, progress
 from ismallnet.datasets.sample import SHARED
-from ismallnet.evaluation.metrics import count_standard, figures_standard
+from ismallnet.evaluation.metrics import count_standard, metrics_standard
 from ismallnet.evaluation.tables import table
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
@@ -107,7 +107,7 @@ def standard_metrics(model: Network, frames: Frames, label: str) -> dict[str, fl
     total = Counter()
     for _, pred, mask in progress(infer(model, frames, amp="off"), label, len(frames)):
         total.update(count_standard(pred, mask))
-    return figures_standard(total)
+    return metrics_standard(total)
 
 
 def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:

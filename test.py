@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import argparse
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, positive, progress,
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import UNFINISHED, check_place
-from ismallnet.evaluation.metrics import UNIT, count_standard, figures_standard
+from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
 from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
 from ismallnet.images.grey import PERCENTILES
@@ -152,20 +151,20 @@ def write_maps(
     folder: Path,
 ) -> dict[str, float | int | None]:
     """Writes the maps and images.csv of a list; returns its standard figures."""
-    total, rows = Counter(), []
+    all_counts, rows = [], []
     bar = progress((), f"{data.name} test", len(frames))
     for i, pred, mask in found:
         name = frames.samples[i].name
         write_png(folder / f"{name}.png", pred)
         counts = count_standard(pred, mask)
-        total.update(counts)
-        iou = f"{counts['image_iou'] / UNIT:.6f}"
+        all_counts.append(counts)
+        iou = f"{counts['image_iou']:.6f}"
         rows.append((i, [name, iou, *(counts[k] for k in ("targets", "matched", "false_pixels"))]))
         bar.update()
     bar.close()
     columns = ("image", "iou", "targets", "matched", "false_pixels")
     write_csv(folder / "images.csv", columns, (row for _, row in sorted(rows)))
-    return figures_standard(total)
+    return metrics_standard(total(all_counts))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, progress
+from ismallnet.cli import DataError, progress, some
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import TARGET, is_resized, mask_bytes, read_mask, resized_note
 from ismallnet.datasets.names import leads_inside
@@ -178,6 +178,26 @@ def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
     kept = kept_maps(folder, samples, record, method, threshold)
     left = [sample for sample in samples if sample.name not in kept]
     return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
+
+
+def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
+    """
+    Raises:
+        DataError: the label maps in a folder are not there, or of other masks or another threshold.
+    """
+    made = read_json(labels / "maps.json")
+    if not made:
+        raise DataError(f"{labels}: found no label maps; make them: {again}")
+    if made.get("mask_threshold", threshold) != threshold:
+        raise DataError(
+            f"{labels}: found label maps with --mask-threshold {made['mask_threshold']}, expected "
+            f"{threshold}; make them again: {again}"
+        )
+    if stale := stale_maps(labels, samples):
+        raise DataError(
+            f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
+            f"them again: {again}"
+        )
 
 
 def decouple_dataset(

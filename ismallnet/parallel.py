@@ -1,6 +1,7 @@
 """Work in threads and processes, and how much of the machine it may use."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -9,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+
+from ismallnet.cli import DataError, progress
 
 
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
@@ -83,3 +86,29 @@ def in_processes(function: Callable, items: Sequence, workers: int, at_once: int
 
 def apply(function: Callable, items: list) -> list:
     return [function(item) for item in items]
+
+
+def results_and_problems(
+    function: Callable, items: Sequence, workers: int, label: str, unit: str = "image"
+) -> tuple[list, list[str]]:
+    """The results of a function of each item, in several processes, and what the `DataError`s of the
+    others say, so that one message can name all.
+
+    Args:
+        label, unit: of the progress bar.
+    """
+    results, problems = [], []
+    outcomes = in_processes(functools.partial(result_or_error, function), items, workers)
+    for outcome in progress(outcomes, label, len(items), unit):
+        if isinstance(outcome, DataError):
+            problems.append(str(outcome))
+        else:
+            results.append(outcome)
+    return results, problems
+
+
+def result_or_error(function: Callable, item):
+    try:
+        return function(item)
+    except DataError as error:
+        return error

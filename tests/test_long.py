@@ -14,7 +14,7 @@ from conftest import SOAK, make_set, target_mask
 from runs import REPOSITORY, TINY
 
 from ismallnet.checkpoints import save_weights
-from ismallnet.evaluation.metrics import count_levels, count_standard, figures_standard, pixel_curves
+from ismallnet.evaluation.metrics import count_levels, count_standard, metrics_standard, pixel_curves
 from net import iSmallNet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
@@ -108,8 +108,8 @@ def test_figures_of_a_stream_of_images_take_no_memory(tell):
             total.update(counts)
             levels += level
     grown = resident(os.getpid()) - before
-    figures = figures_standard(total)
-    once = figures_standard(sum((Counter(counts) for counts, _ in scenes), Counter()))
+    figures = metrics_standard(total)
+    once = metrics_standard(sum((Counter(counts) for counts, _ in scenes), Counter()))
     assert figures["images"] == 10 * rounds and len(pixel_curves(levels)) == 255
     for key in ("iou", "niou", "pd", "fa"):
         assert figures[key] == pytest.approx(once[key], rel=1e-12)

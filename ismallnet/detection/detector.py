@@ -6,11 +6,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 
 from ismallnet.distributed import pick_device
-from ismallnet.evaluation.metrics import local_snr, quantise, ring
+from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
 from ismallnet.images.grey import PERCENTILES, GreyRange, inverted_limits, to_units, unmasked
 from ismallnet.images.grey import inverted as inverted_pixels
 from ismallnet.inference.predict import Network, predict, predict_frame, prepared
@@ -72,22 +71,20 @@ def find_targets(
     Returns:
         At most `max_targets`, those with the highest score first; equal ones from the top left.
     """
-    above = (quantise(probability) >= max(1, math.ceil(255 * threshold))).astype(np.uint8)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    connected = components(quantise(probability) >= max(1, math.ceil(255 * threshold)))
     targets = []
-    for k in range(1, count):
-        left, top, width, height, area = (int(n) for n in boxes[k])
-        if area < min_area:
+    for (rows, columns), pixels in connected.pieces():
+        y, x = np.nonzero(pixels)
+        if len(y) < min_area:
             continue
-        y, x = np.nonzero(labels[top : top + height, left : left + width] == k)
-        y, x = y + top, x + left
+        y, x = y + rows.start, x + columns.start
         p = probability[y, x].astype(np.float64)
         targets.append(
             Target(
                 x=float(p @ x / p.sum()),
                 y=float(p @ y / p.sum()),
-                box=(left, top, width, height),
-                area=area,
+                box=(columns.start, rows.start, *pixels.shape[::-1]),
+                area=len(y),
                 score=float(p.max()),
                 mean=float(p.mean()),
                 snr=snr_of(frame, y, x),

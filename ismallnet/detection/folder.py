@@ -2,6 +2,7 @@
 is resumed or deleted. No file that a run of detect.py did not write is deleted or replaced."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ PICTURES = ("maps/{}.png", "maps/{}.npy", "overlays/{}.png")  # of a frame
 BEFORE = {"polarity": "bright", "limits": "each", "confirm": None, "raw": None}
 ALONE = "expected a folder for the results alone; nothing was written. Type another --name or --results"
 REPORT = 'type="application/json" id="data"'  # in each report's page (report/report.html)
+
+
+def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
+    """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
+    pattern = len(paths) == 1 and not os.path.exists(paths[0]) and any(c in paths[0] for c in "*?[")
+    default = Path(paths[0]).stem if len(paths) == 1 and not pattern else ""
+    return Path(results) / (name or (default if default not in ("", "..") else "frames"))
 
 
 def check_inputs_apart(

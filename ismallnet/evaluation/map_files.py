@@ -1,82 +1,135 @@
-"""What lies in RESULTS/NAME: whether it is finished, which network it is of, and its maps."""
+"""The probability maps in a folder, of test.py or of any other program: which file is the map of which
+image, what its values mean, and whether test.py has finished there.
+
+A map is X.png, else the only X_*.png: 8 bits, probability x 255. Other programs' may hold 0 and 1 in
+all, or be floats from 0 to 1 (.npy).
+"""
 
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ismallnet.cli import DataError, some
-from ismallnet.evaluation.metrics import quantise
+from ismallnet.evaluation.metrics import THRESHOLD, quantise
 from ismallnet.files import read_json
-from ismallnet.images.arrays import ARRAYS, read_array
+from ismallnet.images.arrays import read_array
 from ismallnet.images.picture import decode
-from ismallnet.parallel import read_ahead
+from ismallnet.parallel import cores, results_and_problems
 
-# What weights were chosen on, or their figures are of (`selected_on`, `figures_on` in a checkpoint's
+# What weights were chosen on, or their metrics are of (`selected_on`, `figures_on` in a checkpoint's
 # `info`, and in about.json).
 NOTHING = "nothing"
 TEST_LIST = "the test list"
 HELD_OUT = "held-out training images (--hold-out {})"
-MAP_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-MAP_PREFIXES = ("pred_", "Pred_", "out_", "result_")  # mask_X.png may be the ground truth
-MAP_SUFFIXES = ("", "_Pred", "_pred", "_mask", "_out", "_result", "_pixels0")
+ENDINGS = (".png", ".npy")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
+ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
+UNFINISHED = "unfinished.json"  # there while test.py is at work, and after it was interrupted
 # Pictures of visualization.py that lie among the maps.
 FIGURES = ("montage", "roc", "precision_recall", "pd_fa", "training", "training_loss")
 FIGURE_FOLDERS = ("figures", "report", "paper")
-UNFINISHED = "unfinished.json"  # in a folder of maps while test.py is at work there
 
 
-def check_finished(maps: Path, names: Collection[str]) -> None:
-    """
+@dataclass(frozen=True)
+class Maps:
+    """The maps of a list of images.
+
     Args:
-        names: of the images whose maps are to be read.
+        files: by the images' names.
+        zero_one: whether they hold 0 and 1 in place of 0 and 255.
+        about: what test.py says of them; nothing of another program's.
+        record: `record_of` their folder when these maps were opened.
+    """
+
+    folder: Path
+    files: dict[str, Path]
+    zero_one: bool
+    about: dict
+    record: tuple
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether test.py says that the maps' weights were chosen on the test list."""
+        return self.about.get("selected_on") == TEST_LIST
+
+    def read(self, name: str, shape: tuple[int, int]) -> np.ndarray:
+        return read_map(self.files[name], shape, self.zero_one)
+
+    def check_unchanged(self) -> None:
+        """
+        Raises:
+            DataError: test.py has written there since these maps were opened.
+        """
+        if record_of(self.folder) != self.record:
+            raise DataError(
+                f"{self.folder}: test.py wrote there in the meantime; what was read may be of two "
+                "networks. When it has ended, type this command again"
+            )
+
+
+def record_of(folder: Path) -> tuple[dict, int | None]:
+    """What test.py says of its maps in a folder, and when it said so: new whenever it writes there."""
+    path = folder / ABOUT
+    return read_json(path), path.stat().st_mtime_ns if path.exists() else None
+
+
+def open_maps(folder: Path, names: Collection[str]) -> Maps:
+    """The maps of images; prints what is to be said of other programs' values.
 
     Raises:
-        DataError: the maps may be of two networks: test.py was interrupted, or its last call made those
-            of other images.
+        DataError: missing, ambiguous or inverted maps; or the maps may be of two networks, since
+            test.py was interrupted, or its last call made those of other images.
     """
-    if (maps / UNFINISHED).exists() and not (maps / "about.json").exists():
+    about, written = record_of(folder)
+    if written is None and (folder / UNFINISHED).exists():
         raise DataError(
-            f"{maps}: test.py was interrupted there, or is still at work; some maps may be of an "
+            f"{folder}: test.py was interrupted there, or is still at work; some maps may be of an "
             "earlier call. Type its command again"
         )
-    made = read_json(maps / "about.json").get("images")
-    others = [name for name in names if name not in set(made)] if isinstance(made, list) else []
-    if others:
+    if others := [name for name in names if name not in set(about.get("images", names))]:
         raise DataError(
-            f"{maps}: test.py's last call there made no maps of {len(others)} of these {len(names)} "
+            f"{folder}: test.py's last call there made no maps of {len(others)} of these {len(names)} "
             f"images: {some(others)}; any that are there may be of another network. Type test.py again "
             "with the lists of this command (--split)"
         )
+    files = map_files(folder, names)
+    zero_one = not about and hold_zero_one(folder, list(files.values()))
+    known = {key: value for key, value in about.items() if key != "images"}
+    return Maps(folder, files, zero_one, known, (about, written))
 
 
-def check_names(maps: Path, names: Collection[str]) -> None:
-    """
+def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:
+    """The map of each image.
+
     Raises:
-        DataError: an image's map has the name of a figure that would take its place.
+        DataError: an image has none, or several files that could be it.
     """
-    if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
+    candidates: dict[str, list[Path]] = {name: [] for name in names}
+    for place in {os.path.dirname(name) for name in names}:
+        for path in sorted((folder / place).glob("*")):
+            owner = os.path.join(place, path.stem)
+            while owner not in candidates and "_" in os.path.basename(owner):
+                owner = owner.rpartition("_")[0]  # the longest name that the file's begins with
+            if owner in candidates and path.suffix in ENDINGS:
+                candidates[owner].append(path)
+    exact = {n: [p for p in c if p.stem == os.path.basename(n)] or c for n, c in candidates.items()}
+    for name, paths in exact.items():
+        if len(paths) > 1:
+            raise DataError(
+                f"{paths[0]}, {paths[1].name}: both could be the map of {name}; expected one file, or "
+                f"{name}.png"
+            )
+    if missing := [name for name, paths in exact.items() if not paths]:
+        held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise DataError(
-            f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
-            "would replace; rename the image and its mask, then type test.py again"
+            f"{folder}: found no map of {len(missing)} of the {len(names)} images: {some(missing)}; it "
+            f"holds {held}. Expected {missing[0]}.png or {missing[0]}_*.png, or .npy"
         )
-
-
-def read_about(maps: Path) -> dict:
-    """What test.py says of a folder of maps, less the images' names; nothing of another program's."""
-    about = read_json(maps / "about.json")
-    return {key: value for key, value in about.items() if key != "images"}
-
-
-def map_file(folder: Path, name: str) -> Path:
-    """The map of an image in a folder of maps: X.png, or what other programs call it."""
-    (place, stem), plain = os.path.split(name), folder / f"{name}.png"
-    stems = [f"{stem}{suffix}" for suffix in MAP_SUFFIXES]
-    stems += [f"{prefix}{stem}" for prefix in MAP_PREFIXES]
-    candidates = (folder / place / f"{one}{end}" for one in stems for end in MAP_ENDINGS)
-    return next((path for path in candidates if path.exists()), plain)
+    return {name: paths[0] for name, paths in exact.items()}
 
 
 def maps_in(folder: Path, name: str) -> Path:
@@ -90,68 +143,36 @@ def own_name(maps: str | Path, name: str) -> str:
     return folder.parent.name if folder.name == name else folder.name
 
 
-def same_images(folders: list[Path], names: list[str]) -> None:
-    """
-    Raises:
-        DataError: some of the folders have a map of an image, and others have none.
-    """
-    there = [folder for folder in folders if folder.is_dir()]  # of others eval.py says more
-    missing = {folder: {n for n in names if not map_file(folder, n).exists()} for folder in there}
-    everywhere = set.intersection(*missing.values()) if missing else set()
-    for folder, lacks in missing.items():
-        if partly := [name for name in names if name in lacks - everywhere]:
-            other = next(one for one in there if partly[0] not in missing[one])
-            shown = ", ".join(partly[:5]) + (", …" if len(partly) > 5 else "")
-            raise DataError(
-                f"{folder}: found no maps of {len(partly)} images that {other} has ({shown}); runs are "
-                "compared on the same images only. Make the missing maps, or evaluate each run alone"
-            )
+def metrics_folder(folder: str | Path, name: str, results: str | Path = "results") -> Path:
+    """Where the metrics of maps go that a person names: beside our own maps, but never among another
+    program's: RESULTS/OTHER/NAME."""
+    maps = maps_in(Path(folder), name)
+    own = Path(results).resolve() in maps.resolve().parents and maps.name == name
+    return maps if own else Path(results) / own_name(folder, name) / name
+
+
+# --- values ----------------------------------------------------------------------------------------
 
 
 def decode_map(path: Path) -> np.ndarray:
-    """A map as it lies in its file: HxW, uint8, or floats in [0, 1].
+    """A map as it lies in its file: HxW, uint8, or floats in [0, 1]; rounding errors are cut off.
 
     Raises:
-        DataError: missing, unreadable, or something else.
+        DataError: unreadable, or something else.
     """
-    if not path.exists():
-        raise DataError(f"{path}: missing")
-    pixels = np.array(read_array(path)) if path.suffix.lower() in ARRAYS else decode(path)
+    pixels = np.array(read_array(path)) if path.suffix == ".npy" else decode(path)
     pixels = pixels.squeeze() if pixels.ndim > 2 and 1 in pixels.shape else pixels
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    whole = pixels.dtype.kind in "bui" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255
-    if whole:  # also 0 and 1 as 64 bits
-        pixels = pixels.astype(np.uint8)
-    if pixels.dtype.kind == "f" and pixels.size:
-        pixels = probabilities(pixels, path)
-    if pixels.ndim != 2 or (pixels.dtype != np.uint8 and pixels.dtype.kind != "f"):
-        raise DataError(
-            f"{path}: found {pixels.dtype} {pixels.shape}, expected 8-bit grey, probability x 255, or "
-            "floats from 0 to 1"
-        )
-    return pixels
-
-
-def probabilities(values: np.ndarray, path: Path) -> np.ndarray:
-    """Floats in [0, 1]; those that are outside by a rounding error are cut off.
-
-    Raises:
-        DataError: they are none.
-    """
-    if missing := int(np.isnan(values).sum()):
-        raise DataError(f"{path}: {missing} pixels are NaN, expected probabilities from 0 to 1")
-    low, high = float(values.min()), float(values.max())
-    if low >= -ROUNDING and high <= 1 + ROUNDING:
-        return values.clip(0, 1)
-    hint = "logits? Apply a sigmoid"
-    if high > 100:
-        hint = "from 0 to 255? Divide by 255"
-    elif low > -0.5 and high < 1.5:
-        hint = "resized by cubic interpolation? Cut them off: numpy.clip(map, 0, 1)"
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (np.nan, np.nan)
+    if pixels.ndim == 2 and pixels.dtype.kind in "bui" and low >= 0 and high <= 255:
+        return pixels.astype(np.uint8)  # also 0 and 1 as 64 bits
+    if pixels.ndim == 2 and pixels.dtype.kind == "f" and low >= -ROUNDING and high <= 1 + ROUNDING:
+        return pixels.clip(0, 1)
     raise DataError(
-        f"{path}: found floats from {low:g} to {high:g}, expected probabilities from 0 to 1"
-        f"{f'; {hint}' if np.isfinite((low, high)).all() else ''}"
+        f"{path}: found {pixels.dtype} {pixels.shape} from {low:g} to {high:g}, expected 8-bit grey, "
+        "probability x 255, or floats from 0 to 1. Apply the sigmoid to logits, divide floats up to "
+        "255 by 255, cut off what interpolation adds (numpy.clip)"
     )
 
 
@@ -159,10 +180,11 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
     """A probability map, HxW uint8.
 
     Args:
-        zero_one: its values are 0 and 1, which become 0 and 255 (`survey_maps`).
+        shape: of its image.
+        zero_one: its values are 0 and 1, which become 0 and 255.
 
     Raises:
-        DataError: missing, unreadable, not grey, or of another size than its image.
+        DataError: unreadable, not grey, or of another size than its image.
     """
     pixels = decode_map(path)
     if pixels.shape != shape:
@@ -176,105 +198,65 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
     return pixels * np.uint8(255) if zero_one else pixels
 
 
-def holds_zero_one(folder: Path, names: list[str]) -> bool:
-    """Whether the maps of a folder are another program's that hold 0 and 1; says so, and what else is
-    odd in the maps of other programs.
+class Values(NamedTuple):
+    """What a map holds: floats or not, its largest value as 0-255, and how many pixels are there, reach
+    128, and are not 0."""
+
+    floats: bool
+    peak: int
+    pixels: int
+    target: int
+    not_zero: int
+
+
+def values_of(path: Path) -> Values:
+    pixels = decode_map(path)
+    floats = pixels.dtype.kind == "f"
+    grey = quantise(pixels) if floats else pixels
+    counts = (int(np.count_nonzero(chosen)) for chosen in (grey >= THRESHOLD, grey))
+    return Values(floats, int(grey.max()), grey.size, *counts)
+
+
+def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
+    """Whether another program's maps hold 0 and 1, all together; says so, and where nothing counts as
+    detected or single maps seem to hold 0 and 1.
 
     Raises:
-        DataError: one file would be the map of two images, or as `survey_maps`.
+        DataError: names the files that are no maps; or more than half of all pixels are target.
     """
-    files: dict[Path, str] = {}
-    for name in names:
-        path = map_file(folder, name)
-        if path.exists() and (other := files.setdefault(path, name)) != name:
-            raise DataError(
-                f"{path}: {other} and {name} would both have this map; one of them has none. Name the "
-                f"maps as the images: {other}.png, {name}.png"
-            )
-    if read_about(folder):
-        return False
-    if folder.is_dir() and names and not any(map_file(folder, name).exists() for name in names):
-        held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
+    values, problems = results_and_problems(values_of, paths, cores(), str(folder))
+    if problems:
+        raise DataError("\n  ".join([f"{folder}: {len(problems)} maps cannot be used:", *problems]))
+    peak, ones = max(v.peak for v in values), sum(v.peak == 1 and not v.floats for v in values)
+    zero_one = peak == 1 and not any(v.floats for v in values)
+    share = sum(v.not_zero if zero_one else v.target for v in values) / sum(v.pixels for v in values)
+    if share > 0.5:
         raise DataError(
-            f"{folder}: found no map of the {len(names)} images in it; it holds {held}. Expected "
-            f"{names[0]}.png, {names[0]}_pred.png or pred_{names[0]}.png, also {', '.join(MAP_ENDINGS)}"
+            f"{folder}: {100 * share:.0f} % of all pixels of the maps are target: they are inverted, "
+            "or no maps; targets must be white"
         )
-    if note := several_files(folder, names):
-        print(note)
-    if not survey_maps(folder, names):
-        return False
-    print(f"{folder}: the maps' values are 0 and 1; 1 is taken for 255")
-    return True
-
-
-def several_files(folder: Path, names: list[str]) -> str:
-    """A note on the images of which more than one file X.png, X_anything.png, … lies in a folder of
-    maps, with the file that is taken; empty where there are none."""
-    files: dict[str, list[str]] = {name: [] for name in names}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in MAP_ENDINGS:
-            beginning = next((p for p in MAP_PREFIXES if path.stem.startswith(p)), "")
-            stem = path.stem if path.stem in files else path.stem.removeprefix(beginning)
-            while stem not in files and "_" in stem:  # the longest image name that the file begins with
-                stem = stem.rpartition("_")[0]
-            if stem in files:
-                files[stem].append(path.name)
-    several = {name: found for name, found in files.items() if len(found) > 1}
-    if not several:
-        return ""
-    name, found = next(iter(several.items()))
-    return (
-        f"note: {folder}: several files belong to one image, of {len(several)} images, as "
-        f"{', '.join(found)}: {map_file(folder, name).name} is taken. If it is not a map, move it "
-        "to a folder of its own"
-    )
-
-
-def survey_maps(folder: Path, names: list[str]) -> bool:
-    """Whether the maps of other programs, all together, hold 0 and 1 in place of 0 and 255. Notes say
-    where single maps do, and where no map reaches the threshold.
-
-    Raises:
-        DataError: more than half of all pixels are target, so that the maps are inverted.
-    """
-    largest, target, total, floats = 0.0, 0, 0, False
-    ones = []  # maps whose largest value is 1
-
-    def look(name: str) -> np.ndarray | None:
-        try:
-            return decode_map(map_file(folder, name))
-        except DataError:  # named when its turn comes
-            return None
-
-    for name, pixels in zip(names, read_ahead(look, names)):
-        if pixels is None:
-            continue
-        whole = pixels.dtype == np.uint8
-        peak = float(pixels.max()) if whole else 255 * float(pixels.max())
-        if whole and peak == 1:
-            ones.append(name)
-        floats = floats or not whole
-        largest = max(largest, peak)
-        total += pixels.size
-        least = 0.5 if not whole else 128 if largest > 1 or floats else 1
-        target += int((pixels >= least).sum())
-    if 2 * target > total:
-        raise DataError(
-            f"{folder}: {100 * target / total:.0f} % of all pixels of the maps are target: they are "
-            "inverted, or no maps; targets must be white"
-        )
-    zero_one = largest == 1 and not floats
-    if ones and not zero_one:
-        print(
-            f"note: {folder}: {len(ones)} maps have 1 as their largest value, others {largest:g}: "
-            f"{some(ones)}. All are read as probability x 255; if 1 is target in those, save them again"
-        )
-    if total and not zero_one and largest < 127.5:
-        print(
-            f"note: {folder}: no map reaches 128, half of 255 (the largest value is {largest:g}), so "
-            "nothing counts as detected; save the maps as probability x 255"
-        )
+    if zero_one:
+        print(f"{folder}: the maps' values are 0 and 1; 1 counts as 255")
+    elif peak < THRESHOLD:
+        print(f"note: {folder}: no map reaches 128, half of 255 (the largest value is {peak})")
+    elif ones:
+        print(f"note: {folder}: {ones} maps have 1 as their largest value, others {peak}; 1 is 1/255")
     return zero_one
+
+
+# --- names that results may not have -----------------------------------------------------------------
+
+
+def check_names(maps: Path, names: Collection[str]) -> None:
+    """
+    Raises:
+        DataError: an image's map has the name of a figure that would replace it.
+    """
+    if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
+        raise DataError(
+            f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
+            "would replace; rename the image and its mask, then type test.py again"
+        )
 
 
 def check_place(folder: Path, data: Path) -> None:
@@ -283,18 +265,4 @@ def check_place(folder: Path, data: Path) -> None:
         DataError: results would be written among the files of a data set.
     """
     if folder.resolve() == data.resolve():
-        raise DataError(
-            f"{folder}: is the data set itself; expected another folder, as --results results"
-        )
-
-
-def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
-    """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
-    pattern = len(paths) == 1 and not os.path.exists(paths[0]) and any(c in paths[0] for c in "*?[")
-    default = Path(paths[0]).stem if len(paths) == 1 and not pattern else ""
-    return Path(results) / (name or (default if default not in ("", "..") else "frames"))
-
-
-def chosen_on_test(maps: Path) -> bool:
-    """Whether test.py says that the maps' weights were chosen on the test list."""
-    return read_about(maps).get("selected_on") == TEST_LIST
+        raise DataError(f"{folder}: is the data set itself; expected another folder, as results")

@@ -1,32 +1,31 @@
 """Components, matching, IoU, nIoU, Pd, Fa and their relatives (protocol `standard`), curves, local SNR;
 pure functions on arrays.
 
-Each image is counted once (`count_standard`), and the sums of the counts become figures
-(`figures_standard`). All counts are integers: sums need no memory that grows with the set, and come
-out the same whatever the order of the images or the number of processes. Protocols of others:
-protocols.py. Confidence intervals: intervals.py.
+Each image is counted once (`count_standard`); the sums of the counts (`total`) become the metrics of a
+set (`metrics_standard`), the same whatever the order of the images. Protocols of others: protocols.py.
+Confidence intervals: intervals.py.
 
 Throughout, `pred` is a probability map as HxW uint8, round(255·p), and `mask` a ground truth as HxW
 uint8 grey values. Components are 8-connected, labelled in row-major order of their first pixel.
 """
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csgraph
-from skimage.measure import label
 
 THRESHOLD = 128  # of maps and masks: p >= 0.5
 MATCH_DISTANCE = 3.0  # px between centroids, exclusive
 ROUNDING = 1e-11  # px; 3 px up to rounding are not less than 3 px
+TIE = 1e-9  # px; total distances that differ by less are equal
 PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
-TIE = 1e-6  # px; distances are compared in steps of it
-UNIT = 1 << 60  # fixed point for means over images: integer sums do not depend on the order
+EIGHT = np.ones((3, 3))  # neighbours
 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
@@ -44,52 +43,45 @@ def ratio(a, b, empty: float | None = None):
     return a / b if b else empty
 
 
-def fixed(value: float) -> int:
-    return round(value * UNIT)
+def total(counts: Iterable[Mapping[str, float]]) -> Counter:
+    """The sums of images' counts by key, exact before they are rounded; 0 for any key of no images."""
+    rows = list(counts)
+    sums = Counter()
+    for key, value in rows[0].items() if rows else ():
+        add = sum if isinstance(value, int) else math.fsum
+        sums[key] = add(row[key] for row in rows)
+    return sums
 
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components: areas (n,) in px and centroids (n, 2) as y, x; and, of an array, the
-    window that holds them all: its labels 1...n, and its top left corner (y, x)."""
+    """Connected components: areas (n,) in px, centroids (n, 2) as y, x, and their array of labels, HxW:
+    1...n, and 0 between them."""
 
     area: np.ndarray
     centroid: np.ndarray
     labels: np.ndarray | None = None
-    corner: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.area)
 
-    def at(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Which component (0...n - 1) each of these pixels belongs to; all must lie in one."""
-        if not len(y):
-            return np.zeros(0, np.int64)
-        return self.labels[y - self.corner[0], x - self.corner[1]].astype(np.int64) - 1
-
     def pieces(self) -> list[tuple[tuple[slice, slice], np.ndarray]]:
         """Of each its bounding box in the array, and its pixels in there (bool)."""
-        if not len(self):
-            return []
-        found = []
-        for k, box in enumerate(ndimage.find_objects(self.labels), start=1):
-            place = tuple(slice(s.start + c, s.stop + c) for s, c in zip(box, self.corner))
-            found.append((place, self.labels[box] == k))
-        return found
+        boxes = ndimage.find_objects(self.labels)
+        return [(box, self.labels[box] == k) for k, box in enumerate(boxes, start=1)]
 
 
 def components(binary: np.ndarray) -> Components:
     """The 8-connected components of an HxW boolean array, in row-major order."""
     y, x = np.nonzero(binary)
-    if not len(y):
-        return Components(np.zeros(0, np.int64), np.zeros((0, 2)))
-    top, left = y.min(), x.min()  # labels the bounding box only: targets are small
-    window = binary[top : y.max() + 1, left : x.max() + 1]
-    labels = label(window, connectivity=2)
-    index = labels[y - top, x - left] - 1
+    labels = np.zeros(binary.shape, np.int32)
+    if len(y):  # labels the bounding box of all only: targets are small
+        window = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+        ndimage.label(binary[window], EIGHT, output=labels[window])
+    index = labels[y, x] - 1
     area = np.bincount(index)
     centroid = np.stack([np.bincount(index, y), np.bincount(index, x)], axis=1) / area[:, None]
-    return Components(area, centroid, labels, (int(top), int(left)))
+    return Components(area, centroid, labels)
 
 
 def distances(targets: Components, predicted: Components) -> np.ndarray:
@@ -104,46 +96,48 @@ def distances(targets: Components, predicted: Components) -> np.ndarray:
 def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
     """One-to-one pairs (target, predicted) whose centroids are less than 3 px apart.
 
-    The most pairs; among those the smallest total distance, each distance in steps of TIE; among
-    those the largest total area of the matched predictions. So totals that differ by less than TIE a
-    pair may count as equal; what rounding does to distances (1e-15 px) decides nothing.
+    The most pairs; among those the smallest total distance; among those that are equal in that (TIE)
+    the largest total area of the matched predictions.
     """
     distance = distances(targets, predicted)
     near = distance < MATCH_DISTANCE - ROUNDING
-    if not near.any():
-        return []
-    if near.sum(0).max() == 1 and near.sum(1).max() == 1:  # nothing to choose
-        return [(int(t), int(p)) for t, p in zip(*np.nonzero(near))]
-    pairs = []
-    for t, p in clusters(near):
-        within = np.ix_(t, p)
-        chosen = assign(distance[within], near[within], predicted.area[p])
-        pairs += [(int(t[row]), int(p[column])) for row, column in chosen]
-    return sorted(pairs)
-
-
-def clusters(near: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The targets and predictions (rows and columns) that chains of near pairs hold together."""
-    t, p = np.nonzero(near)
-    links = sparse.coo_array((np.ones(len(t)), (t, len(near) + p)), [sum(near.shape)] * 2)
-    _, of_all = csgraph.connected_components(links, directed=False)
-    of_targets, of_predicted = np.split(of_all, [len(near)])
-    return [
-        (np.flatnonzero(of_targets == k), np.flatnonzero(of_predicted == k))
-        for k in np.unique(of_targets[t])
-    ]
+    t, p = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    if len(t) == len(p) == near.sum():  # nothing to choose
+        return [(int(k), int(near[k].argmax())) for k in t]
+    within = np.ix_(t, p)
+    chosen = assign(distance[within], near[within], predicted.area[p])
+    return [(int(t[row]), int(p[column])) for row, column in chosen]
 
 
 def assign(distance: np.ndarray, near: np.ndarray, area: np.ndarray) -> list[tuple[int, int]]:
-    """The rows and columns of the largest matching of near pairs that costs least, as in `match`.
+    """The rows and columns of the largest matching of near pairs that costs least, as in `match`."""
+    side = max(near.shape)
+    allowed, gain = np.zeros((2, side, side))  # square: rows or columns that stay free are added
+    allowed[: near.shape[0], : near.shape[1]] = near
+    gain[: near.shape[0], : near.shape[1]] = near * area
+    cost = np.full((side, side), MATCH_DISTANCE * (side + 1))  # more than all near pairs together
+    cost[allowed > 0] = distance[near]
+    best = np.where(lossless(cost), -gain, gain.sum() + 1)
+    return [(t, p) for t, p in zip(*linear_sum_assignment(best)) if allowed[t, p]]
 
-    One number holds the three criteria: a step of distance weighs more than all areas together, and
-    a pair that is too far apart more than all steps together.
+
+def lossless(cost: np.ndarray) -> np.ndarray:
+    """The entries of a square cost matrix, bool, that assignments with the smallest total consist of.
+
+    Source: complementary slackness. With the potentials u, v of an optimal assignment every entry has
+    cost[i, j] - u[i] - v[j] >= 0; an assignment is optimal where all of its entries have 0.
     """
-    step = int(area.sum()) + 1
-    far = (min(near.shape) + 1) * round(MATCH_DISTANCE / TIE) * step
-    cost = np.where(near, np.rint(distance / TIE) * step - area, far)
-    return [(t, p) for t, p in zip(*linear_sum_assignment(cost)) if near[t, p]]
+    rows, columns = linear_sum_assignment(cost)
+    detour = cost[:, columns] - cost[rows, columns][:, None]  # of giving row i the column of row j
+    potential = np.zeros(len(cost))
+    for _ in rows:  # shortest paths (Bellman and Ford)
+        shorter = np.minimum(potential, (potential[:, None] + detour).min(axis=0))
+        if (shorter > potential - TIE / 1000).all():
+            break
+        potential = shorter
+    slack = np.empty_like(cost)
+    slack[:, columns] = detour + potential[:, None] - potential[None]
+    return slack < TIE
 
 
 # --- the standard protocol ------------------------------------------------------------------------
@@ -163,19 +157,20 @@ def count_targets(binary: np.ndarray, targets: Components) -> dict[str, int]:
     }
 
 
-def count_standard(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, int]:
+def count_standard(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, float]:
+    """What one image adds to the standard metrics: numbers of pixels and components, and its IoU."""
     p, g = pred >= THRESHOLD, mask >= threshold
     tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    image_iou = fixed(ratio(tp, tp + fp + fn, empty=1.0))
-    counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn, "image_iou": image_iou}
+    counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn}
+    counts["image_iou"] = ratio(tp, tp + fp + fn, empty=1.0)
     return counts | count_targets(p, components(g))
 
 
-def figures_standard(n: Mapping[str, int]) -> dict[str, float | int | None]:
-    """Figures from sums of `count_standard`; arrays of sums give arrays (intervals.py)."""
+def metrics_standard(n: Mapping[str, float]) -> dict[str, float | int | None]:
+    """Metrics from the sums of `count_standard`; arrays of sums give arrays (intervals.py)."""
     return {
         "iou": ratio(n["tp"], n["tp"] + n["fp"] + n["fn"], empty=1.0),
-        "niou": ratio(n["image_iou"], n["images"] * UNIT),
+        "niou": ratio(n["image_iou"], n["images"]),
         "pd": ratio(n["matched"], n["targets"]),
         "fa": ratio(n["false_pixels"], n["pixels"]),
         "precision": ratio(n["tp"], n["tp"] + n["fp"]),

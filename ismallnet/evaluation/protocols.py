@@ -1,11 +1,11 @@
-"""The protocols that are in use: what each counts of an image, and the figures of the sums.
+"""The protocols that are in use: what each counts of an image, and the metrics from the sums.
 
 `standard` is metrics.py's. The others are those of public programs, with their slips, so that a number
 can be set beside a published one. Throughout, `pred` is a probability map as HxW uint8, round(255·p),
 and `mask` a ground truth as HxW uint8 grey values.
 """
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,14 +16,13 @@ from scipy.optimize import linear_sum_assignment
 from ismallnet.evaluation.metrics import (
     MATCH_DISTANCE,
     THRESHOLD,
-    UNIT,
     Components,
     components,
     count_standard,
     distances,
-    figures_standard,
-    fixed,
+    metrics_standard,
     ratio,
+    total,
 )
 from ismallnet.evaluation.tables import LOCALISATION, SEGMENTATION
 
@@ -33,39 +32,38 @@ EPSILON = 2.0**-52
 
 
 def first_come_matches(targets: Components, predicted: Components) -> list[int]:
-    """The public programs' matching: each target in turn takes the first component left that lies
-    less than 3 px away. Returns the components taken."""
-    taken: list[int] = []
+    """The public programs' matching: each target in turn gets the first component left that lies
+    less than 3 px away. Returns these components."""
+    matched: list[int] = []
     for row in distances(targets, predicted):
-        near = (int(p) for p in np.flatnonzero(row < MATCH_DISTANCE) if p not in taken)
+        near = (int(p) for p in np.flatnonzero(row < MATCH_DISTANCE) if p not in matched)
         if (p := next(near, None)) is not None:
-            taken.append(p)
-    return taken
+            matched.append(p)
+    return matched
 
 
-def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """BasicIRSTD's counts, and the false pixels with DNANet's slip: there a component is false
     only if its area differs from that of every matched one in the image."""
     p, g = pred >= THRESHOLD, mask == 255
     targets, predicted = components(g), components(p)
-    taken = first_come_matches(targets, predicted)
-    false = np.delete(predicted.area, taken)
+    matched = first_come_matches(targets, predicted)
+    false = np.delete(predicted.area, matched)
     tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    image_niou = tp / (tp + fp + fn + EPSILON)  # sctransnet's: 0 where both are empty
     return {
         "images": 1,
         "intersection": tp,
         "union": int(np.count_nonzero(p)) + int(np.count_nonzero(mask >= 128)) - tp,
-        "image_niou": fixed(image_niou),
+        "image_niou": tp / (tp + fp + fn + EPSILON),  # sctransnet's: 0 where both are empty
         "targets": len(targets),
-        "matched": len(taken),
+        "matched": len(matched),
         "false_pixels": int(false.sum()),
-        "slip_pixels": int(false[~np.isin(false, predicted.area[taken])].sum()),
+        "slip_pixels": int(false[~np.isin(false, predicted.area[matched])].sum()),
         "pixels": p.size,
     }
 
 
-def count_dnanet(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+def count_dnanet(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """The same after bringing both to 256x256, where DNANet runs its network."""
     if pred.shape != (256, 256):
         pred = cv2.resize(pred, (256, 256), interpolation=cv2.INTER_LINEAR)
@@ -74,7 +72,7 @@ def count_dnanet(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
     return count_basicirstd(pred, mask)
 
 
-def figures_peer(n: Mapping[str, int], false: str) -> dict[str, float | None]:
+def metrics_basicirstd(n: Mapping[str, float], false: str = "false_pixels") -> dict[str, float | None]:
     return {
         "iou": ratio(n["intersection"], n["union"]),
         "pd": ratio(n["matched"], n["targets"]),
@@ -82,29 +80,37 @@ def figures_peer(n: Mapping[str, int], false: str) -> dict[str, float | None]:
     }
 
 
-def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, int]:
+def metrics_dnanet(n: Mapping[str, float]) -> dict[str, float | None]:
+    return metrics_basicirstd(n, "slip_pixels")
+
+
+def metrics_sctransnet(n: Mapping[str, float]) -> dict[str, float | None]:
+    return {"niou": ratio(n["image_niou"], n["images"]), **metrics_dnanet(n)}
+
+
+def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """iSmallNet's eval.py: any probability from 1/255 up counts; an empty denominator counts 0."""
     p, g = pred > 0, mask > 0
     tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
-    means = {
+    return {
+        "images": 1,
         "iou": ratio(tp, tp + fp + fn, empty=0.0),
         "precision": ratio(tp, tp + fp, empty=0.0),
         "recall": ratio(tp, tp + fn, empty=0.0),
         "md": fn / p.size,
         "fa": fp / p.size,
     }
-    return {"images": 1} | {key: fixed(value) for key, value in means.items()}
 
 
-def figures_authors(n: Mapping[str, int]) -> dict[str, float | None]:
+def metrics_authors(n: Mapping[str, float]) -> dict[str, float | None]:
     keys = ("iou", "precision", "recall", "md", "fa")
-    mean = {key: ratio(n[key], n["images"] * UNIT) for key in keys}
+    mean = {key: ratio(n[key], n["images"]) for key in keys}
     p, r = mean["precision"], mean["recall"]
     f1 = None if p is None else ratio(2 * p * r, p + r, empty=0.0)
     return {**{key: mean[key] for key in keys[:3]}, "f1": f1, "md": mean["md"], "fa": mean["fa"]}
 
 
-# --- hIoU: found times segmented, and where the rest is lost ---------------------------------------
+# --- hIoU: how well targets are detected, times how well these are segmented -----------------------
 
 
 def nearest_pairs(distance: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
@@ -115,7 +121,7 @@ def nearest_pairs(distance: np.ndarray, allowed: np.ndarray) -> list[tuple[int, 
 
 def match_hiou(
     distance: np.ndarray, well: np.ndarray, near: np.ndarray
-) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
     """The matching in two steps: pairs that overlap well first, then, among those left, near ones.
 
     Args:
@@ -125,18 +131,16 @@ def match_hiou(
     Returns:
         The pairs; the targets left; the components left.
     """
-
-    def left() -> tuple[list[int], list[int]]:
-        return tuple(
-            [k for k in range(count) if k not in taken]
-            for count, taken in zip(distance.shape, map(set, zip(*pairs) if pairs else ((), ())))
-        )
-
     pairs = nearest_pairs(distance, well)
-    targets, predicted = left()
+    targets, predicted = left_of(pairs, distance.shape)
     free = np.ix_(targets, predicted)
     pairs += [(targets[t], predicted[p]) for t, p in nearest_pairs(distance[free], near[free])]
-    return pairs, *left()
+    return pairs, *left_of(pairs, distance.shape)
+
+
+def left_of(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> list[np.ndarray]:
+    """The rows and the columns of an array of a shape that are in no pair."""
+    return [np.setdiff1d(np.arange(n), [pair[k] for pair in pairs]) for k, n in enumerate(shape)]
 
 
 def overlaps(targets: Components, predicted: Components, both: np.ndarray) -> np.ndarray:
@@ -145,18 +149,16 @@ def overlaps(targets: Components, predicted: Components, both: np.ndarray) -> np
     Args:
         both: HxW, the pixels that lie in a target and in a component.
     """
-    place = np.nonzero(both)
-    pair = targets.at(*place) * len(predicted) + predicted.at(*place)
     shape = len(targets), len(predicted)
+    pair = (targets.labels[both] - 1) * len(predicted) + predicted.labels[both] - 1
     return np.bincount(pair, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, int]:
+def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, float]:
     """What one image adds to hIoU and to the error split.
 
     Pang et al., "Rethinking Evaluation of Infrared Small Target Detection", NeurIPS 2025. The counts
-    `seg_…` are sums over the matched pairs, in fixed point; `loc_…` are numbers of targets and
-    components.
+    `seg_…` are sums over the matched pairs; `loc_…` are numbers of targets and components.
     """
     p, g = pred >= THRESHOLD, mask >= threshold
     targets, predicted = components(g), components(p)
@@ -164,20 +166,18 @@ def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -
     union = targets.area[:, None] + predicted.area[None] - shared
     well, near = 2 * shared >= union, distance < MATCH_DISTANCE  # rounded as in their program
     pairs, missed, false = match_hiou(distance, well, near)
-    lost = Counter()
-    for t, c in pairs:
-        on_targets, own, u = int(shared[:, c].sum()), int(shared[t, c]), int(union[t, c])
-        lost["seg_iou"] += fixed(own / u)
-        lost["seg_mrg_err"] += fixed((on_targets - own) / u)
-        lost["seg_itf_err"] += fixed((int(predicted.area[c]) - on_targets) / u)
-        lost["seg_pcp_err"] += fixed((int(targets.area[t]) - own) / u)
+    t, c = np.array(pairs, int).reshape(-1, 2).T
+    own, on_targets, u = shared[t, c], shared.sum(axis=0)[c], union[t, c]
     candidate = well | near
     alone = int(np.count_nonzero(~candidate.any(axis=0)))  # components that no target is near
     unseen = int(np.count_nonzero(~candidate.any(axis=1)))
     return {
         "images": 1,
         "pairs": len(pairs),
-        **{key: lost[key] for key in SEGMENTATION},
+        "seg_iou": math.fsum(own / u),
+        "seg_mrg_err": math.fsum((on_targets - own) / u),
+        "seg_itf_err": math.fsum((predicted.area[c] - on_targets) / u),
+        "seg_pcp_err": math.fsum((targets.area[t] - own) / u),
         "loc_itf_err": alone,
         "loc_pcp_err": unseen,
         "loc_m2s_err": len(false) - alone,
@@ -189,7 +189,7 @@ def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -
     }
 
 
-def figures_hiou(n: Mapping[str, int], slip: bool = False) -> dict[str, float]:
+def metrics_hiou(n: Mapping[str, float], slip: bool = False) -> dict[str, float]:
     """hIoU, its factors and the error split; a denominator of 0 gives 0.
 
     Args:
@@ -201,13 +201,13 @@ def figures_hiou(n: Mapping[str, int], slip: bool = False) -> dict[str, float]:
         loc["loc_itf_err"] = loc["loc_itf_err"] + n["without_components"]
         loc["loc_pcp_err"] = loc["loc_pcp_err"] + n["without_targets"]
     every = sum(loc.values())
-    seg = {key: ratio(n[key], n["pairs"] * UNIT, 0.0) for key in SEGMENTATION}
-    found = {key: ratio(count, every, 0.0) for key, count in loc.items()}
+    seg = {key: ratio(n[key], n["pairs"], 0.0) for key in SEGMENTATION}
+    shares = {key: ratio(count, every, 0.0) for key, count in loc.items()}
     targets = n["pairs"] + loc["loc_pcp_err"] + loc["loc_s2m_err"]
     return {
-        "hiou": seg["seg_iou"] * found["loc_iou"],
+        "hiou": seg["seg_iou"] * shares["loc_iou"],
         **seg,
-        **found,
+        **shares,
         "pd": ratio(n["pairs"], targets, 0.0),
         "fa": ratio(n["false_pixels"], n["pixels"], 0.0),
     }
@@ -218,58 +218,51 @@ def figures_hiou(n: Mapping[str, int], slip: bool = False) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Protocol:
-    count: Callable[..., dict[str, int]]
-    figures: Callable[[Mapping[str, int]], dict[str, float | int | None]]
-    threshold: bool = False  # whether `count` can take another threshold of the mask
+    """What is counted of an image, and the metrics from the sums of these counts."""
+
+    count: Callable[..., dict[str, float]]
+    metrics: Callable[[Mapping[str, float]], dict[str, float | int | None]]
+    threshold: bool = False  # whether `count` can use another threshold of the mask
 
 
 PROTOCOLS = {
-    "standard": Protocol(count_standard, figures_standard, threshold=True),
-    "basicirstd": Protocol(count_basicirstd, lambda n: figures_peer(n, "false_pixels")),
-    "dnanet": Protocol(count_dnanet, lambda n: figures_peer(n, "slip_pixels")),
-    "sctransnet": Protocol(
-        count_basicirstd,
-        lambda n: {
-            "niou": ratio(n["image_niou"], n["images"] * UNIT),
-            **figures_peer(n, "slip_pixels"),
-        },
-    ),
-    "authors": Protocol(count_authors, figures_authors),
-    "hiou": Protocol(count_hiou, figures_hiou, threshold=True),
-    "pyirstdmetrics": Protocol(count_hiou, lambda n: figures_hiou(n, slip=True), threshold=True),
+    "standard": Protocol(count_standard, metrics_standard, threshold=True),
+    "basicirstd": Protocol(count_basicirstd, metrics_basicirstd),
+    "dnanet": Protocol(count_dnanet, metrics_dnanet),
+    "sctransnet": Protocol(count_basicirstd, metrics_sctransnet),
+    "authors": Protocol(count_authors, metrics_authors),
+    "hiou": Protocol(count_hiou, metrics_hiou, threshold=True),
+    "pyirstdmetrics": Protocol(count_hiou, lambda n: metrics_hiou(n, slip=True), threshold=True),
 }
 
 
 def count_image(
     pred: np.ndarray, mask: np.ndarray, names: Iterable[str], threshold: int = THRESHOLD
-) -> dict[str, dict[str, int]]:
+) -> dict[str, dict[str, float]]:
     """One image's counts, by protocol.
 
     Args:
-        threshold: of the mask, for the protocols that can take another one.
+        threshold: of the mask, for the protocols that can use another one.
     """
-    done: dict[Callable, dict[str, int]] = {}  # some protocols share what they count
-    found = {}
-    for name in names:
-        protocol = PROTOCOLS[name]
-        if protocol.count not in done:
+    counts: dict[Callable, dict[str, float]] = {}  # some protocols share what they count
+    for protocol in (PROTOCOLS[name] for name in names):
+        if protocol.count not in counts:
             options = {"threshold": threshold} if protocol.threshold else {}
-            done[protocol.count] = protocol.count(pred, mask, **options)
-        found[name] = done[protocol.count]
-    return found
+            counts[protocol.count] = protocol.count(pred, mask, **options)
+    return {name: counts[PROTOCOLS[name].count] for name in names}
 
 
 def evaluate(pairs, protocol: str = "standard") -> dict[str, float | int | None]:
-    """A protocol's figures for (pred, mask) pairs, HxW uint8 each; fractions, None where undefined.
+    """A protocol's metrics for (pred, mask) pairs, HxW uint8 each; fractions, None where undefined.
 
     Raises:
         ValueError: no such protocol, or a map and its mask differ in shape.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    total: Counter = Counter()
+    counts = []
     for pred, mask in pairs:
         if pred.shape != mask.shape:
             raise ValueError(f"map {pred.shape} and mask {mask.shape} differ in shape")
-        total.update(PROTOCOLS[protocol].count(pred, mask))
-    return PROTOCOLS[protocol].figures(total)
+        counts.append(PROTOCOLS[protocol].count(pred, mask))
+    return PROTOCOLS[protocol].metrics(total(counts))

@@ -1,5 +1,7 @@
-"""Figures as people read them: headings, units, tables as text."""
+"""Metrics as people read them: headings, units, tables as text."""
 
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 
@@ -20,19 +22,20 @@ MILLIONTHS = ("fa", "md")
 
 
 def spread(runs: list[dict]) -> dict[str, tuple[float, float] | None]:
-    """Mean and standard deviation (of a sample, n - 1) of each figure over two or more runs; None
+    """Mean and standard deviation (of a sample, n - 1) of each metric over two or more runs; None
     where a run has none. Intervals, which are of one run, are left out."""
     keys = [key for key, value in runs[0].items() if not isinstance(value, dict)]
-    values = {key: [figures[key] for figures in runs] for key in keys}
+    values = {key: [run[key] for run in runs] for key in keys}
     return {
-        key: None if None in found else (mean(found), stdev(found)) for key, found in values.items()
+        key: None if None in of_runs else (mean(of_runs), stdev(of_runs))
+        for key, of_runs in values.items()
     }
 
 
-def shown(
+def text_of(
     key: str, value: float | tuple[float, float] | None, interval=None, signed: bool = False
 ) -> str:
-    """A figure as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a.
+    """A metric as people read it: fractions in %, Fa and MD in 1e-6, undefined ones n/a.
 
     Args:
         value: a pair is mean ± standard deviation.
@@ -42,50 +45,61 @@ def shown(
     if value is None:
         return "n/a"
     if isinstance(value, tuple):
-        return " ± ".join(shown(key, part) for part in value)
+        return " ± ".join(text_of(key, number) for number in value)
     text = f"{(1e6 if key in MILLIONTHS else 100) * value:{'+' if signed else ''}.2f}"
     if interval is None:
         return text
-    low, high = (shown(key, end, signed=signed) for end in interval)
+    low, high = (text_of(key, end, signed=signed) for end in interval)
     return f"{text} ({low} to {high})" if signed else f"{text} ({low}–{high})"
 
 
-def summary(figures: dict) -> str:
+def summary(metrics: dict) -> str:
     """IoU 71.23 nIoU 70.10 Pd 95.06 Fa·1e6 12.10, as people read it."""
-    return " ".join(f"{NAMES[k]} {shown(k, figures[k])}" for k in ("iou", "niou", "pd", "fa"))
+    return " ".join(f"{NAMES[k]} {text_of(k, metrics[k])}" for k in ("iou", "niou", "pd", "fa"))
 
 
-def columns(names: Mapping[str, str], figures: Iterable[dict]) -> list[str]:
-    """Those of the named figures that at least one row has, in order."""
-    rows = list(figures)
-    return [key for key in names if any(key in row for row in rows)]
+def columns(names: Mapping[str, str], rows: Iterable[dict]) -> list[str]:
+    """Those of the named metrics that at least one row has, in order."""
+    known = {key for row in rows for key in row}
+    return [key for key in names if key in known]
 
 
-def lay_out(cells: list[list[str]]) -> str:
-    """Rows of cells as text, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths)) for row in cells)
+def lay_out(cells: list[list[str]], width: int | None = None) -> str:
+    """Rows of cells as text, each column as wide as its widest cell; columns that do not fit beside
+    the others follow below, with the first column again.
+
+    Args:
+        width: in characters; by default the terminal's, in a file no limit.
+    """
+    width = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize)
+    first, *others = [[c.rjust(max(map(len, column))) for c in column] for column in zip(*cells)]
+    blocks = [[first]]
+    for column in others:
+        if len(blocks[-1]) > 1 and sum(2 + len(c[0]) for c in (*blocks[-1], column)) > width + 2:
+            blocks.append([first])
+        blocks[-1].append(column)
+    return "\n\n".join("\n".join("  ".join(row) for row in zip(*block)) for block in blocks)
 
 
 def table(rows: dict[str, dict], interval: bool = False) -> str:
-    """Figures of several protocols or sets side by side, as text; "-" where one does not define it.
+    """Metrics of several protocols or sets side by side, as text; "-" where one does not define it.
     Below them the error split, of those that have one.
 
     Args:
-        interval: also the 95 % intervals, of the figures that have one.
+        interval: also the 95 % intervals, of the metrics that have one.
     """
 
-    def cell(key: str, figures: dict) -> str:
-        ends = figures.get("interval", {}).get(key) if interval else None
-        return shown(key, figures[key], ends) if key in figures else "-"
+    def cell(key: str, metrics: dict) -> str:
+        ends = metrics.get("interval", {}).get(key) if interval else None
+        return text_of(key, metrics[key], ends) if key in metrics else "-"
 
-    def block(names: Mapping[str, str], part: dict[str, dict]) -> str:
-        keys = columns(names, part.values())
-        head = ["", *(names[key] for key in keys)]
-        return lay_out([head, *([name, *(cell(k, row) for k in keys)] for name, row in part.items())])
+    def block(names: Mapping[str, str], of_rows: dict[str, dict]) -> str:
+        keys = columns(names, of_rows.values())
+        body = [[name, *(cell(key, row) for key in keys)] for name, row in of_rows.items()]
+        return lay_out([["", *(names[key] for key in keys)], *body])
 
     text = block(NAMES, rows)
-    if split := {name: figures for name, figures in rows.items() if "seg_iou" in figures}:
+    if split := {name: metrics for name, metrics in rows.items() if "seg_iou" in metrics}:
         text += "\n\nhIoU = seg IoU × loc IoU; what each lacks to 100, by cause:\n"
         text += block(SEGMENTATION | LOCALISATION, split)
     return text
@@ -95,17 +109,18 @@ def difference_table(rows: dict[str, dict]) -> str:
     """Differences between runs, with their intervals, as text.
 
     Args:
-        rows: by the runs' names, of each figure its `intervals.Difference`; None where it is not
+        rows: by the runs' names, of each metric its `intervals.Difference`; None where it is not
             defined.
     """
     keys = columns(NAMES, rows.values())
 
     def cell(key: str, row: dict) -> str:
-        if key not in row or row[key] is None:
+        if row.get(key) is None:
             return "n/a" if key in row else "-"
-        found = row[key]
-        mark = " *" if found.certain else "  "
-        return shown(key, found.value, (found.low, found.high), signed=True) + mark
+        gap = row[key]
+        return text_of(key, gap.value, (gap.low, gap.high), signed=True) + (
+            " *" if gap.certain else "  "
+        )
 
     cells = [["", *(f"{NAMES[key]}  " for key in keys)]]
     cells += [[name, *(cell(key, row) for key in keys)] for name, row in rows.items()]

@@ -1,6 +1,5 @@
 """Running the network: device, mixed precision, batches, tiles."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ismallnet.cli import UserError, note, progress
 from ismallnet.distributed import Processes, has_bf16
-from ismallnet.evaluation.metrics import count_standard, figures_standard, quantise
+from ismallnet.evaluation.metrics import count_standard, metrics_standard, quantise, total
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.onnx import Exported
 from ismallnet.unet import pad_to_multiple
@@ -290,20 +289,19 @@ def evaluate(
     model: nn.Module, lists: dict, batch_size: int, amp: str, processes: Processes
 ) -> dict[str, dict]:
     """Standard metrics of test lists (frames as of `infer`), by data set; the processes share the
-    images, and the counts are integers, so the metrics do not depend on how many there are."""
+    images, and the metrics do not depend on how many there are."""
     metrics = {}
     processes.share(model)
     for name, frames in lists.items():
-        counts = Counter()
+        counts = []
         if text := TILING.note(frames.shapes):
             note(f"tiles {name}", f"{name} test: {text}")
         part = slice(processes.rank, None, processes.world)
         results = infer(model, frames, batch_size, amp, part=part)
         count = len(range(len(frames))[part])
         for _, pred, mask in progress(results, f"{name} test", count, leave=False):
-            counts.update(count_standard(pred, mask))
-        total = sum((Counter(part) for part in processes.gather([dict(counts)])), Counter())
-        metrics[name] = figures_standard(total)
+            counts.append(count_standard(pred, mask))
+        metrics[name] = metrics_standard(total(processes.gather(counts)))
     return metrics
 
 

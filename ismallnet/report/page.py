@@ -1,7 +1,7 @@
 """The report of a test list or of your own frames: RESULTS/NAME/report/index.html, one folder that
 opens from disk.
 
-Figures under all protocols, what hIoU loses by cause, a threshold slider, curves, and a gallery of
+Metrics under all protocols, what hIoU loses by cause, a threshold slider, curves, and a gallery of
 all images; of frames, which have no masks, the gallery alone. The page is report.html; what it shows
 comes from here as JSON, the pictures as PNG beside it.
 """
@@ -11,27 +11,28 @@ import html
 import itertools
 import json
 import re
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError, progress
+from ismallnet.datasets.names import printable
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.records import read_records
 from ismallnet.detection.sources import Frame, describe, read_frames
 from ismallnet.evaluation.map_files import read_map
 from ismallnet.evaluation.metrics import (
-    PD_FA_THRESHOLDS,
     THRESHOLD,
     count_levels,
     count_pd_fa,
     pd_fa_curve,
     pixel_curves,
+    ratio,
+    total,
 )
-from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, figures_hiou
-from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, columns, shown
+from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, metrics_hiou
+from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, columns, text_of
 from ismallnet.files import atomic_write, read_json, read_png, write_png
 from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import to_units
@@ -42,7 +43,7 @@ TEMPLATE = Path(__file__).parent / "report.html"
 LAYERS = (*Layers._fields, "difference")
 FRAME_LAYERS = ("image", "prediction", "overlay")
 WINDOW = 40  # px of the surface plots
-BARS = {  # of the error split, and what their parts are
+BARS = {  # of the error split, and the shares in them
     "Segmentation: pixels of the targets that are found": SEGMENTATION,
     "Localisation: targets and components": LOCALISATION,
 }
@@ -68,48 +69,56 @@ def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndar
     return picture
 
 
-def entry(order: int, name: str, layers: Layers, found: Outcome, others: list[np.ndarray] = ()) -> dict:
-    """What the page knows of an image, and what the figures are summed up from.
+def entry(order: int, name: str, layers: Layers, own: Outcome, others: list[np.ndarray] = ()) -> dict:
+    """What the page knows of an image ("page"), and what its sums and other figures are made of.
 
     Args:
         order: its place in the list.
-        found: of the prediction and the mask.
+        own: the outcome of the prediction and the mask.
         others: the predictions of other runs, to be compared.
     """
     grey = layers.image.mean(axis=2)
-    levels = count_levels(layers.prediction, layers.mask)
-    false, right = (levels[:, ::-1].cumsum(axis=1)[:, ::-1][row] for row in (0, 1))
     splits = [count_hiou(pred, layers.mask) for pred in (layers.prediction, *others)]
-    unions = [int(right[0] + false[t]) for t in PD_FA_THRESHOLDS]  # right[0]: all target pixels
-    ious = [int(right[t]) / union if union else 1.0 for t, union in zip(PD_FA_THRESHOLDS, unions)]
     return {
         "page": {
-            "id": f"{order:05d}",
-            "name": name,
-            "order": order,
-            "width": found.shape[1],
-            "height": found.shape[0],
-            "iou": found.iou,
-            "miss": found.count("miss"),
-            "false": found.count("false alarm"),
-            "targets": [described(target, grey) for target in found.targets],
+            **common(order, name, own.shape, grey, layers.prediction, own.centre),
+            "iou": own.iou,
+            "miss": own.count("miss"),
+            "false": own.count("false alarm"),
+            "targets": [described(target, grey) for target in own.targets],
             "others": [compared(outcome(other, layers.mask)) for other in others],
-            "parts": [occurring(counts) for counts in splits],
-            "window": window(grey, layers.prediction, found.centre),
+            "parts": [
+                [key for key in CAUSES if counts["pairs" if key == "loc_iou" else key]]
+                for counts in splits
+            ],
         },
-        "centre": found.centre,
-        "empty": found.empty,
-        "levels": levels,
+        "name": name,
+        "centre": own.centre,
+        "empty": own.empty,
+        "levels": count_levels(layers.prediction, layers.mask),
         "splits": splits,
         "pd_fa": count_pd_fa(layers.prediction, layers.mask),
-        "ious": np.array(ious),
     }
+
+
+def common(
+    order: int,
+    name: str,
+    shape: tuple[int, int],
+    grey: np.ndarray,
+    pred: np.ndarray,
+    centre: tuple[float, float],
+) -> dict:
+    """What the page knows of any image: its pictures' number, name, size (H, W), and the window around
+    a centre (y, x) that is drawn as a surface."""
+    facts = {"id": f"{order:05d}", "name": printable(name), "order": order}
+    return facts | {"width": shape[1], "height": shape[0], "window": window(grey, pred, centre)}
 
 
 def described(target: Region, grey: np.ndarray) -> dict:
     """What the page knows of a target."""
     y, x = np.nonzero(target.pixels)
-    top, left = (part.start for part in target.box)
+    top, left = (side.start for side in target.box)
     return {"area": len(y), "snr": snr_of(grey, y + top, x + left), "hit": target.kind == "hit"}
 
 
@@ -119,28 +128,12 @@ def compared(other: Outcome) -> dict:
     return {"iou": other.iou, "hits": hits, "false": other.count("false alarm")}
 
 
-def occurring(counts: dict[str, int]) -> list[str]:
-    """The parts of the error split that an image adds something to."""
-    return [key for key in CAUSES if counts["pairs" if key == "loc_iou" else key]]
-
-
-def split_figures(entries: list[dict], runs: list[str]) -> list[dict]:
-    """hIoU and the error split of each run, for the bars."""
-    found = []
-    for k, name in enumerate(runs):
-        total: Counter = Counter()
-        for e in entries:
-            total.update(e["splits"][k])
-        found.append({"name": name, **figures_hiou(total)})
-    return found
-
-
 def window(grey: np.ndarray, pred: np.ndarray, centre: tuple[float, float]) -> dict:
     """The grey values and the map around a centre (y, x), for the surface plots."""
     near = window_around(centre, pred.shape, WINDOW)
-    parts = {"image": grey[near].astype(np.uint8), "prediction": pred[near]}
-    packed = {key: base64.b64encode(part.tobytes()).decode() for key, part in parts.items()}
-    return packed | {"side": parts["image"].shape[1]}
+    cuts = {"image": grey[near].astype(np.uint8), "prediction": pred[near]}
+    packed = {key: base64.b64encode(cut.tobytes()).decode() for key, cut in cuts.items()}
+    return packed | {"side": cuts["image"].shape[1]}
 
 
 def write_layers(folder: Path, order: int, layers: Layers, others: list[np.ndarray] = ()) -> None:
@@ -160,77 +153,55 @@ def write_pictures(folder: Path, order: int, pictures: dict[str, np.ndarray]) ->
         write_png(folder / f"{order:05d}_{name}.png", pixels)
 
 
-def frame_entry(order: int, found: dict, image: np.ndarray, pred: np.ndarray) -> dict:
-    """What the page knows of a frame of one's own, which has no mask.
-
-    Args:
-        order: its place among all.
-        found: its record (detections.py).
-        image, pred: HxWx3 and its probability map HxW, uint8.
-    """
-    centre = tuple(size // 2 for size in pred.shape)
-    for left, top, width, height in (target["box"] for target in found["targets"][:1]):
-        centre = top + (height - 1) / 2, left + (width - 1) / 2
-    return {
-        "page": {
-            "id": f"{order:05d}",
-            "name": found["frame"],
-            "order": order,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "targets": [{key: t[key] for key in ("area", "snr", "score")} for t in found["targets"]],
-            "others": [],
-            "window": window(image.mean(axis=2), pred, centre),
-        }
-    }
-
-
 def thresholds(entries: list[dict]) -> list[dict]:
     """IoU, nIoU, Pd and Fa of the set at each of the 33 thresholds, as eval.py defines them."""
-    levels = sum(e["levels"] for e in entries)
     curve = pd_fa_curve(sum(e["pd_fa"] for e in entries))
-    nious = np.mean([e["ious"] for e in entries], axis=0)
-    for point, niou in zip(curve, nious.tolist()):
-        false, right = (int(row[point["threshold"] :].sum()) for row in levels)
-        union = int(levels[1].sum()) + false
-        point |= {"iou": right / union if union else 1.0, "niou": niou}
+    levels = np.stack([e["levels"] for e in entries])  # (images, 2, 256)
+    for point in curve:
+        false, right = levels[:, :, point["threshold"] :].sum(axis=2).T
+        unions = levels[:, 1].sum(axis=1) + false  # all target pixels, and what is beside them
+        point["iou"] = ratio(int(right.sum()), int(unions.sum()), empty=1.0)
+        point["niou"] = float(ratio(right, unions, empty=1.0).mean())
     return curve
 
 
-def figures_table(figures: dict[str, dict], evaluation: str) -> str:
-    """The figures of eval.py as an HTML table; nothing where it has not run."""
-    rows = {name: figures[name] for name in PROTOCOLS if name in figures}
+def split_rows(entries: list[dict], runs: list[str]) -> list[dict]:
+    """hIoU and the error split of each run, for the bars."""
+    sums = (total(e["splits"][k] for e in entries) for k in range(len(runs)))
+    return [{"name": name, **metrics_hiou(counts)} for name, counts in zip(runs, sums)]
+
+
+def metrics_table(metrics: dict[str, dict], evaluation: str) -> str:
+    """The metrics of eval.py as an HTML table; the command `evaluation` where it has not run."""
+    rows = {name: metrics[name] for name in PROTOCOLS if name in metrics}
     if not rows:
         text = html.escape(f"{evaluation} --protocol all")
         return f"<p>None yet: type <code>{text}</code>, then this again.</p>"
     keys = columns(NAMES, rows.values())
-    head = "".join(f"<th scope=col>{html.escape(NAMES[key])}</th>" for key in keys)
+    heads = "".join(f"<th scope=col>{html.escape(NAMES[key])}</th>" for key in keys)
     body = "".join(
-        f"<tr><th scope=row>{name}</th>"
-        + "".join(f"<td>{table_cell(key, row)}</td>" for key in keys)
-        + "</tr>"
+        f"<tr><th scope=row>{name}</th>{''.join(table_cell(key, row) for key in keys)}</tr>"
         for name, row in rows.items()
     )
-    head = f"<thead><tr><th scope=col>protocol</th>{head}</tr></thead>"
+    head = f"<thead><tr><th scope=col>protocol</th>{heads}</tr></thead>"
     return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def table_cell(key: str, figures: dict) -> str:
-    """A figure, and below it its 95 % interval where there is one."""
-    if key not in figures:
-        return "–"
-    ends = figures.get("interval", {}).get(key)
-    below = (
-        f'<br><small class="dim">{"–".join(shown(key, end) for end in ends)}</small>' if ends else ""
-    )
-    return shown(key, figures[key]) + below
+def table_cell(key: str, row: dict) -> str:
+    """A metric, and below it its 95 % interval where there is one."""
+    if key not in row:
+        return "<td>–</td>"
+    ends = row.get("interval", {}).get(key)
+    below = "–".join(text_of(key, end) for end in ends or ())
+    small = f'<br><small class="dim">{below}</small>' if ends else ""
+    return f"<td>{text_of(key, row[key])}{small}</td>"
 
 
 def write_page(
     folder: Path,
     title: str,
     about: str,
-    figures: dict,
+    metrics: dict,
     entries: list[dict],
     others: list[str] = (),
     run: str = "",
@@ -240,11 +211,11 @@ def write_page(
 
     Args:
         about: a line on where the maps come from.
-        figures: by protocol, as eval.py wrote them.
-        entries: of `entry`, or of `frame_entry`.
+        metrics: by protocol, as eval.py wrote them.
+        entries: of `entry`, or of frames without masks.
         others: the names of the runs that are compared.
         run: the name of the run that the report is of.
-        evaluation: the command that makes the figures.
+        evaluation: the command that makes the metrics.
     """
     labelled = all("levels" in e for e in entries)
     layers = [[name, name] for name in (LAYERS if labelled else FRAME_LAYERS)]
@@ -253,23 +224,23 @@ def write_page(
     content = {
         "layers": layers,
         "others": list(others),
-        "splits": split_figures(entries, [run, *others]) if labelled else [],
+        "splits": split_rows(entries, [run, *others]) if labelled else [],
         "bars": [
-            [title, [[key, parts[key], CAUSES[key]] for key in parts]] for title, parts in BARS.items()
+            [title, [[key, names[key], CAUSES[key]] for key in names]] for title, names in BARS.items()
         ],
         "thresholds": thresholds(entries) if labelled else [],
         "pixels": pixel_curves(sum(e["levels"] for e in entries)) if labelled else [],
         "images": [e["page"] for e in entries],
     }
-    parts = {
+    texts = {
         "TITLE": html.escape(title),
         "ABOUT": html.escape(about),
-        "TABLE": figures_table(figures, evaluation),
-        "DATA": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
+        "TABLE": metrics_table(metrics, evaluation),
+        "DATA": json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    page = re.sub(r"%%(\w+)%%", lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    page = re.sub(r"%%(\w+)%%", lambda match: texts[match[1]], TEMPLATE.read_text(encoding="utf-8"))
     with atomic_write(folder / "index.html") as file:
-        file.write(page.encode())
+        file.write(page.encode("utf-8", "replace"))  # names of folders may be anything
     known = {e["page"]["id"] for e in entries}
     for path in (folder / "images").glob("*.png"):  # of a longer list before
         if path.name.split("_")[0] not in known:
@@ -320,7 +291,12 @@ def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict | DataEr
     pictures = {"image": image, "prediction": pred}
     pictures["overlay"] = image if overlay is None else overlay
     write_pictures(folder / "report" / "images", order, pictures)
-    return frame_entry(order, found, image, pred)
+    centre = tuple(size // 2 for size in pred.shape)
+    for left, top, width, height in (target["box"] for target in found["targets"][:1]):
+        centre = top + (height - 1) / 2, left + (width - 1) / 2
+    targets = [{key: t[key] for key in ("area", "snr", "score")} for t in found["targets"]]
+    page = common(order, name, pred.shape, image.mean(axis=2), pred, centre)
+    return {"page": page | {"targets": targets, "others": []}}
 
 
 def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:

@@ -1,4 +1,4 @@
-"""Maps of other programs, in the forms in use."""
+"""Which file is the map of an image, and what its values mean."""
 
 import json
 import os
@@ -10,9 +10,11 @@ import pytest
 from conftest import fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.evaluation.map_files import map_file, own_name, several_files
+from ismallnet.evaluation.map_files import map_files, metrics_folder, own_name
 
 ON = target_mask() > 0
+WHITE, DARK = ON.astype(np.uint8) * 255, np.zeros(ON.shape, np.uint8)
+ARGV = ("--dataset", "tiny", "--maps", "theirs", "--workers", "1", "--no-pd-fa")
 
 
 @pytest.fixture(autouse=True)
@@ -20,182 +22,155 @@ def data(tmp_path) -> Path:
     return make_set(tmp_path / "data" / "tiny")  # c and d are tested on
 
 
-def iou(name="theirs") -> float:
-    assert main(["--dataset", "tiny", "--maps", name, "--workers", "1", "--no-pd-fa"]) is None
-    return json.loads(Path(f"results/{name}/tiny/metrics.json").read_text())["standard"]["iou"]
+def theirs(c: np.ndarray, d: np.ndarray, ending: str = ".png") -> None:
+    """Writes the maps of another program."""
+    Path("theirs").mkdir(exist_ok=True)
+    for name, pixels in (("c", c), ("d", d)):
+        if ending.endswith(".npy"):
+            np.save(f"theirs/{name}{ending}", pixels)
+        else:
+            write(Path(f"theirs/{name}{ending}"), pixels)
 
 
-@pytest.mark.parametrize("end", ["png", "bmp", "tif"])
-@pytest.mark.parametrize("suffix", ["", "_Pred"])
-def test_endings_and_suffixes(end, suffix):
-    for name in "cd":
-        write(Path(f"theirs/{name}{suffix}.{end}"), ON.astype(np.uint8) * 255)
+def iou() -> float:
+    assert main(ARGV) is None
+    return json.loads(Path("results/theirs/tiny/metrics.json").read_text())["standard"]["iou"]
+
+
+# --- values ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".png", "_Pred.png", "_x_y.png", ".npy", "_prob.npy"])
+def test_names_and_whole_numbers_of_any_type(ending):
+    kind = np.int64 if ending.endswith(".npy") else np.uint8
+    theirs(WHITE.astype(kind), WHITE.astype(kind), ending)
     assert iou() == 1.0
 
 
 def test_zero_and_one_of_the_whole_folder(capsys):
-    write(Path("theirs/c.png"), ON.astype(np.uint8))
-    write(Path("theirs/d.png"), np.zeros(ON.shape, np.uint8))
-    assert iou() == 0.5 and "values are 0 and 1; 1 is taken for 255" in capsys.readouterr().out
-    write(Path("theirs/d.png"), ON.astype(np.uint8) * 200)  # now a 1 is nearly nothing
-    assert iou() == 0.5 and "0 and 1" not in capsys.readouterr().out
+    theirs(ON.astype(np.uint8), DARK)
+    assert iou() == 0.5 and "0 and 1" in capsys.readouterr().out
+    theirs(ON.astype(np.uint8), (ON * 200).astype(np.uint8))  # now a 1 is nearly nothing
+    assert iou() == 0.5 and "1 maps have 1 as their largest value" in capsys.readouterr().out
 
 
-def test_floats_are_probabilities(capsys):
-    for name in "cd":
-        Path("theirs").mkdir(exist_ok=True)
-        np.save(f"theirs/{name}.npy", (ON * 0.75)[None].astype(np.float32))
+@pytest.mark.parametrize("values", [(0.75, 0), (1.0000002, -1e-7)])
+def test_floats_are_probabilities_up_to_rounding(values):
+    target, background = values
+    maps = np.where(ON, target, background)[None].astype(np.float32)
+    theirs(maps, maps, ".npy")
     assert iou() == 1.0
-    np.save("theirs/d.npy", ON * 4.0 - 2)  # logits
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
-    assert "d.npy: found floats from -2 to 2, expected probabilities" in message
+
+
+@pytest.mark.parametrize("value", [-2.0, np.nan, 8.0, 255.0, 1.19])
+def test_floats_that_are_no_probabilities_are_refused(value, capsys):
+    theirs(np.where(ON, 1.0, 0), np.where(ON, value, 0), ".npy")
+    assert "theirs/d.npy: found float64" in fails(main, *ARGV, capsys=capsys)
+
+
+def test_all_files_that_are_no_maps_are_named(capsys):
+    theirs(WHITE.astype(np.uint16) * 257, np.dstack([WHITE, DARK, DARK]))
+    message = fails(main, *ARGV, capsys=capsys)
+    assert "theirs/c.png: found uint16" in message and "theirs/d.png: found uint8" in message
 
 
 @pytest.mark.parametrize("top", [1, 255])
 def test_inverted_maps_stop(top, capsys):
-    for name in "cd":
-        write(Path(f"theirs/{name}.png"), np.where(ON, 0, top).astype(np.uint8))
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
-    assert "% of all pixels of the maps are target: they are inverted" in message
+    theirs(*[np.where(ON, 0, top).astype(np.uint8)] * 2)
+    assert "theirs: 99 % of all pixels of the maps are target" in fails(main, *ARGV, capsys=capsys)
 
 
-def test_other_sizes_say_what_to_do(capsys):
-    for name in "cd":
-        write(Path(f"theirs/{name}.png"), cv2.resize(ON.astype(np.uint8) * 255, (64, 64)))
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
-    assert "found 64x64 (width x height), expected 48x40" in message and "without padding" in message
-
-
-def test_several_files_of_an_image_are_said(capsys):
-    for name in "cd":
-        write(Path(f"theirs/{name}_mask.png"), ON.astype(np.uint8) * 255)
-        write(Path(f"theirs/{name}_prob.png"), ON.astype(np.uint8) * 0)
-    iou()
-    out = capsys.readouterr().out
-    assert "several files belong to one image, of 2 images, as c_mask.png, c_prob.png" in out
-    assert "c_mask.png is taken" in out
-    for name in "cd":
-        Path(f"theirs/{name}_prob.png").unlink()
-    iou()
-    assert "several files" not in capsys.readouterr().out
-
-
-def test_names_that_begin_with_another_image_s_are_no_second_file():
-    for name in ("a", "a_1", "a_1_Pred"):
-        write(Path(f"m/{name}.png"), np.zeros((4, 4), np.uint8))
-    assert several_files(Path("m"), ["a", "a_2"]).count("a_1.png") == 1
-    note = several_files(Path("m"), ["a", "a_1"])
-    assert "of 1 images, as a_1.png, a_1_Pred.png: a_1.png is taken" in note
-    Path("m/a_1_Pred.png").unlink()
-    assert several_files(Path("m"), ["a", "a_1"]) == ""
+@pytest.mark.parametrize("swap", [False, True])
+def test_maps_of_one_over_255_everywhere_are_not_inverted(swap):
+    """The order of the maps decided."""
+    maps = [np.ones(ON.shape, np.uint8), np.where(ON, 200, 1).astype(np.uint8)]
+    theirs(*(maps[::-1] if swap else maps))
+    assert iou() == 0.5
 
 
 @pytest.mark.parametrize(("scale", "said"), [(100, "100"), (0.4, "102")])
 def test_maps_that_never_reach_the_threshold_are_said(scale, said, capsys):
-    Path("theirs").mkdir()
-    for name in "cd":
-        if scale < 1:
-            np.save(f"theirs/{name}.npy", (ON * scale).astype(np.float32))
-        else:
-            write(Path(f"theirs/{name}.png"), (ON * scale).astype(np.uint8))
+    ending = ".npy" if scale < 1 else ".png"
+    theirs(*[(ON * scale).astype(np.float32 if scale < 1 else np.uint8)] * 2, ending)
     assert iou() == 0.0
     assert f"no map reaches 128, half of 255 (the largest value is {said})" in capsys.readouterr().out
 
 
-def test_single_maps_of_another_scale_are_named(capsys):
-    write(Path("theirs/c.png"), ON.astype(np.uint8))
-    write(Path("theirs/d.png"), ON.astype(np.uint8) * 255)
-    assert iou() == 0.5
-    assert "1 maps have 1 as their largest value, others 255: c." in capsys.readouterr().out
+def test_other_sizes_say_what_to_do(capsys):
+    theirs(*[cv2.resize(WHITE, (64, 64))] * 2)
+    message = fails(main, *ARGV, capsys=capsys)
+    assert "c.png: found 64x64 (width x height), expected 48x40" in message
 
 
-def test_the_plain_name_comes_first(tmp_path):
-    for name in ("a_Pred.png", "a.bmp"):
-        write(Path("m") / name, np.zeros((4, 4), np.uint8))
-    assert map_file(Path("m"), "a").name == "a.bmp" and map_file(Path("m"), "b").name == "b.png"
+# --- names -------------------------------------------------------------------------------------------
 
 
-def test_floats_that_are_no_probabilities_say_why(capsys):
-    Path("theirs").mkdir()
-    for value, text in ((np.nan, "240 pixels are NaN"), (8.0, "logits? Apply"), (255, "Divide")):
-        maps = np.zeros(ON.shape, np.float32)
-        maps[:5] = value
-        for name in "cd":
-            np.save(f"theirs/{name}.npy", maps)
-        assert text in fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
+def touch(*names: str) -> Path:
+    for name in names:
+        write(Path("m") / name, DARK)
+    return Path("m")
 
 
-def test_a_folder_without_a_map_says_what_it_holds(capsys):
-    write(Path("theirs/prob.c.png"), ON.astype(np.uint8) * 255)
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
-    assert "theirs: found no map of the 2 images in it; it holds prob.c.png" in message
-    assert "Expected c.png, c_pred.png or pred_c.png" in message
+def test_the_plain_name_comes_first():
+    folder = touch("a.png", "a_overlay.png", "a_1_prob.png", "s/b_out.png", "a.bmp")
+    files = map_files(folder, ["a", "a_1", "s/b"])
+    assert [path.name for path in files.values()] == ["a.png", "a_1_prob.png", "b_out.png"]
 
 
-def test_beginnings_and_whole_numbers_of_any_type():
-    Path("theirs").mkdir()
-    write(Path("theirs/pred_c.png"), ON.astype(np.uint8) * 255)
-    np.save("theirs/out_d.npy", ON.astype(np.int64) * 255)
-    assert iou() == 1.0
-    write(Path("theirs/c.png"), ~ON.astype(bool) * np.uint8(255))  # X.png is taken before pred_X.png
-    assert map_file(Path("theirs"), "c").name == "c.png"
-    assert map_file(Path("theirs"), "s/d") == Path("theirs/s/d.png")
-    write(Path("theirs/s/pred_d.png"), ON.astype(np.uint8))
-    assert map_file(Path("theirs"), "s/d") == Path("theirs/s/pred_d.png")
+@pytest.mark.parametrize("files", [("a_mask.png", "a_prob.png"), ("a.png", "a.npy")])
+def test_two_files_that_could_be_the_map_are_an_error(files, capsys):
+    theirs(WHITE, WHITE)
+    Path("theirs/c.png").unlink()
+    for name in files:
+        Path(f"theirs/{name.replace('a', 'c', 1)}").touch()
+    message = fails(main, *ARGV, capsys=capsys)
+    assert all(name.replace("a", "c", 1) in message for name in files)
 
 
-def test_masks_beside_maps_are_no_maps(capsys):
-    for name in "cd":
-        write(Path(f"theirs/mask_{name}.png"), ON.astype(np.uint8) * 255)
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", capsys=capsys)
-    assert "found no map of the 2 images" in message and "c_pred.png or pred_c.png" in message
-    for name in "cd":
-        write(Path(f"theirs/{name}.png"), ON.astype(np.uint8) * 255)
-        write(Path(f"theirs/pred_{name}.png"), ON.astype(np.uint8) * 255)
-    note = several_files(Path("theirs"), ["c", "d"])
-    assert "of 2 images, as c.png, pred_c.png: c.png is taken" in note
-
-
-def test_floats_outside_by_a_rounding_error_are_cut_off(capsys):
-    """The advice was a sigmoid, after which every pixel is target."""
-    Path("theirs").mkdir()
-    for name in "cd":
-        np.save(f"theirs/{name}.npy", np.where(ON, 1.0000002, -1e-7))
-    assert iou() == 1.0
-    np.save("theirs/d.npy", np.where(ON, 1.19, -0.11))
-    message = fails(main, "--dataset", "tiny", "--maps", "theirs", "--workers", "1", capsys=capsys)
-    assert "floats from -0.11 to 1.19" in message and "numpy.clip(map, 0, 1)" in message
+@pytest.mark.parametrize("name", ["prob.c.png", "mask_c.png", "c.bmp", "c.png.txt"])
+def test_a_folder_without_a_map_says_what_it_holds(name, capsys):
+    write(Path("theirs") / name, "x")
+    message = fails(main, *ARGV, capsys=capsys)
+    assert f"it holds {name}. Expected c.png" in message
 
 
 def test_one_file_is_not_the_map_of_two_images(tmp_path, capsys):
     make_set(tmp_path / "data" / "two", names=("a", "b", "p", "p_pred"))
-    write(Path("theirs/p_pred.png"), ON.astype(np.uint8) * 255)
-    message = fails(main, "--dataset", "two", "--maps", "theirs", "--workers", "1", capsys=capsys)
-    assert "p_pred.png: p and p_pred would both have this map; one of them has none" in message
-    write(Path("theirs/p.png"), ON.astype(np.uint8) * 255)
+    write(Path("theirs/p_pred.png"), WHITE)
+    assert "1 of the 2 images: p;" in fails(main, "--dataset", "two", "--maps", "theirs", capsys=capsys)
+    write(Path("theirs/p.png"), WHITE)
     main(["--dataset", "two", "--maps", "theirs", "--workers", "1", "--no-pd-fa"])
 
 
-def test_figures_go_to_a_file(capsys):
-    for name in "cd":
-        write(Path(f"theirs/{name}.png"), ON.astype(np.uint8) * 255)
+# --- where metrics go --------------------------------------------------------------------------------
+
+
+def test_metrics_go_to_a_file_that_is_ours(capsys):
+    theirs(WHITE, WHITE)
     Path("file").write_text("mine")
     Path("folder").mkdir()
     os.mkfifo("pipe")
-    for words, expected in (
-        (("--output", "theirs/c.png"), "expected a .json file, outside of the folders of --maps"),
-        (("--output", "theirs/c.json"), "expected a .json file, outside of the folders of --maps"),
-        (("--output", "file"), "expected a .json file"),
-        (("--output", "folder"), "folder: a folder; expected the name of a file to write"),
-        (("--output", "pipe"), "pipe: a device; expected the name of a file to write"),
-        (("--output", "file/x.json"), "file: a file; expected a folder to write to"),
-        (("--results", "file"), "file: a file; expected a folder to write to"),
-    ):
-        argv = ("--dataset", "tiny", "--maps", "theirs", "--workers", "1", "--no-pd-fa", *words)
-        assert expected in fails(main, *argv, capsys=capsys)
+    for output in ("theirs/c.png", "theirs/c.json", "file", "folder", "pipe", "file/x.json"):
+        assert output.split("/")[0] in fails(main, *ARGV, "--output", output, capsys=capsys)
+    Path("results").write_text("mine")
+    assert "results: a file" in fails(main, *ARGV, capsys=capsys)
     assert Path("file").read_text() == "mine" and Path("pipe").is_fifo()
-    assert not any(Path("folder").iterdir())
+    assert not any(Path("folder").iterdir()) and len(list(Path("theirs").iterdir())) == 2
 
 
-def test_what_a_folder_of_maps_is_called():
-    assert own_name("methods/DNANet", "tiny") == "DNANet" and own_name("other/tiny", "tiny") == "other"
+@pytest.mark.parametrize(
+    "maps, place",
+    [
+        ("methods/DNANet", "results/DNANet/tiny"),
+        ("other/tiny", "results/other/tiny"),
+        ("results", "results/tiny"),
+        ("results/tiny", "results/tiny"),
+        ("results/seed0", "results/seed0/tiny"),
+        ("results/seed0/tiny", "results/seed0/tiny"),
+    ],
+)
+def test_where_the_metrics_of_maps_go(maps, place):
+    for folder in ("results/tiny", "results/seed0/tiny"):
+        Path(folder).mkdir(parents=True)
+    assert metrics_folder(maps, "tiny") == Path(place)
+    assert own_name("other/tiny", "tiny") == "other"

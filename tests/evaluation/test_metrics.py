@@ -1,7 +1,6 @@
 import itertools
 import json
 import time
-from collections import Counter
 from fractions import Fraction
 
 import cv2
@@ -22,9 +21,10 @@ from ismallnet.evaluation.metrics import (
     pd_fa_curve,
     pixel_curves,
     quantise,
+    total,
 )
 from ismallnet.evaluation.protocols import PROTOCOLS, evaluate
-from ismallnet.evaluation.tables import shown, table
+from ismallnet.evaluation.tables import lay_out, table, text_of
 
 CASES = {
     path.parent.name: json.loads(path.read_text()) for path in GOLDEN.glob("metrics/*/expected.json")
@@ -97,11 +97,22 @@ def test_distances_that_differ_by_rounding_alone_are_equal():
     assert match(targets, predicted) == [(0, 0)]
 
 
-@pytest.mark.parametrize("further, matched", [(2e-7, 0), (4e-6, 1)])
-def test_distances_are_compared_in_steps_of_a_millionth_of_a_pixel(further, matched):
+@pytest.mark.parametrize("further, matched", [(5e-10, 0), (2e-9, 1), (2e-7, 1)])
+def test_distances_that_differ_by_less_than_a_billionth_of_a_pixel_are_equal(further, matched):
     targets = Components(np.array([1]), np.array([[0.0, 0.0]]))
     predicted = Components(np.array([5, 1]), np.array([[0.0, 1 + further], [1.0, 0.0]]))
     assert match(targets, predicted) == [(0, matched)]
+
+
+@pytest.mark.parametrize("step", [0.3, 0.7, 1.1, 1.3])
+@pytest.mark.parametrize("areas, pairs", [([9, 1, 4], [(0, 0), (1, 1)]), ([4, 1, 9], [(0, 1), (1, 2)])])
+def test_equal_totals_of_unequal_distances_are_decided_by_area(step, areas, pairs):
+    """On a diagonal, in steps: targets at 0 and 1, components at -0.4, 0.2 and 2. The second is
+    matched, and the first (0.4 + 0.8) or the third (0.2 + 1): the larger, whatever rounding does."""
+    diagonal = step * np.array([[1.0, 1.0]])
+    targets = Components(np.ones(2, int), np.array([[0.0], [1.0]]) * diagonal)
+    predicted = Components(np.array(areas), np.array([[-0.4], [0.2], [2.0]]) * diagonal)
+    assert match(targets, predicted) == pairs
 
 
 def test_a_large_prediction_does_not_outweigh_a_distance_or_a_pair():
@@ -201,10 +212,8 @@ def test_figures_do_not_depend_on_order_flips_or_how_the_set_is_cut():
     whole = evaluate(pairs)
     assert evaluate(pairs[::-1]) == whole
     assert evaluate([(p[::-1].T, m[::-1].T) for p, m in pairs]) == whole
-    halves = [Counter(), Counter()]
-    for i, (pred, mask) in enumerate(pairs):
-        halves[i % 2].update(count_standard(pred, mask))
-    assert PROTOCOLS["standard"].figures(halves[0] + halves[1]) == whole
+    halves = [[count_standard(pred, mask) for pred, mask in pairs[k::2]] for k in (0, 1)]
+    assert PROTOCOLS["standard"].metrics(total(halves[0] + halves[1])) == whole
 
 
 def test_masks_of_one_pixel_rows():
@@ -279,9 +288,19 @@ def test_pd_fa_curve_agrees_with_the_standard_protocol_at_128():
     assert [(f["pd"], f["fa"]) for f in slow] == [(p["pd"], p["fa"]) for p in fast]
 
 
+def test_a_table_fits_the_terminal():
+    """Columns that do not fit follow below, with the first one again."""
+    cells = [["", "one", "two", "three"], ["row", "1", "2", "3"]]
+    assert lay_out(cells, 40).split("\n") == ["     one  two  three", "row    1    2      3"]
+    assert lay_out(cells, 14).split("\n\n") == [
+        "     one  two\nrow    1    2",
+        "     three\nrow      3",
+    ]
+
+
 def test_figures_for_people():
-    assert shown("iou", 0.71234) == "71.23" and shown("fa", 1.234e-5) == "12.34"
-    assert shown("pd", None) == "n/a"
+    assert text_of("iou", 0.71234) == "71.23" and text_of("fa", 1.234e-5) == "12.34"
+    assert text_of("pd", None) == "n/a"
     text = table({"standard": {"iou": 0.5, "niou": 0.25}, "authors": {"iou": None}})
     assert text.split("\n")[0].split() == ["IoU", "nIoU"]
     assert text.split("\n")[2].split() == ["authors", "n/a", "-"]

@@ -17,7 +17,7 @@ from conftest import GOLDEN, SOAK
 
 from dataset import Frames
 from ismallnet.datasets.find import find_dataset
-from ismallnet.evaluation.map_files import map_file, read_map
+from ismallnet.evaluation.map_files import open_maps
 from ismallnet.evaluation.protocols import evaluate
 
 REPOSITORY = Path(__file__).parents[1].parent
@@ -145,8 +145,7 @@ def test_maps_of_this_program(peer, tell, name):
     if not SETS or not maps.is_dir():
         pytest.skip(f"no maps: PEER_SETS=NAME after python test.py --dataset NAME; looked for {maps}")
     frames = Frames(find_dataset(name, REPOSITORY / "data"), "test")
-    pairs = []
-    for k, sample in enumerate(frames.samples):
-        mask = frames[k].mask
-        pairs.append((read_map(map_file(maps, sample.name), mask.shape), mask))
+    opened = open_maps(maps, [sample.name for sample in frames.samples])
+    items = ((sample.name, frames[k].mask) for k, sample in enumerate(frames.samples))
+    pairs = [(opened.read(name, mask.shape), mask) for name, mask in items]
     agree(pairs, peer(pairs), tell, name)

@@ -93,22 +93,6 @@ def test_the_worst_comes_first_in_all_figures():
     assert [found.count(kind) for kind in outcomes.KINDS] == [1, 1, 0]
 
 
-def test_an_image_is_matched_once_whatever_shows_it(page, monkeypatch):
-    calls = []
-
-    def counted(pred, mask):
-        calls.append(pred)
-        return outcome(pred, mask)
-
-    monkeypatch.setattr("visualization.outcome", counted)
-    monkeypatch.setattr(pages, "outcome", counted)
-    main(["--dataset", "tiny", "--workers", "1", "--figure", "paper"])
-    assert len(calls) == 4
-    calls.clear()
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "results/tiny"])  # and itself beside it
-    assert len(calls) == 8
-
-
 def test_a_window_inside_the_image():
     assert window_around((3, 50), (10, 100), 40) == (slice(0, 10), slice(30, 70))
     assert window_around((0, 99), (100, 100), 40) == (slice(0, 40), slice(60, 100))

@@ -72,11 +72,12 @@ def test_figures_of_other_maps_are_left_out(results, capsys):
     write(results / "about.json", json.dumps({"weights": "a.pt", "selected_on": "nothing"}))
     evaluation.main(["--dataset", "tiny"])
     main(["--dataset", "tiny"])
-    assert "of other maps" not in capsys.readouterr().out and (results / "roc.png").exists()
+    assert "left out" not in capsys.readouterr().out and (results / "roc.png").exists()
     write(results / "about.json", json.dumps({"weights": "b.pt", "selected_on": "nothing"}))
     main(["--dataset", "tiny"])
     out = capsys.readouterr().out
-    assert "metrics.json: of other maps" in out and "type python eval.py --dataset tiny" in out
+    assert "metrics.json: of another weights, left out" in out
+    assert "type python eval.py --dataset tiny" in out
     assert "standard" not in out and not (results / "roc.png").exists()
 
 
@@ -139,7 +140,8 @@ def test_missing_stages_name_the_next_command(data, results, tmp_path, capsys):
     main(["--dataset", "tiny"])
     assert "type python eval.py --dataset tiny" in capsys.readouterr().out
     (results / "c.png").unlink()
-    assert "c.png: missing" in fails(main, "--dataset", "tiny", capsys=capsys)
+    assert "found no map of 1 of the 2 images: c" in fails(main, "--dataset", "tiny", capsys=capsys)
+    write(results / "c.png", target_mask())
     (data / "maps.json").unlink()
     assert "python utils.py --dataset tiny" in fails(main, "--dataset", "tiny", capsys=capsys)
     make_set(tmp_path / "data/other")
@@ -179,7 +181,7 @@ def test_figures_and_label_maps_of_another_threshold_are_not_shown(data, tmp_pat
     assert "found label maps with --mask-threshold 200, expected 128; make them again" in error
     main(["--dataset", "tiny", "--mask-threshold", "200"])
     said = capsys.readouterr().out
-    assert "metrics.json: with --mask-threshold 128, left out" in said and "standard" not in said
+    assert "metrics.json: of another mask_threshold, left out" in said and "standard" not in said
     evaluation.main(["--dataset", "tiny", "--mask-threshold", "200"])
     main(["--dataset", "tiny", "--mask-threshold", "200"])
     assert "left out" not in capsys.readouterr().out
