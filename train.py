@@ -219,20 +219,6 @@ def given_weights(file: str, width: int, variant: str, seed: int) -> iSmallNet:
     return model
 
 
-def new_state(
-    model: iSmallNet, steps: int, optimizer: tuple[str, float, float], ema: float, fp16: bool
-) -> State:
-    """A network, on its device, with what its training needs.
-
-    Args:
-        optimizer: name, highest learning rate and weight decay.
-        ema: decay of the moving average; 0 for none.
-    """
-    scaler = torch.amp.GradScaler(model.mean.device.type, enabled=fp16)
-    average = MovingAverage(model, ema) if ema else None
-    return State(model, make_optimizer(model, *optimizer), average, scaler, steps, model.info)
-
-
 def images_seen(data: list[DatasetFolder], before: dict | None) -> dict:
     """`seen`, the names of all images that the weights learn from; nothing where the weights that they
     are initialised from, whose info is `before`, do not say theirs."""
@@ -279,14 +265,16 @@ def session(
             print(text)
     else:
         model, before = new_weights(*kind, args.prior, learned), None
-    model = processes.place(model)
-    fp16 = processes.device.type == "cuda" and precision(processes.device, args.amp) == torch.float16
-    optimizer = (args.optimizer, args.lr, args.weight_decay)
-    state = new_state(model, steps, optimizer, args.ema, fp16)
+    device, model = processes.device, processes.place(model)
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    average = MovingAverage(model, args.ema) if args.ema else None
+    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    state = State(model, optimizer, average, scaler, steps, model.info)
     about = {
         "images": len(samples),
         "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
-        "environment": environment(processes.device),
+        "environment": environment(device),
         **{key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")},
         "args": vars(args),
         **images_seen(data, before),
@@ -311,7 +299,7 @@ def session(
     take_step = partial(step, state, network, (loss_of, args.clip, args.amp), processes)
     graphs = not (args.no_graphs or args.compile)
     if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
-        take_step = GraphedStep(state, take_step, processes.device)
+        take_step = GraphedStep(state, take_step, device)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate_of = partial(learning_rate, **schedule)
     with run.session(state), Interruption(args.max_minutes, processes.world) as interruption:

@@ -1,4 +1,5 @@
-"""Small trainings that the tests share: 6 images in batches of 2, 3 steps an epoch."""
+"""Small trainings that the tests share: 6 images in batches of 2, 3 steps an epoch, of the smallest of
+the networks, unless another --variant follows."""
 
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from train import main
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = ["--dataset", "tiny", "--width", "4", "--crop", "32", "--batch-size", "2", "--lr", "1e-3"]
-TINY += ["--workers", "0", "--device", "cpu"]
+TINY += ["--workers", "0", "--device", "cpu", "--variant", "plain"]
 RUN = Path("runs/tiny/x")
 
 

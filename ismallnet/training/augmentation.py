@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes, loader_worker
 
 PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
+SHARED = Path("/dev/shm")  # where loader processes hand over their batches; Docker gives 64 MB
 PREFETCH = 4  # batches that each loader process makes ahead
 SPOT = 13  # px, side of the top-hat's square: clutter is smaller
 FROM_TARGETS = 8  # px between clutter and targets, at least
@@ -195,14 +197,6 @@ def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 # --- batches -----------------------------------------------------------------------------------------
 
 
-def shared_memory(folder: str = "/dev/shm") -> float:
-    """Free bytes where loader processes hand over their batches; Docker gives 64 MB."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:  # not Linux
-        return math.inf
-
-
 def batches(samples: TrainingSet, steps: range, processes: Processes, workers: int) -> Iterable[Item]:
     """This process's share of the samples of each step.
 
@@ -212,11 +206,8 @@ def batches(samples: TrainingSet, steps: range, processes: Processes, workers: i
     size, rank, world = samples.batch_size, processes.rank, processes.world
     sides = AUTHORS_SIDES if samples.augment == "authors" else (samples.crop, samples.last_crop)
     needed = PREFETCH * workers * world * -(-size // world) * sum(PLANES) * 4 * max(sides) ** 2
-    if workers and needed > shared_memory():
-        note(
-            "/dev/shm",
-            "too little room in /dev/shm for loader processes: --workers 0 (Docker: --shm-size 2g)",
-        )
+    if workers and SHARED.exists() and needed > shutil.disk_usage(SHARED).free:
+        note("shared", f"too little room in {SHARED}: --workers 0 (Docker: --shm-size 2g)")
         workers = 0
     forks = workers and sys.platform == "linux"
     options = {"prefetch_factor": PREFETCH, "persistent_workers": True} if workers else {}

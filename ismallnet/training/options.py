@@ -226,21 +226,20 @@ def find_run(runs: Path, resume: str, run_name: str | None) -> Path:
     """
     if not resume:
         raise DataError("--resume: found '', expected a run's folder, or nothing behind it")
-    path = runs / run_name if run_name else runs
     if resume != "newest":
         path = Path(resume)
         folder = path if path.is_dir() else path.parent
         if run_name not in (None, folder.resolve().name):
             raise DataError(f"--run-name {run_name}: --resume names {folder}; leave one out")
-    elif not run_name:
-        newest = sorted(runs.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
-        if not newest:
-            raise DataError(f"{runs}: found no run to resume; start one: leave --resume out")
-        path = newest[-1]
+    else:
+        saved = sorted(runs.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
+        path = runs / run_name if run_name else (saved or [runs])[-1]
     path = path / "last.pt" if path.is_dir() else path
     if not path.is_file():
         names = ", ".join(sorted(p.parent.name for p in runs.glob("*/last.pt"))) or "none"
-        raise DataError(f"{path}: no such run to resume; runs in {runs}: {names}")
+        raise DataError(
+            f"{path}: no such run to resume; runs in {runs}: {names}. To start one leave --resume out"
+        )
     return path
 
 

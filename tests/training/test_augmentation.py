@@ -1,3 +1,6 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.labels import decouple_dataset
+from ismallnet.training import augmentation
 from ismallnet.training.augmentation import (
     AUTHORS_SIDES,
     TrainingSet,
@@ -259,16 +263,9 @@ def test_authors_batches_have_one_size_each(frames):
 
 
 def test_with_too_little_shared_memory_there_are_no_loader_processes(monkeypatch, capsys, frames):
-    from ismallnet.training import augmentation
-
     monkeypatch.setattr("ismallnet.cli._noted", set())
-    assert augmentation.shared_memory("/nothing/there") == float("inf")
-    monkeypatch.setattr(augmentation, "shared_memory", lambda: 1000.0)
-    started = []
-    real = augmentation.DataLoader
-    monkeypatch.setattr(
-        augmentation, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or real(*a, **k)
-    )
+    monkeypatch.setattr(augmentation, "SHARED", Path())
+    monkeypatch.setattr(augmentation.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     samples = TrainingSet([frames], 2, 0, crop=32)
-    assert len(list(augmentation.batches(samples, range(2), Processes("cpu"), workers=2))) == 2
-    assert started == [0] and "--shm-size" in capsys.readouterr().err
+    assert len(list(batches(samples, range(2), Processes("cpu"), workers=2))) == 2
+    assert "--workers 0" in capsys.readouterr().err
