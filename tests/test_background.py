@@ -26,7 +26,12 @@ def test_they_pass_where_sigint_is_ignored(options):
         pytest.importorskip("xdist")
     ignoring = ["sh", "-c", 'trap \'\' INT; exec "$0" "$@"', sys.executable]
     assert subprocess.check_output([*ignoring, "-c", HEARS], text=True).strip() == "False"
-    chosen = [f"{TESTS}/test_processes.py", f"{TESTS}/test_background.py", "-k", "sigterm or ctrl_c"]
+    chosen = [
+        f"{TESTS}/training/test_processes.py",
+        f"{TESTS}/test_background.py",
+        "-k",
+        "sigterm or ctrl_c",
+    ]
     argv = [*ignoring, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *chosen]
     done = subprocess.run(argv, cwd=TESTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]

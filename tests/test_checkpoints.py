@@ -163,3 +163,14 @@ def test_several_networks_in_a_file_are_said(tmp_path, capsys):
     torch.save({"optimizer": {}, "epoch": 1}, "none.pt")
     with pytest.raises(WeightsError, match=r"found no tensors, but \['optimizer', 'epoch'\]"):
         network_tensors("none.pt")
+
+
+def test_a_checkpoint_with_one_changed_bit_is_refused():
+    """torch.load looks at no checksums."""
+    values = torch.arange(1000.0)
+    torch.save({"state_dict": {"x": values}}, "w.pt")
+    raw = bytearray(Path("w.pt").read_bytes())
+    raw[raw.index(values.numpy().tobytes()) + 8] ^= 64
+    Path("w.pt").write_bytes(raw)
+    with pytest.raises(WeightsError, match=r"w.pt.*damaged"):
+        read_checkpoint("w.pt")

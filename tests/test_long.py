@@ -4,17 +4,15 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SOAK, make_set, target_mask
+from conftest import SOAK, make_set
 from runs import REPOSITORY, TINY
 
 from ismallnet.checkpoints import save_weights
-from ismallnet.evaluation.metrics import count_levels, count_standard, metrics_standard, pixel_curves
 from net import iSmallNet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
@@ -92,29 +90,6 @@ def test_memory_of_detection_in_many_frames_is_flat(tell):
         assert grown < 200, grown
     peak = max(row[0] for row in series)
     tell(f"{count} frames through detect.py", f"peak {peak:.0f} MiB, growth {grown:.1f} MiB")
-
-
-def test_figures_of_a_stream_of_images_take_no_memory(tell):
-    """The counts of ten scenes, over and over, as if each were another image."""
-    rng = np.random.default_rng(0)
-    scenes = []
-    for k in range(10):
-        pred = np.where(rng.random((40, 48)) < 0.01, 255, target_mask() // 2 * (k % 2)).astype(np.uint8)
-        scenes.append((count_standard(pred, target_mask()), count_levels(pred, target_mask())))
-    rounds = 100_000 if SOAK else 1000
-    total, levels, before = Counter(), np.zeros_like(scenes[0][1]), resident(os.getpid())
-    for _ in range(rounds):
-        for counts, level in scenes:
-            total.update(counts)
-            levels += level
-    grown = resident(os.getpid()) - before
-    figures = metrics_standard(total)
-    once = metrics_standard(sum((Counter(counts) for counts, _ in scenes), Counter()))
-    assert figures["images"] == 10 * rounds and len(pixel_curves(levels)) == 255
-    for key in ("iou", "niou", "pd", "fa"):
-        assert figures[key] == pytest.approx(once[key], rel=1e-12)
-    assert grown < 20
-    tell(f"figures of {10 * rounds} images, as a stream", f"{grown:.1f} MiB more than before")
 
 
 def test_the_same_seed_gives_the_same_bytes(data, tell):

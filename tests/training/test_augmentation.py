@@ -63,15 +63,6 @@ def test_rescaled_crops_keep_the_image_under_its_mask(frames):
     assert min(inside) > 150 and max(outside) < 110  # the target is 230, the rest 60 to 90
 
 
-def test_maps_are_what_they_are_called(frames):
-    samples = TrainingSet([frames], 1, 0, crop=64, target_share=1.0, scale_jitter=1.0)
-    _, mask, interior, boundary = samples[0]
-    assert interior.max() == 1.0 and (interior[mask == 0] > 0).any()  # reaches beyond the mask
-    assert (boundary[mask == 0] == 0).all()
-    expected = torch.clamp(mask - interior, min=0)
-    assert torch.allclose(boundary, expected, atol=1e-6)
-
-
 def test_maps_that_change_during_a_training_are_refused(tmp_path, frames):
     """Frames that do not fit in memory read their maps for each sample."""
     found = find_dataset("tiny")
@@ -114,13 +105,6 @@ def test_balanced_data_sets_share_the_samples(frames, tmp_path):
     assert sorted(plain.name(p) for p in range(5)) == list("abcdx")
 
 
-def test_balance_of_one_data_set_changes_nothing(frames):
-    orders = [
-        [TrainingSet([frames], 2, 5, balance=b).index(p) for p in range(12)] for b in (False, True)
-    ]
-    assert orders[0] == orders[1]
-
-
 def test_a_sample_depends_on_seed_and_position_only(frames):
     one, two = (TrainingSet([frames], 2, 7, crop=32) for _ in range(2))
     two[3]
@@ -140,11 +124,6 @@ def test_the_last_crops_have_a_side_of_their_own(frames):
         for found, right in zip(samples[position], expected):
             assert torch.equal(found, right)
         assert samples[position].image.shape == (3, *[32 if position < 6 else 48] * 2)
-
-
-def test_without_a_last_crop_the_side_stays(frames):
-    given = TrainingSet([frames], 2, 0, crop=32, last_crop=None, last_from=0)
-    assert [given[position][0].shape[-1] for position in (0, 5, 1000)] == [32] * 3
 
 
 def test_target_share(frames):
@@ -171,12 +150,6 @@ def test_clutter_is_what_is_bright_and_small_and_no_target():
     item.image[160:, 100:] = 250
     assert clutter(item).tolist() == [[100, 100], [150, 30]]
     assert len(clutter(spotted((50, 40, 200)))) == 0
-
-
-def test_an_image_gives_ten_spots_at_most():
-    spots = [(20 * i, 80, 40 + i) for i in range(1, 9)] + [(20 * i, 20, 60 + i) for i in range(1, 9)]
-    found = clutter(spotted((190, 130, 50), *spots))
-    assert found.tolist() == [[y, x] for y, x, _ in sorted(spots, key=lambda spot: -spot[2])[:10]]
 
 
 def test_clutter_share():

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import curves
 import cv2
-import numpy as np
 import pytest
 
 from ismallnet.training.run import Run
@@ -21,14 +20,6 @@ def log(folder: Path, start: int, stop: int, value: float) -> None:
         for step in range(start, stop):
             for name in OUTPUTS:
                 run.scalars({f"loss/{name}": value, f"outputs/{name}_IoU": 0.5}, step)
-
-
-def test_the_mean_of_neighbouring_points():
-    """A quarter of eight points is two."""
-    curve = np.array([range(8), [0, 2, 4, 6, 8, 8, 8, 0]])
-    steps, values = curves.smooth(curve, 0.25)
-    assert steps.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-    assert values.tolist() == [1, 3, 5, 7, 8, 8, 4]
 
 
 def test_a_resumed_run_is_one_curve(tmp_path):

@@ -1,6 +1,5 @@
 """Figures that would be of the wrong images, or too good: maps of two networks, images seen before."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from runs import RUN, TINY, run
 import utils
 from eval import main as evaluate
 from export import main as export
-from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
+from ismallnet.checkpoints import save_weights
 from net import iSmallNet, load_weights
 from test import main as infer
 from train import main as train
@@ -153,20 +152,6 @@ def test_weights_that_saw_the_held_out_images_are_named(capsys):
     assert "warning" not in capsys.readouterr().out
 
 
-def test_other_lists_than_in_the_training_are_said(data, capsys):
-    """Of weights that do not say which images they have seen, as those before this did not."""
-    write(data / "other/train.txt", "g\nh\n")
-    write(data / "other/test.txt", "a\nb\n")
-    run("--epochs", 1)
-    without_seen(str(RUN / "last.pt"))
-    capsys.readouterr()
-    infer(["--dataset", "tiny", "--weights", "older.safetensors", "--split", "other"])
-    note = "note: the weights were trained with the lists that are found without --split"
-    assert note in capsys.readouterr().out
-    infer(["--dataset", "tiny", "--weights", "older.safetensors"])
-    assert "were trained with" not in capsys.readouterr().out
-
-
 def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, capsys):
     for name, (first, second) in {"A": ("abcd", "efgh"), "B": ("efgh", "abcd")}.items():
         write(data / name / "train.txt", "\n".join(first))
@@ -221,42 +206,3 @@ def test_what_weights_have_seen_survives_a_resume_and_an_export(capsys):
 
 
 # --- runs ------------------------------------------------------------------------------------------
-
-
-def test_a_damaged_checkpoint_is_refused():
-    run("--epochs", 1)
-    path = RUN / "last.pt"
-    raw = bytearray(path.read_bytes())
-    values = load_weights(path).state_dict()["interior.nodes.0_0.0.bn1.running_var"]
-    at = raw.index(values.numpy().tobytes())
-    raw[at + 8] ^= 64
-    path.write_bytes(raw)
-    with pytest.raises(WeightsError, match=r"damaged: .*data/\d+; copy it again"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize("name", [".", "..", "a/b", "../b", "/tmp/b", ""])
-def test_a_run_s_name_is_one_folder(name, capsys):
-    assert "--run-name" in fails(train, *TINY, "--run-name", name, capsys=capsys)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(("width", 4.5), ("width", True), ("seed", 1.5), ("hold_out", 2.5), ("workers", 1.5)),
-        *(("range", [1]), ("percentiles", ["a", "b"]), ("polarity", "Dark"), ("balance", "false")),
-        *(("missing_masks", "x"), ("mirror", "up"), ("recipe", "ours"), ("scale_jitter", 1e4)),
-    ],
-)
-def test_values_of_a_config_are_checked_as_typed_ones_are(key, value, capsys):
-    run("--epochs", 1, "--max-minutes", 0)
-    config = json.loads((RUN / "config.json").read_text())
-    again = [*TINY[:2], "--config", "c.json", "--run-name", "again", "--max-minutes", "0"]
-    Path("c.json").write_text(json.dumps(config))
-    train(again)
-    assert json.loads(Path("runs/tiny/again/config.json").read_text())["args"]["width"] == 4
-    config["args"][key] = value
-    Path("c.json").write_text(json.dumps(config))
-    flag = "--" + key.replace("_", "-")
-    message = fails(train, *again, capsys=capsys)
-    assert flag in message or key in message
