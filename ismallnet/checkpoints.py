@@ -43,6 +43,7 @@ FIRST = re.compile(
     r"(.*?)(?:(?:(?:interior|boundary|single)\.nodes\.|[bd]bkbone\.conv)0_0\.0\.conv1"
     r"|plain\.encoder\.0\.0)\.weight"
 )
+PARAMETERS = 10_000  # of any variant, at least, in squares of the width
 REFUSED = "refused:"  # before the reasons that are ours
 
 
@@ -246,7 +247,7 @@ def width_of(path: str | os.PathLike, state: dict[str, Tensor], expected: int | 
     """The width of the network whose tensors these are.
 
     Raises:
-        WeightsError: it is another one than expected.
+        WeightsError: it is another one than expected, or too wide for what is in the file.
     """
     sizes = (v.shape[0] for k, v in state.items() if FIRST.match(k) and v.ndim == 4)
     head = state.get("mask_head.0.weight")  # the first convolution of a plain U-Net is wider
@@ -254,8 +255,10 @@ def width_of(path: str | os.PathLike, state: dict[str, Tensor], expected: int | 
     if expected not in (None, width):
         raise WeightsError(
             f"{path}: found a network of width {width}, expected width {expected}; type --width "
-            f"{width} or take other weights"
+            f"{width} or name other weights"
         )
+    if (count := sum(v.numel() for v in state.values())) < PARAMETERS * width**2:
+        raise WeightsError(f"{path}: found {count} numbers, a network of width {width} has more")
     return width
 
 
