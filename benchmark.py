@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataset import Frames
 from ismallnet.arguments import data_name
-from ismallnet.cli import DataError, HelpFormatter, command, gone, progress
+from ismallnet.cli import DataError, HelpFormatter, command, gone, progress, summary
 from ismallnet.datasets.find import find_dataset
 from ismallnet.distributed import environment, pick_device
 from ismallnet.evaluation.metrics import count_standard, metrics_standard
@@ -148,7 +148,7 @@ def print_row(row: Row, first: bool) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
     usual = "default: inference and training; with --dataset accuracy, too"
     add("--parts", nargs="+", choices=PARTS, help=usual)
@@ -178,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
     results = {"environment": environment(device)}
     print(json.dumps(results["environment"]), flush=True)
     for name in parts:
-        print(f"\n{name}: {' '.join(PARTS[name].__doc__.split())}\n", flush=True)
+        about = (PARTS[name].__doc__ or "").split()  # none with PYTHONOPTIMIZE=2
+        print(f"\n{name}: {' '.join(about)}\n", flush=True)
         rows = results[name] = []
         for row in PARTS[name](args, device):
             rows.append(row)

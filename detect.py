@@ -20,7 +20,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ismallnet.cli import DataError, HelpFormatter, command
+from ismallnet.cli import DataError, HelpFormatter, command, summary
 from ismallnet.detection import run as stream
 from ismallnet.detection.contrast import MODES
 from ismallnet.detection.detector import (
@@ -55,7 +55,7 @@ __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument_group("input").add_argument

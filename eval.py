@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from ismallnet.arguments import add_data_arguments, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, positive
+from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
@@ -219,7 +219,7 @@ def gaps_of(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add_data_arguments(parser, images=False)

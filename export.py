@@ -24,7 +24,7 @@ import torch
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.checkpoints import save_weights
-from ismallnet.cli import DataError, HelpFormatter, command, gone, progress
+from ismallnet.cli import DataError, HelpFormatter, command, gone, progress, summary
 from ismallnet.datasets.sample import SHARED
 from ismallnet.evaluation.metrics import count_standard, metrics_standard
 from ismallnet.evaluation.tables import table
@@ -46,7 +46,7 @@ def precision(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from skimage.filters import gaussian
 
-from ismallnet.cli import DataError, HelpFormatter, command, progress
+from ismallnet.cli import DataError, HelpFormatter, command, progress, summary
 from ismallnet.evaluation.metrics import local_snr, ring
 from ismallnet.files import atomic_write, read_json, write_json, write_png
 
@@ -143,7 +143,7 @@ def make(folder: Path, seed: int, train: int, test: int, side: int) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument

@@ -20,7 +20,7 @@ import numpy as np
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.baselines.choose import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some, summary
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import UNFINISHED, check_place
@@ -169,7 +169,7 @@ def write_maps(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add_data_arguments(parser)

@@ -321,7 +321,9 @@ def open_run(argv: list[str] | None) -> Iterator[tuple[argparse.Namespace, dict 
         args.resume = args.resume or "newest"  # torchrun --max-restarts: from the last checkpoint
     with contextlib.ExitStack() as stack:
         if not first:
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            stack.enter_context(
+                contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+            )
         if args.resume is not None:
             path = options.find_run(runs, args.resume, args.run_name)
             if first:

@@ -14,7 +14,7 @@ import argparse
 import sys
 
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, positive
+from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.drawing import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset
 from ismallnet.parallel import cores
@@ -24,7 +24,7 @@ __all__ = ["decouple", "main"]
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add_data_arguments(parser, images=False, maps=True)

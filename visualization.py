@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, positive
+from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import masks_digest, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Sample
@@ -217,7 +217,7 @@ def show(data: DatasetFolder, args: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
+        description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
     add_data_arguments(parser, maps=True, required=False)

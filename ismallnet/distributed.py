@@ -235,7 +235,7 @@ def environment(device: torch.device) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     try:
-        name = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
+        name = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
     except (OSError, TypeError):  # not Linux, or a processor that has no name there
         name = platform.processor() or platform.machine()
     instructions = torch.backends.cpu.get_cpu_capability()  # that torch uses

@@ -41,7 +41,7 @@ def memory_limit() -> float:
         limits = [16 * 2**30]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # version 2 or 1 of cgroup; "max" is no limit
-            limits.append(int(Path(path).read_text()))
+            limits.append(int(Path(path).read_text(encoding="ascii")))
     return float(min(limits))
 
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import picture, write
 
 from ismallnet.cli import DataError, Launch, command, gone, launch
 from ismallnet.parallel import memory_limit
 
+REPOSITORY = Path(__file__).parents[1]
 NOT_AGAIN = {  # a repeated call without the flag would delete or refuse what is there
     "train": "continue with --resume",
     "detect": "type the same command with --resume",
@@ -106,9 +108,9 @@ def test_several_processes_without_torchrun_are_refused_in_one_line(variables, m
 
 
 def test_a_containers_limit_counts(monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda self: "1048576\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: "1048576\n")
     assert memory_limit() == 2**20
-    monkeypatch.setattr(Path, "read_text", lambda self: "max\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: "max\n")
     assert memory_limit() > 2**28
 
 
@@ -119,3 +121,30 @@ def test_a_flag_that_went_is_refused_with_what_to_type(capsys):
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--tiles", "3"])
     assert stop.value.code == 2 and "type --tile" in capsys.readouterr().err
+
+
+COMMANDS = sorted({p.stem for p in REPOSITORY.glob("*.py")} - {"net", "dataset", "hubconf"})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_without_docstrings(name):
+    """PYTHONOPTIMIZE=2 takes them out."""
+    command = [sys.executable, "-OO", str(REPOSITORY / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0 and b"usage: " in done.stdout, done.stderr.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the stream")
+@pytest.mark.parametrize("argv", ["detect.py gone.png", "utils.py --dataset gone", "eval.py -x"])
+def test_without_standard_error_the_exit_code_is_right(argv):
+    command = f"{sys.executable} {REPOSITORY}/{argv} 2>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True)
+    assert done.returncode == 2 and b"Traceback" not in done.stdout
+
+
+def test_without_standard_error_the_work_is_done(network_file):
+    write(Path("f/a.png"), picture())
+    argv = f"{REPOSITORY}/detect.py f --weights w.pt --device cpu"
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {argv} 2>&-"], capture_output=True)
+    assert done.returncode == 0 and b"1 frames" in done.stdout
+    assert Path("results/f/detections.csv").exists()

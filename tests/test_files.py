@@ -1,5 +1,6 @@
-"""Files that are whole or absent, and what is cleaned up of those that are not."""
+"""Files that are whole or absent, what is cleaned up of those that are not, and encodings."""
 
+import ast
 import errno
 import os
 import subprocess
@@ -148,3 +149,45 @@ def test_two_programs_do_not_write_to_one_folder(monkeypatch):
             pass
     with lock(Path("results/a"), "a detection is running"):
         pass
+
+
+# --- the encoding of texts -------------------------------------------------------------------------
+
+REPOSITORY = Path(__file__).parents[1]
+TEXTS = ("open", "fdopen", "read_text", "write_text")
+
+
+def without_encoding(source: str) -> list[str]:
+    """The calls that read or write text in the encoding of the system, which may be any."""
+    found = []
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        picture = ast.unparse(call.func).split(".")[0] in ("Image", "fits")
+        modes = [str(a.value) for a in call.args[:2] if isinstance(a, ast.Constant)]
+        binary = "open" in name and any("b" in mode for mode in modes)
+        named = any(keyword.arg == "encoding" for keyword in call.keywords)
+        if name in TEXTS and not (picture or binary or named):
+            found.append(ast.unparse(call))
+    return found
+
+
+def test_every_text_file_is_read_and_written_as_utf_8():
+    calls = "open('a'); p.read_text(); open('b', 'rb'); open('c', encoding='x')"
+    assert without_encoding(calls) == ["open('a')", "p.read_text()"]
+    sources = [p for p in REPOSITORY.rglob("*.py") if not {"tests", ".venv"} & {*p.parts}]
+    found = {str(p): without_encoding(p.read_text(encoding="utf-8")) for p in sources}
+    assert len(found) > 30 and not {p: calls for p, calls in found.items() if calls}
+
+
+def test_a_training_logs_in_utf_8_whatever_the_system_s_encoding(data):
+    """The log's first evaluation, which holds a dot, ended it where the locale has none."""
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    data.rename(data.with_name("红外"))
+    small = "--width 2 --crop 16 --batch-size 2 --epochs 1 --device cpu --run-name r"
+    for script, flags in (("utils.py", ""), ("train.py", small)):
+        command = [sys.executable, REPOSITORY / script, "--dataset", "红外", "--workers", "1"]
+        done = subprocess.run([*command, *flags.split()], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert "·" in Path("runs/红外/r/log.txt").read_text(encoding="utf-8")

@@ -84,7 +84,7 @@ class Unfinished:
         self.counts: list | None = None  # over them: windows x (background, target) x THRESHOLDS
         self.maps = False  # the maps that lie beside the file are of this
         try:
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         if kept.pop("settings", None) == self.settings:

@@ -49,7 +49,7 @@ class Line(NamedTuple):
 def read_line(folder: Path, curve: Curve, label: str = "") -> Line | None:
     """The points of a curve that eval.py wrote to a folder; None where there are none."""
     try:
-        with open(folder / curve.file, newline="") as file:
+        with open(folder / curve.file, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         xs, ys = ([float(row[key] or "nan") for row in rows] for key in (curve.x, curve.y))
         at = [int(row["threshold"]) for row in rows].index(THRESHOLD)

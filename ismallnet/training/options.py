@@ -180,7 +180,7 @@ def read_config(parser: argparse.ArgumentParser, path: str) -> dict:
         DataError: not a config.json, or it holds what could not be typed.
     """
     try:
-        kept = EARLIER | json.loads(Path(path).read_text())["args"]
+        kept = EARLIER | json.loads(Path(path).read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
     kept = {key: value for key, value in kept.items() if key not in SESSION}

@@ -121,7 +121,11 @@ class Run:
         sweep(self.folder)
         config = {key: self.about[key] for key in ("args", "environment")}
         write_json(self.folder / "config.json", config)
-        with disk_errors_of(self.folder), open(self.folder / "log.txt", "a") as self.log:
+        log = self.folder / "log.txt"  # with names of files as they are on disk
+        with (
+            disk_errors_of(self.folder),
+            open(log, "a", encoding="utf-8", errors="surrogateescape") as self.log,
+        ):
             # Not tensorboardX's SummaryWriter: what waits in its thread is lost when a run is killed.
             self.events = EventsWriter(str(self.folder / "events"), f".{state.step + 1}")
             # What a killed run logged beyond its checkpoint is logged again, and shown once.
