@@ -73,13 +73,6 @@ def test_any_list_names_images_of_the_data_set_or_problems(root, entries, newlin
         assert sample.name in "abcd"
 
 
-def test_a_list_of_a_million_lines(root):
-    (root / "data/tiny/50_50/test.txt").write_text("a\nb\n" * 500_000)
-    data = find_dataset("tiny", root / "data")
-    assert [sample.name for sample in data.lists["test"]] == ["a", "b"]
-    assert any("999998 repeated" in note for note in data.notes)
-
-
 # --- pictures --------------------------------------------------------------------------------------
 
 

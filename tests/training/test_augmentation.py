@@ -126,14 +126,6 @@ def test_the_last_crops_have_a_side_of_their_own(frames):
         assert samples[position].image.shape == (3, *[32 if position < 6 else 48] * 2)
 
 
-def test_target_share(frames):
-    def share(p):
-        samples = TrainingSet([frames], 2, 0, crop=32, target_share=p)
-        return np.mean([samples[i].mask.any() for i in range(100)])
-
-    assert share(1.0) == 1.0 and share(0.0) < 0.6
-
-
 def spotted(*spots: tuple[int, int, int]) -> Item:
     """A dark image of 200x160 with bright squares of 3x3 px, (y, x, height); the first is a target."""
     image, mask = np.full((200, 160, 3), 20, np.uint8), np.zeros((200, 160), np.uint8)

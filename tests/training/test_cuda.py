@@ -20,7 +20,7 @@ from net import load_weights
 from train import main
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-CUDA = ["--device", "cuda", "--epochs", "2"]
+CUDA = ["--device", "cuda", "--epochs", "2", "--variant", "full"]
 
 
 @pytest.fixture(autouse=True)
