@@ -43,9 +43,9 @@ def launch() -> Launch:
     texts = [*list(values.values())[:2], os.environ.get("LOCAL_RANK") or "0"]
     texts.append(os.environ.get("LOCAL_WORLD_SIZE") or "1")
     if all(values.values()) and all(text.isdecimal() for text in texts):
-        found = Launch(*map(int, texts))
-        if found.rank < found.world:
-            return found
+        process = Launch(*map(int, texts))
+        if process.rank < process.world:
+            return process
     seen = " ".join(f"{name}={value}" for name, value in values.items())
     raise DataError(
         f"found {seen}; expected all of them, as torchrun sets them, and RANK below WORLD_SIZE. Type: "

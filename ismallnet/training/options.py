@@ -264,17 +264,16 @@ def resume(
             raise TypeError("step")
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: expected a last.pt that train.py wrote, found no {error}") from error
-    own = {key: kept[key] for key in kept if key not in ("resume", "max_minutes", "help")}
-    before, typed = parse_kept(parser, own, str(path)), parser.parse_args(argv)
+    kept = {key: kept[key] for key in kept if key not in ("resume", "max_minutes", "help")}
+    before, typed = parse_kept(parser, kept, str(path)), parser.parse_args(argv)
     config = read_config(parser, typed.config) if typed.config else {}
-    args = parser.parse_args([*as_typed(own), *as_typed(config), *argv])
+    args = parser.parse_args([*as_typed(kept), *as_typed(config), *argv])
     args.dataset = list(dict.fromkeys(args.dataset))
     for name, value in vars(args).items():  # what differs from the checkpoint was typed, or --config's
-        found = getattr(before, name)
-        if name not in FREE and found != value:
+        if name not in FREE and (own := getattr(before, name)) != value:
             flag = name.replace("_", "-")
             raise DataError(
-                f"{path}: this run has --{flag} {found}, found --{flag} {value}; leave it out to "
+                f"{path}: this run has --{flag} {own}, found --{flag} {value}; leave it out to "
                 "resume the run, or start another: leave --resume out"
             )
     return args, checkpoint
