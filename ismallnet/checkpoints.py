@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, read without executing anything from them."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -44,7 +45,7 @@ FIRST = re.compile(
     r"|plain\.encoder\.0\.0)\.weight"
 )
 PARAMETERS = 10_000  # of any variant, at least, in squares of the width
-REFUSED = "refused:"  # before the reasons that are ours
+SAVE = "in the program that made it type torch.save(model.state_dict(), 'weights.pt')"
 
 
 class WeightsError(UserError):
@@ -100,10 +101,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
     with open(path, "rb") as file:
         head = file.read(64)
+    check_archive(path)
     try:
         if head[8:9] == b"{" or path.suffix == ".safetensors":
             return read_safetensors(path)
-        check_archive(path)
         with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -129,19 +130,17 @@ def read_safetensors(path: Path) -> dict:
 def check_archive(path: Path) -> None:
     """
     Raises:
-        ValueError: an entry of an archive of torch.save is compressed, so that it may become a thousand
-            times as large, or is damaged: torch looks at neither.
+        WeightsError: an entry of torch.save's archive is compressed, and may become a thousand times as
+            large, or is damaged: torch looks at neither.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # or another kind
         entries = archive.infolist()
         if any(entry.filename.endswith("constants.pkl") for entry in entries):
             return  # TorchScript, which torch refuses
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError(f"{REFUSED} compressed entries, which torch.save does not write")
+            raise WeightsError(f"{path}: found compressed entries, which torch.save does not write")
         if damaged := archive.testzip():
-            raise ValueError(f"{REFUSED} damaged: {damaged}; copy it again")
+            raise WeightsError(f"{path}: damaged: {damaged}; copy it again")
 
 
 def reason(path: Path, head: bytes, error: Exception) -> str:
@@ -151,23 +150,20 @@ def reason(path: Path, head: bytes, error: Exception) -> str:
         head: its first bytes.
         error: torch's, whose own text ends in advice on how to run the file after all.
     """
-    save = "in the program that made it type torch.save(model.state_dict(), 'weights.pt')"
-    text = str(error).strip()
-    if text.startswith(REFUSED):
-        return text.removeprefix(REFUSED).strip()
-    if path.suffix == ".onnx" or (head[:1] == b"\x08" and b"pytorch" in head):
-        return "an ONNX file; name the weights that it was exported from"
-    if "TorchScript" in text:
-        return f"a TorchScript program, not weights alone; {save}"
-    if refused := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text):
-        return f"it holds Python objects, {refused[1]}, and to read these may run code; {save}"
-    if head[:2] == b"PK" and not zipfile.is_zipfile(path):
-        return "cut off; copy it again"
-    if what := disguise(path):
-        return what
-    if isinstance(error, LookupError) or "eights_only" in text or "eights only" in text:
-        return f"another program's file; {save}"
-    return next(iter(text.splitlines()), type(error).__name__)
+    text, what = str(error).strip(), disguise(path)
+    named = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text)
+    objects = f"Python objects, {named[1]}, and to read these may run code" if named else ""
+    reasons = {
+        "an ONNX file; name the weights that it was exported from": path.suffix == ".onnx"
+        or (head[:1] == b"\x08" and b"pytorch" in head),
+        f"a TorchScript program, not weights alone; {SAVE}": "TorchScript" in text,
+        f"it holds {objects}; {SAVE}": objects,
+        "cut off; copy it again": head[:2] == b"PK" and not zipfile.is_zipfile(path),
+        what: what,
+        f"another program's file; {SAVE}": isinstance(error, LookupError) or "eights" in text,
+    }
+    plain = next(iter(text.splitlines()), type(error).__name__)
+    return next((reason for reason, applies in reasons.items() if applies), plain)
 
 
 # --- the network in it -----------------------------------------------------------------------------
@@ -228,15 +224,12 @@ def without_prefix(path: str | os.PathLike, state: dict[str, Tensor]) -> dict[st
     """
     prefixes = sorted({m[1] for key, v in state.items() if v.ndim == 4 and (m := FIRST.match(key))})
     if len(prefixes) != 1:
-        several = ", ".join(prefix or "bare" for prefix in prefixes)
-        names = (
-            f"several networks ({several})" if several else ", ".join(list(state)[:3]) or "no tensors"
-        )
+        networks = " and ".join(f"the network {prefix}" for prefix in prefixes)
+        names = networks or ", ".join(list(state)[:3]) or "no tensors"
         raise WeightsError(f"{path}: not iSmallNet weights: found {names}; name another file")
-    left = [key for key in state if not key.startswith(prefixes[0])]
-    if left:
+    ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k.startswith(prefixes[0])}
+    if left := [key for key in state if not key.startswith(prefixes[0])]:
         note(f"left in {path}", f"{path}: {len(left)} tensors are not the network's: {some(left, 3)}")
-    ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k not in left}
     claimed, size = sum(v.numel() * v.element_size() for v in ours.values()), os.path.getsize(path)
     if claimed > size:  # one number may stand for a whole tensor
         raise WeightsError(f"{path}: damaged: its tensors claim {claimed} bytes, the file has {size}")
