@@ -186,15 +186,16 @@ def test_one_number_does_not_stand_for_a_tensor(state, least_memory):
     assert Path("wide.pt").stat().st_size < 4000
     with pytest.raises(WeightsError, match=r"wide\.pt"):
         load_weights("wide.pt")
-    one = torch.zeros(1)
+    one = torch.zeros(())
     torch.save({key: one.expand(value.shape) for key, value in state.items()}, "inflated.pt")
     with pytest.raises(WeightsError, match=r"inflated\.pt"):
         load_weights("inflated.pt")
 
 
 def test_one_wide_layer_does_not_make_a_wide_network(state, least_memory):
-    wide = state | {"interior.nodes.0_0.0.conv1.weight": torch.zeros(6000, 3, 3, 3)}
-    del wide["mask_head.0.weight"]
+    first = [f"{stream}.nodes.0_0.0.conv1.weight" for stream in ("interior", "boundary")]
+    wide = state | dict.fromkeys(first, torch.zeros(6000, 3, 3, 3))
+    wide = {key: value.clone() for key, value in wide.items() if not key.startswith("mask_head")}
     save_file(wide, "wide.safetensors")
     with pytest.raises(WeightsError, match=r"wide\.safetensors"):
         load_weights("wide.safetensors")
