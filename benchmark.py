@@ -14,7 +14,6 @@ if __name__ == "__main__":
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,12 +25,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataset import Frames
 from ismallnet.arguments import data_name
-from ismallnet.cli import DataError, HelpFormatter, command, gone, progress, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, summary
 from ismallnet.datasets.find import find_dataset
 from ismallnet.distributed import environment, pick_device
-from ismallnet.evaluation.metrics import count_standard, metrics_standard
 from ismallnet.files import check_place, write_json
-from ismallnet.inference.predict import Network, autocast, infer, mask_logits, prepared
+from ismallnet.inference.predict import (
+    Network,
+    autocast,
+    mask_logits,
+    prepared,
+    standard_metrics,
+)
 from ismallnet.inference.weights import SHIPPED, default_weights, open_network
 from net import iSmallNet, load_weights, losses
 
@@ -112,9 +116,9 @@ def training(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
         sum(losses(outputs, maps).values()).backward()
         optimizer.step()
 
-    last = torch.channels_last
-    ways = {AS_IT_READS: (torch.contiguous_format, "off"), "default": (last, "off")}
-    for name, (layout, amp) in (ways | {"bf16": (last, "bf16")}).items():
+    first, last = torch.contiguous_format, torch.channels_last
+    ways = {AS_IT_READS: (first, "off"), "default": (last, "off"), "bf16": (last, "bf16")}
+    for name, (layout, amp) in ways.items():
         way = Way(iSmallNet().to(device, memory_format=layout).train(), layout, amp)
         optimizer = torch.optim.AdamW(way.network.parameters())
         yield measure(name, partial(step, way, optimizer), args.seconds) | {"images": size}
@@ -123,11 +127,10 @@ def training(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
 def accuracy(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
     """The standard metrics of each way on the test list of --dataset, as fractions."""
     frames = Frames(find_dataset(args.dataset, args.data_root), "test")
-    for name, way in ways_of(weights_file(args), args.onnx, device).items():
-        total = Counter()
-        for _, pred, mask in progress(infer(way.network, frames, amp=way.amp), name, len(frames)):
-            total.update(count_standard(pred, mask))
-        metrics = metrics_standard(total)
+    ways = ways_of(weights_file(args), args.onnx, device)
+    del ways[AS_IT_READS]  # its maps are the default's
+    for name, way in ways.items():
+        metrics = standard_metrics(way.network, frames, name, way.amp)
         yield {"way": name} | {key: metrics[key] for key in ("iou", "niou", "pd", "fa")}
 
 
@@ -150,8 +153,7 @@ def print_row(row: Row, first: bool) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
-    usual = "default: inference and training; with --dataset accuracy, too"
-    add("--parts", nargs="+", choices=PARTS, help=usual)
+    add("--parts", nargs="+", choices=PARTS, help="default: all; accuracy with --dataset alone")
     add("--seconds", type=float, default=5.0, metavar="S", help="each way is timed for so long")
     add("--onnx", nargs="+", default=[], metavar="FILE", help="exports of the same weights, on the CPU")
     add("--dataset", type=data_name, metavar="NAME", help="whose test list accuracy is measured on")

@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -24,14 +23,13 @@ import torch
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.checkpoints import save_weights
-from ismallnet.cli import DataError, HelpFormatter, command, gone, progress, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, summary
 from ismallnet.datasets.sample import SHARED
-from ismallnet.evaluation.metrics import count_standard, metrics_standard
 from ismallnet.evaluation.tables import table
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.onnx import OPSET, Exported, to_fp16, to_onnx, with_notes
-from ismallnet.inference.predict import Network, infer, prepared
+from ismallnet.inference.predict import prepared, standard_metrics
 from net import iSmallNet, load_weights
 
 INT8 = "export float32, and quantise that file with the tools of your chip's vendor"
@@ -45,16 +43,13 @@ def precision(text: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="a run's last.pt, or other weights")
     add("--output", required=True, metavar="FILE", help="X.safetensors or X.onnx")
     add = parser.add_argument_group("ONNX").add_argument
-    options = {"type": precision, "choices": ("fp32", "fp16"), "default": "fp32"}
-    add("--precision", **options, help="of weights and activations")
+    kinds = {"choices": ("fp32", "fp16"), "default": "fp32", "help": "of weights and activations"}
+    add("--precision", type=precision, **kinds)
     verify = "data set on whose test list both networks are run"
     add("--verify", type=data_name, metavar="NAME", help=verify)
     tolerance = "by how much IoU may fall on the test list of --verify"
@@ -102,14 +97,6 @@ def export_weights(model: iSmallNet, source: str, output: Path) -> None:
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
-def standard_metrics(model: Network, frames: Frames, label: str) -> dict[str, float | int | None]:
-    """The standard metrics of a network on a list, in float32 where PyTorch runs it."""
-    total = Counter()
-    for _, pred, mask in progress(infer(model, frames, amp="off"), label, len(frames)):
-        total.update(count_standard(pred, mask))
-    return metrics_standard(total)
-
-
 def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
     """Returns the exit code: 1 where the export loses too much; then nothing is written."""
     output, about = Path(args.output), {"precision": args.precision}
@@ -126,11 +113,9 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
         before, after = metrics.values()
         if (fall := 100 * (before["iou"] - after["iou"])) > args.tolerance:
             older = f"; the file {output} that is there is an older one" if output.exists() else ""
-            print(
-                f"error: IoU falls by {fall:.2f} points, expected {args.tolerance:g} at most; nothing "
-                f"was written{older}. Type a larger --tolerance to accept it",
-                file=sys.stderr,
-            )
+            expected = f"expected {args.tolerance:g} at most; nothing was written{older}"
+            accept = "Type a larger --tolerance to accept it"
+            print(f"error: IoU falls by {fall:.2f} points, {expected}. {accept}", file=sys.stderr)
             return 1
         about["verified"] = {"dataset": args.verify, "images": len(frames)}
         about["verified"] |= {"original": before, "export": after}

@@ -20,14 +20,14 @@ import numpy as np
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.baselines.choose import BASELINES, Unfinished, choose, run
-from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, some, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, progress, some, summary
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import UNFINISHED, check_place
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
-from ismallnet.files import read_png, sweep, write_csv, write_json, write_png
-from ismallnet.images.grey import PERCENTILES
+from ismallnet.files import lock, read_png, sweep, write_csv, write_json, write_png
+from ismallnet.images.grey import PERCENTILES, GreyRange
 from ismallnet.inference.onnx import BACKENDS
 from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
 from ismallnet.inference.weights import (
@@ -39,21 +39,20 @@ from ismallnet.inference.weights import (
 )
 from ismallnet.parallel import cores
 
+DEFAULT_LIMITS = (None, PERCENTILES)
 GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
-Found = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
+Maps = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
 
-def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Found, dict]:
+def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Maps, dict]:
     """The network's maps of a list, and what about.json says of them."""
-    if args.weights:
-        path = named_weights(args.weights)
-    else:
+    if not (path := args.weights and named_weights(args.weights)):
         path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
     model = open_network(path, args.backend, args.width, args.amp)
     print(describe(path, model))
-    print(describe_training(model.info, data, frames, args), end="")
-    model = prepared(model, pick_device(args.device))
+    for text in doubts(model.info, data.name, frames, args.split):
+        print(text)
     about = {
         "weights": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -65,77 +64,61 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         print(f"{data.name} test: {text}")
         about |= {"tile": tiling.side, "overlap": tiling.overlap}
         about["tiled_images"] = sum(map(tiling.applies, frames.shapes))
-    options = (args.batch_size, args.amp, args.resize, args.flips)
-    return infer(model, frames, *options, tiling=tiling), about
+    options = {key: getattr(args, key) for key in ("batch_size", "amp", "resize", "flips")}
+    return infer(prepared(model, pick_device(args.device)), frames, **options, tiling=tiling), about
 
 
-def describe_training(info: dict, data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> str:
-    """Notes where images were part of the training, or are read otherwise than in it; else nothing."""
-    trained = info.get("args")
-    if not isinstance(trained, dict):
-        return ""
-    own = data.name in info.get("dataset", ())
-    names = [sample.name for sample in frames.samples]
-    seen, split = seen_of(info, data.name, names), trained.get("split")
-    notes = []
-    if seen:
-        notes.append(
-            f"warning: the weights have learned from images of {data.name} with the names of "
-            f"{len(seen)} of these {len(names)}: {some(seen)}. The metrics are too good\n"
-        )
-    elif seen is None and own and split != args.split:
-        then = f"--split {' '.join(split)}" if split else "the lists that are found without --split"
-        notes.append(
-            f"note: the weights were trained with {then}. Other lists may test them on images that "
-            "they have seen\n"
-        )
-    flags = other_greys(trained, args, bool(frames.greys), own)
-    notes += [f"note: the weights were trained with {flag}; type it here too\n" for flag in flags]
-    return "".join(notes)
-
-
-def other_greys(trained: dict, args: argparse.Namespace, deep: bool, own: bool) -> list[str]:
-    """The flags with which a training read its images, where they are read otherwise here.
+def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> Iterator[str]:
+    """What is said where images of a data set were part of the training, or are read otherwise than in
+    it.
 
     Args:
-        deep: images here have more than 8 bits, for which a range counts.
-        own: the training had this data set.
+        info: what the weights say of themselves.
+        split: the lists that were named.
     """
-    flags, polarity = [], trained.get("polarity", "bright")
-    if own and polarity != args.polarity:
-        flags.append(f"--polarity {polarity}")
-    default = ([], list(PERCENTILES))
-    then = (list(trained.get("range") or ()), list(trained.get("percentiles") or PERCENTILES))
-    now = (list(args.range or ()), list(args.percentiles))
-    if deep and then != now and (own or then != default):
-        values = " ".join(f"{value:g}" for value in then[0] or then[1])
-        flags.append(f"{'--range' if then[0] else '--percentiles'} {values}")
-    return flags
+    if not isinstance(trained := info.get("args"), dict):
+        return
+    own, then, now = name in info.get("dataset", ()), GreyRange.of_training(info), frames.grey
+    seen = seen_of(info, name, [sample.name for sample in frames.samples])
+    if seen:
+        yield (
+            f"warning: the weights have learned from images of {name} with the names of {len(seen)} of "
+            f"these {len(frames)}: {some(seen)}. The metrics are too good"
+        )
+    elif seen is None and own and (lists := trained.get("split")) != split:
+        used = f"--split {' '.join(lists)}" if lists else "the lists that are found without --split"
+        other = "Other lists may test them on images that they have seen"
+        yield f"note: the weights were trained with {used}. {other}"
+    flags = []
+    if own and then.dark != now.dark:
+        flags.append(f"--polarity {'dark' if then.dark else 'bright'}")
+    limits = (then.limits, then.percentiles)
+    if frames.greys and limits not in ((now.limits, now.percentiles), () if own else DEFAULT_LIMITS):
+        values = " ".join(f"{value:g}" for value in then.limits or then.percentiles)
+        flags.append(f"{'--range' if then.limits else '--percentiles'} {values}")
+    yield from (f"note: the weights were trained with {flag}; type it here too" for flag in flags)
 
 
 def baseline(
     data: DatasetFolder, frames: Frames, args: argparse.Namespace, folder: Path
-) -> tuple[Found, dict]:
+) -> tuple[Maps, dict]:
     """A classical method's maps of a list, and what about.json says of them. A call that was
     interrupted continues."""
     train = Frames(data, "train", args.mask_threshold, grey_range(args))
     settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", *GREY_SETTINGS)}
     settings["images"] = [str(sample.image) for sample in (*train.samples, *frames.samples)]
     unfinished = Unfinished(folder / UNFINISHED, settings)
+    paths = {i: folder / f"{sample.name}.png" for i, sample in enumerate(frames.samples)}
+    if unfinished.new:  # maps that are there are of an earlier call
+        unfinished.write()
+        for path in (folder / "about.json", *paths.values()):
+            path.unlink(missing_ok=True)
     window, threshold, iou = choose(train, args.baseline, args.workers, unfinished)
     print(
         f"{args.baseline}: window {window} px, threshold {threshold:.2f} standard deviations, chosen "
         f"on the training list (IoU {100 * iou:.2f} there)"
     )
-    paths = {i: folder / f"{sample.name}.png" for i, sample in enumerate(frames.samples)}
-    if not unfinished.maps:  # those that are there are of an earlier call
-        for path in (folder / "about.json", *paths.values()):
-            path.unlink(missing_ok=True)
-        unfinished.maps = True
-        unfinished.write()
-    there = {i: path for i, path in paths.items() if path.exists()}
-    read = {i: read_png(path) for i, path in there.items()}
-    done = {i: pred for i, pred in read.items() if pred is not None}
+    done = {i: pred for i, path in paths.items() if (pred := read_png(path)) is not None}
     if done:
         print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold}
@@ -144,88 +127,55 @@ def baseline(
     return run(frames, args.baseline, window, threshold, args.workers, done), about
 
 
-def write_maps(
-    found: Iterator[tuple[int, np.ndarray, np.ndarray]],
-    data: DatasetFolder,
-    frames: Frames,
-    folder: Path,
-) -> dict[str, float | int | None]:
-    """Writes the maps and images.csv of a list; returns its standard figures."""
-    all_counts, rows = [], []
-    bar = progress((), f"{data.name} test", len(frames))
-    for i, pred, mask in found:
-        name = frames.samples[i].name
-        write_png(folder / f"{name}.png", pred)
-        counts = count_standard(pred, mask)
-        all_counts.append(counts)
-        iou = f"{counts['image_iou']:.6f}"
-        rows.append((i, [name, iou, *(counts[k] for k in ("targets", "matched", "false_pixels"))]))
-        bar.update()
-    bar.close()
-    columns = ("image", "iou", "targets", "matched", "false_pixels")
-    write_csv(folder / "images.csv", columns, (row for _, row in sorted(rows)))
-    return metrics_standard(total(all_counts))
+def write_maps(maps: Maps, label: str, frames: Frames, folder: Path) -> dict[str, float | int | None]:
+    """Writes the maps and images.csv of a list; returns its standard metrics."""
+    counts = {}
+    for i, pred, mask in progress(maps, label, len(frames)):
+        write_png(folder / f"{frames.samples[i].name}.png", pred)
+        counts[i] = count_standard(pred, mask)
+    columns = ("targets", "matched", "false_pixels")
+    rows = (
+        [frames.samples[i].name, f"{n['image_iou']:.6f}", *(n[key] for key in columns)]
+        for i, n in sorted(counts.items())
+    )
+    write_csv(folder / "images.csv", ("image", "iou", *columns), rows)
+    return metrics_standard(total(counts.values()))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add = parser.add_argument
     add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
     add("--width", type=int, help="that the weights must have; default: any")
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
-    add("--batch-size", type=int, default=1, metavar="N", help="images of equal padded size together")
+    batch = "images of equal padded size together"
+    add("--batch-size", type=positive, default=1, metavar="N", help=batch)
     add("--baseline", choices=BASELINES, help="a classical method in place of the network")
-    add(
-        "--workers",
-        type=positive,
-        default=cores(),
-        metavar="N",
-        help="processes, for --baseline",
-    )
-    add("--resize", type=int, metavar="PX", help="run at PX x PX, as the authors do at 352")
+    workers = {"type": positive, "default": cores(), "metavar": "N"}
+    add("--workers", **workers, help="processes, for --baseline")
+    add("--resize", type=positive, metavar="PX", help="run at PX x PX, as the authors do at 352")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
-    add(
-        "--tile",
-        type=int,
-        metavar="PX",
-        help="images larger than this run in tiles; 0: none; default: those of 1024 px or more, in "
-        "tiles of 512",
-    )
-    add(
-        "--overlap",
-        type=int,
-        default=OVERLAP,
-        metavar="PX",
-        help="overlap of neighbouring tiles, in pixels, at least",
-    )
+    tile = "images larger than this run in tiles; 0: none; default: from 1024 px on, in tiles of 512"
+    add("--tile", type=int, metavar="PX", help=tile)
+    overlap = "overlap of neighbouring tiles, in pixels, at least"
+    add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
-    add(
-        "--amp",
-        choices=("auto", "bf16", "fp16", "off"),
-        default="auto",
-        help="mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off",
-    )
+    amp = "mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off"
+    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help=amp)
+    for flag in ("--input", "--watch"):
+        gone(parser, flag, "for frames of your own type python detect.py PATH, or --watch FOLDER there")
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """
     Raises:
-        DataError: frames of one's own, which are detect.py's; a flag that the mode does not use.
+        DataError: a flag that the mode does not use, or a value that cannot be.
     """
-    typed = [text.split("=")[0] for text in (sys.argv[1:] if argv is None else argv)]
-    if {"--input", "--watch"} & set(typed):
-        raise DataError(
-            "test.py runs data sets; for frames of your own type python detect.py PATH, or "
-            "python detect.py --watch FOLDER"
-        )
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:
@@ -233,8 +183,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         refuse_idle(parser, args, (*idle, "tile", "overlap"), "beside --baseline")
     else:
         refuse_idle(parser, args, ("workers",), "without --baseline")
-    if args.batch_size < 1 or (args.resize is not None and args.resize < 1):
-        raise DataError("expected --batch-size and --resize of 1 or more")
     tile = TILE if args.tile is None else args.tile
     if tile and (tile < 32 or not 0 <= 2 * args.overlap <= tile):
         raise DataError("expected --tile of 0, or 32 or more, and --overlap of 0 to half a --tile")
@@ -248,23 +196,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @command()
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    figures = {}
+    metrics = {}
     for data in open_datasets(args):
         folder = Path(args.results) / data.name
         check_place(folder, data.root)
         frames = Frames(data, "test", args.mask_threshold, grey_range(args))
-        if args.baseline:
-            found, about = baseline(data, frames, args, folder)
-        else:
-            found, about = network(data, frames, args)
-            write_json(folder / UNFINISHED, {})
-        sweep(folder)
-        (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this
-        figures[data.name] = write_maps(found, data, frames, folder)
-        write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})
-        (folder / UNFINISHED).unlink(missing_ok=True)
+        if not args.baseline:
+            maps, about = network(data, frames, args)
+        with lock(folder, "test.py writes maps"):
+            if args.baseline:
+                maps, about = baseline(data, frames, args, folder)
+            else:
+                write_json(folder / UNFINISHED, {})
+            sweep(folder)
+            (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this call
+            metrics[data.name] = write_maps(maps, f"{data.name} test", frames, folder)
+            write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})
+            (folder / UNFINISHED).unlink(missing_ok=True)
         print(f"maps, images.csv: {folder}")
-    print(table(figures))
+    print(table(metrics))
     return 0
 
 

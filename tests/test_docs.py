@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 REPOSITORY = Path(__file__).parent.parent
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "data/README.md")
@@ -62,20 +61,23 @@ def test_the_readme_is_short():
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 1050
 
 
-def test_the_onnx_example_gives_the_detector_s_probabilities():
+def test_the_onnx_example_prints_the_detector_s_targets(network_file):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     from detect import Detector
     from export import main as export
-    from net import iSmallNet
 
-    torch.manual_seed(0)
-    torch.save({"state_dict": iSmallNet(4).state_dict()}, "w.pt")
-    export(["--weights", "w.pt", "--output", "w.onnx"])
-    detector = Detector.from_weights("w.pt", device="cpu")
-    for shape in ((40, 56), (33, 50, 3)):
-        frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    export(["--weights", network_file, "--output", "w.onnx"])
+    detector = Detector.from_weights(network_file, device="cpu")
+    for shape, kind in (((40, 56), np.uint8), ((33, 50, 3), np.uint8), ((35, 48), np.uint16)):
+        frame = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, shape, dtype=kind)
         np.save("frame.npy", frame)
-        script = str(REPOSITORY / "docs" / "onnx_example.py")
-        subprocess.run([sys.executable, script, "w.onnx", "frame.npy", "p.npy"], check=True)
+        script = [sys.executable, str(REPOSITORY / "docs" / "onnx_example.py")]
+        files = ["w.onnx", "frame.npy", "p.npy"]
+        done = subprocess.run([*script, *files], check=True, capture_output=True, text=True)
         assert np.abs(np.load("p.npy") - detector.probability(frame)).max() < 1e-3
+        words = [line.split() for line in done.stdout.splitlines()]
+        rows = sorted(tuple(float(w) for w in line[1::2]) for line in words)
+        expected = sorted((t.x, t.y, t.score, t.area) for t in detector.detect(frame))
+        assert len(expected) > 1 and len(rows) == len(expected)
+        assert np.allclose(rows, expected, atol=0.02)

@@ -10,7 +10,7 @@ IoU over the set). The same command continues where it was interrupted.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from dataset import Frames
 from ismallnet.baselines import contrast, filters, lowrank
 from ismallnet.cli import progress
 from ismallnet.datasets.sample import Item
 from ismallnet.evaluation.metrics import quantise
-from ismallnet.files import write_json
+from ismallnet.files import read_json, write_json
 from ismallnet.parallel import in_processes
 
 # Standard deviations above an image's mean. The lowest are for sparse scores, 0 nearly everywhere.
 THRESHOLDS = np.concatenate([np.geomspace(0.01, 0.5, 100, endpoint=False), np.geomspace(0.5, 100, 500)])
+
+WRITE_SECONDS = 20  # between two states that an interrupted call continues from
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,17 @@ BASELINES = {
 }
 
 
-# --- on a list of frames ----------------------------------------------------------------------------
-
-
 def scores(image: np.ndarray, method: str, window: int) -> np.ndarray:
     """HxWx3 image -> HxW float32 scores in standard deviations above their mean."""
-    found = BASELINES[method].score(np.ascontiguousarray(image.mean(axis=2), np.float32), window)
-    return (found - found.mean()) / max(float(found.std()), 1e-6)
+    values = BASELINES[method].score(np.ascontiguousarray(image.mean(axis=2), np.float32), window)
+    return (values - values.mean()) / max(float(values.std()), 1e-6)
 
 
 def histograms(item: Item, method: str, window: int) -> np.ndarray:
     """(2, len(THRESHOLDS)) counts of background and target pixels with a score at or above each."""
     score, mask = scores(item.image, method, window), item.mask > 0
     passed = np.searchsorted(THRESHOLDS, score, side="right")  # how many thresholds each one passes
-    levels = [np.bincount(passed[part], minlength=len(THRESHOLDS) + 1) for part in (~mask, mask)]
+    levels = [np.bincount(passed[where], minlength=len(THRESHOLDS) + 1) for where in (~mask, mask)]
     return np.array([level[::-1].cumsum()[::-1][1:] for level in levels])
 
 
@@ -74,29 +72,29 @@ class Unfinished:
     Args:
         path: of the file.
         settings: all that the maps depend on, as JSON can say it; the code of the methods is added.
+
+    Attributes:
+        new: no call with these settings has begun.
+        tried: (window, training image) pairs, window by window.
+        counts: over them, windows x (background, target) x THRESHOLDS.
     """
 
     def __init__(self, path: Path, settings: dict):
         files = sorted(Path(__file__).parent.glob("*.py"))
         code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         self.path, self.settings = path, json.loads(json.dumps(settings | {"code": code}))
-        self.tried = 0  # (window, training image) pairs, window by window
-        self.counts: list | None = None  # over them: windows x (background, target) x THRESHOLDS
-        self.maps = False  # the maps that lie beside the file are of this
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if kept.pop("settings", None) == self.settings:
-            vars(self).update(kept)
+        kept = read_json(path)
+        self.new = kept.get("settings") != self.settings
+        self.tried = 0 if self.new else kept["tried"]
+        self.counts: list | None = None if self.new else kept["counts"]
 
     def write(self) -> None:
-        kept = ("settings", "tried", "counts", "maps")
+        kept = ("settings", "tried", "counts")
         write_json(self.path, {key: getattr(self, key) for key in kept}, indent=None)
 
 
 def choose(
-    train: Frames, method: str, workers: int, unfinished: Unfinished | None = None
+    train: Sequence[Item], method: str, workers: int, unfinished: Unfinished | None = None
 ) -> tuple[int, float, float]:
     """The window and threshold with the largest IoU over a training list, and that IoU."""
     windows = BASELINES[method].windows
@@ -104,26 +102,23 @@ def choose(
     if unfinished and unfinished.tried:
         tried, counts = unfinished.tried, np.array(unfinished.counts)
 
-    def keep() -> None:
+    def keep() -> float:
         if unfinished:
             unfinished.tried, unfinished.counts = tried, counts.tolist()
             unfinished.write()
+        return time.monotonic()
 
-    written = time.monotonic()
+    written = keep()
     try:
         for number in range(tried // len(train), len(windows)):
-            first = tried % len(train)
-            one = partial(histograms, method=method, window=windows[number])
-            bar = progress((), f"{method} {windows[number]} px", len(train))
-            bar.update(first)
-            for levels in in_processes(one, Subset(train, range(first, len(train))), workers):
+            count = partial(histograms, method=method, window=windows[number])
+            rest = Subset(train, range(tried % len(train), len(train)))
+            label = f"{method} {windows[number]} px"
+            for levels in progress(in_processes(count, rest, workers), label, len(rest)):
                 counts[number] += levels
                 tried += 1
-                bar.update()
-                if time.monotonic() - written > 20:
-                    keep()
-                    written = time.monotonic()
-            bar.close()
+                if time.monotonic() - written > WRITE_SECONDS:
+                    written = keep()
     finally:
         keep()
     targets = sum(int((train[i].mask > 0).sum()) for i in range(len(train)))
@@ -140,17 +135,17 @@ def probability(item: Item, method: str, window: int, threshold: float) -> np.nd
 
 
 def run(
-    frames: Frames,
+    frames: Sequence[Item],
     method: str,
     window: int,
     threshold: float,
     workers: int,
     done: dict[int, np.ndarray],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (i, pred, mask) of each frame, as `inference.infer` does; those that are done first."""
+    """Yields (i, pred, mask) of each frame, as `predict.infer` does; those that are done first."""
     for i, pred in done.items():
         yield i, pred, frames[i].mask
     rest = [i for i in range(len(frames)) if i not in done]
-    one = partial(probability, method=method, window=window, threshold=threshold)
-    for i, pred in zip(rest, in_processes(one, Subset(frames, rest), workers)):
+    make = partial(probability, method=method, window=window, threshold=threshold)
+    for i, pred in zip(rest, in_processes(make, Subset(frames, rest), workers)):
         yield i, pred, frames[i].mask

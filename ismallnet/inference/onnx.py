@@ -21,9 +21,6 @@ TOLERANCE = 1e-3  # of the logits, between PyTorch and an exported network
 CHECKED_SHAPES = ((2, 3, 64, 96), (1, 3, 16, 48), (3, 3, 80, 32))
 
 
-# --- export ---------------------------------------------------------------------------------------
-
-
 class PresentOutputs(nn.Module):
     """The outputs that a network has, without those that are None."""
 
@@ -104,9 +101,6 @@ def to_fp16(raw: bytes) -> bytes:
     return float16.convert_float_to_float16(proto, keep_io_types=True).SerializeToString()
 
 
-# --- other backends -------------------------------------------------------------------------------
-
-
 class Exported:
     """An ONNX network: its mask logits, the normalisation of its images (`mean`, `std`), its `width`,
     and what it says of itself (`info`).
@@ -122,7 +116,6 @@ class Exported:
     """
 
     def __init__(self, raw: bytes, backend: str, amp: str = "auto"):
-        check_amp(backend, amp)
         optional(backend, f"--backend {backend}")
         runtime = optional("onnxruntime", "an ONNX file")
         options = runtime.SessionOptions()

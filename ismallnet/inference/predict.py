@@ -214,11 +214,10 @@ class Tiling:
 
     def note(self, shapes: list[tuple[int, int]]) -> str:
         """What a run says of a list's images; nothing where none runs in tiles."""
-        if not (count := sum(map(self.applies, shapes))):
-            return ""
-        tiles = f"tiles of {self.side} px, {self.overlap} px overlap"
+        count, tiles = sum(map(self.applies, shapes)), f"{self.side} px, {self.overlap} px overlap"
         why = f" (those with a side of {LARGE} px or more; --tile 0 of test.py: in one piece)"
-        return f"{count} of {len(shapes)} images run in {tiles}{why if self.tile is None else ''}"
+        text = f"{count} of {len(shapes)} images run in tiles of {tiles}"
+        return text + why * (self.tile is None) if count else ""
 
 
 TILING = Tiling()
@@ -283,6 +282,12 @@ def infer(
             raise NotFiniteError(str(sample.image), error.index) from None
         for i, probability, item in zip(batch, maps, items):
             yield i, quantise(probability), item.mask
+
+
+def standard_metrics(model: Network, frames, label: str, amp: str = "off") -> dict:
+    """The standard metrics of a network on a list (frames as of `infer`)."""
+    maps = progress(infer(model, frames, amp=amp), label, len(frames))
+    return metrics_standard(total(count_standard(pred, mask) for _, pred, mask in maps))
 
 
 def evaluate(

@@ -17,9 +17,6 @@ DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources t
 MOST_BYTES = 2**31 - 1  # of an ONNX file: protobuf's own limit
 
 
-# --- the network of a file ------------------------------------------------------------------------
-
-
 def load_network(path: str | os.PathLike, width: int | None = None) -> nn.Module:
     """`net.load_weights`: the package builds networks here alone."""
     from net import load_weights
@@ -37,14 +34,16 @@ def open_network(
         WeightsError: as `net.load_weights`, or an ONNX file that cannot be used.
         DataError: a package is missing, or the backend has no such precision.
     """
-    path = Path(path)
-    if backend != "torch":
-        check_amp(backend, amp)
-    if path.suffix != ".onnx":
-        model = load_network(path, width)
-        return model if backend == "torch" else Exported(to_onnx(model), backend, amp)
+    path, is_onnx = Path(path), Path(path).suffix == ".onnx"
     if backend == "torch":
-        raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or name other weights")
+        if is_onnx:
+            raise WeightsError(
+                f"{path}: an ONNX file; type --backend onnxruntime, or name other weights"
+            )
+        return load_network(path, width)
+    check_amp(backend, amp)
+    if not is_onnx:
+        return Exported(to_onnx(load_network(path, width)), backend, amp)
     try:
         model = Exported(read_onnx(path), backend, amp)
     except WeightsError as error:
@@ -68,9 +67,6 @@ def read_onnx(path: Path) -> bytes:
     return path.read_bytes()
 
 
-# --- which file -----------------------------------------------------------------------------------
-
-
 def named_weights(text: str) -> Path:
     """A weights file, or the last.pt of a run's folder."""
     path = Path(text)
@@ -83,12 +79,11 @@ def default_weights() -> Path:
 
 
 def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Path:
-    """The newest run on the data set `name`, or on all that were named; else the weights that come
+    """The newest run on the data set `name`, or on all `datasets` together; else the weights that come
     with the repository.
 
     Args:
         runs: the folder of runs.
-        datasets: all data sets that the command names.
         training: the command that trains some, for the error.
 
     Raises:
@@ -102,21 +97,16 @@ def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Pa
             if path.exists():
                 return path
     raise DataError(
-        f"{folders[0]}: found no trained weights; train first: {training}, or "
-        "name a file: --weights FILE"
+        f"{folders[0]}: no trained weights; train first: {training}, or name a file: --weights FILE"
     )
-
-
-# --- what it says of itself -----------------------------------------------------------------------
 
 
 def describe(path: Path, model: Network) -> str:
     """One line on where weights come from; what was chosen on the test list is said."""
-    info = model.info
-    facts = [f"width {model.width}"]
+    info, facts = model.info, [f"width {model.width}"]
     if not info:
-        return f"weights {path} (width {model.width}, the authors' format or bare weights)"
-    for key in ("dataset", "recipe", "seed", "epoch"):
+        facts.append("the authors' format or bare weights")
+    for key in ("dataset", "recipe", "seed", "epoch") if info else ():
         value = info.get(key, "unknown")
         value = "+".join(map(str, value)) if isinstance(value, list) else value
         facts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")

@@ -1,6 +1,7 @@
 """The network on other backends, against PyTorch."""
 
 import importlib
+import json
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from export import main as export
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
 from ismallnet.inference import onnx as backends
+from ismallnet.inference import weights as opening
 from ismallnet.inference.onnx import Exported, to_onnx
 from ismallnet.inference.predict import predict
 from ismallnet.inference.weights import open_network
@@ -26,7 +28,7 @@ for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """w.safetensors and w.onnx of one network."""
+    """w.safetensors and w.onnx of one network, and half.onnx of it in half precision."""
     torch.manual_seed(0)
     model = iSmallNet(4).eval()
     with torch.no_grad():
@@ -37,21 +39,27 @@ def exported(tmp_path_factory) -> Path:
     model.mean.copy_(torch.tensor([100.0, 101, 102]))
     folder = tmp_path_factory.mktemp("weights")
     save_weights(model.state_dict(), {"dataset": ["tiny"], "seed": 3}, folder / "w.safetensors")
-    export(["--weights", str(folder / "w.safetensors"), "--output", str(folder / "w.onnx")])
+    source = ["--weights", str(folder / "w.safetensors"), "--output"]
+    assert export([*source, str(folder / "w.onnx")]) == 0
+    raw = (folder / "w.onnx").read_bytes()
+    make_set(folder / "data" / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.to_onnx", lambda model: raw)
+        flags = ["--precision", "fp16", "--verify", "tiny", "--data-root", f"{folder}/data"]
+        assert export([*source, str(folder / "half.onnx"), *flags, "--tolerance", "60"]) == 0
     return folder
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("shape", [(16, 16), (48, 100), (131, 67)])
+@pytest.mark.parametrize("shape", [(16, 16), (131, 67)])
 def test_every_backend_gives_pytorch_s_logits(exported, backend, shape):
     model, other = load_weights(exported / "w.safetensors"), open_network(exported / "w.onnx", backend)
     x = torch.randn(2, 3, *(-(-side // 16) * 16 for side in shape))
     with torch.inference_mode():
-        assert (model(x)[2] - other.mask_logits(x)).abs().max() < 1e-3
+        assert (model(x).mask - other.mask_logits(x)).abs().max() < 1e-3
     images = [np.dstack([picture(k, shape)] * 3) for k in range(2)]
-    for expected, found in zip(predict(model, images), predict(other, images), strict=True):
-        assert found.shape == shape and np.abs(expected - found).max() < 1e-4
-    assert not callable(other) and not hasattr(other, "variant")  # it is no iSmallNet
+    for expected, result in zip(predict(model, images), predict(other, images), strict=True):
+        assert result.shape == shape and np.abs(expected - result).max() < 1e-4
     assert other.width == 4 and other.info == model.info
     assert torch.equal(other.mean, model.mean)
 
@@ -63,31 +71,57 @@ def test_variants(variant):
     other = Exported(to_onnx(model), "onnxruntime")
     x = torch.randn(1, 3, 32, 64)
     with torch.inference_mode():
-        assert (model(x)[2] - other.mask_logits(x)).abs().max() < 1e-3
+        assert (model(x).mask - other.mask_logits(x)).abs().max() < 1e-3
 
 
-def test_maps_and_detections_are_those_of_pytorch(exported, tmp_path, capsys):
-    make_set(tmp_path / "data" / "tiny", names="abcd", train=2)
-    weights = ["--weights", str(exported / "w.onnx"), "--backend"]
-    main(["--dataset", "tiny", "--weights", str(exported / "w.safetensors")])
-    main(["--dataset", "tiny", *weights, "openvino", "--results", "other"])
+@pytest.mark.parametrize(("file", "gap"), [("w", 1), ("half", 3)])
+def test_maps_and_detections_are_those_of_pytorch(exported, data, file, gap, capsys):
+    network = ["--weights", f"{exported}/{file}.onnx", "--backend"]
+    main(["--dataset", "tiny", "--weights", f"{exported}/w.safetensors"])
+    main(["--dataset", "tiny", *network, "openvino", "--results", "other"])
     for name in "cd":
-        maps = [
-            cv2.imread(f"{folder}/tiny/{name}.png", 0).astype(int) for folder in ("results", "other")
-        ]
-        assert np.abs(maps[0] - maps[1]).max() <= 1
+        maps = [cv2.imread(f"{top}/tiny/{name}.png", 0).astype(int) for top in ("results", "other")]
+        assert np.abs(maps[0] - maps[1]).max() <= gap
     write(Path("f/a.png"), picture())
-    assert detect(["f", *weights, "onnxruntime"]) == 0
+    assert detect(["f", *network, "onnxruntime"]) == 0
     assert Path("results/f/detections.csv").exists()
-    assert "w.onnx (width 4, dataset tiny" in capsys.readouterr().out
+    assert f"{file}.onnx (width 4, dataset tiny" in capsys.readouterr().out
+
+
+def test_half_precision_inside_and_float32_outside(exported):
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(exported / "half.onnx").graph
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert {w.data_type for w in graph.initializer if w.name.endswith("conv1.weight")} == {half}
+    assert {t.type.tensor_type.elem_type for t in (*graph.input, *graph.output)} == {single}
+
+
+def test_the_file_says_how_it_was_made_and_names_no_folder(exported):
+    raw = (exported / "half.onnx").read_bytes()
+    proto = pytest.importorskip("onnx").load_from_string(raw)
+    entries = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
+    assert entries["width"] == 4 and entries["export"]["precision"] == "fp16"
+    assert entries["export"]["verified"]["images"] == 2
+    assert str(Path(backends.__file__).parent).encode() not in raw
+
+
+def test_openvino_computes_with_bf16(exported):
+    core = pytest.importorskip("openvino").Core()
+    raw = (exported / "w.onnx").read_bytes()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(DataError, match="bf16"):
+            Exported(raw, "openvino", "bf16")
+        return
+    x = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    full, half = (Exported(raw, "openvino", amp).mask_logits(x) for amp in ("auto", "bf16"))
+    gap = (full - half).abs().max()
+    assert 1e-3 < gap < 0.1 * full.abs().max()  # bf16 has 8 bits of precision
 
 
 def test_a_network_that_does_not_agree_is_not_written(monkeypatch, exported, capsys):
     monkeypatch.setattr(backends, "TOLERANCE", -1.0)
-    message = fails(
-        export, "--weights", f"{exported}/w.safetensors", "--output", "w.onnx", capsys=capsys
-    )
-    assert "the exported logits differ by" in message and not Path("w.onnx").exists()
+    fails(export, "--weights", f"{exported}/w.safetensors", "--output", "w.onnx", capsys=capsys)
+    assert not Path("w.onnx").exists()
 
 
 def test_a_missing_package_is_named(monkeypatch, exported):
@@ -99,38 +133,33 @@ def test_a_missing_package_is_named(monkeypatch, exported):
         return real(name)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(DataError, match=r"--backend openvino needs openvino .*pip install openvino"):
+    with pytest.raises(DataError, match="pip install openvino"):
         open_network(exported / "w.onnx", "openvino")
 
 
-def test_wrong_files_are_named(exported, tmp_path, capsys):
-    make_set(tmp_path / "data" / "tiny", names="abcd", train=2)
-    Path("text.onnx").write_text("no network")
-    for weights, argv, message in (
-        (exported / "w.onnx", [], "an ONNX file; type --backend onnxruntime"),
-        (
-            "text.onnx",
-            ["--backend", "openvino"],
-            "text.onnx: expected an ONNX file that export.py wrote",
-        ),
-        ("none.onnx", ["--backend", "openvino"], "none.onnx: no such file"),
-        (
-            exported / "w.onnx",
-            ["--backend", "onnxruntime", "--width", "8"],
-            "width 4, expected width 8",
-        ),
-    ):
-        argv = ["--dataset", "tiny", "--weights", str(weights), *argv]
-        assert message in fails(main, *argv, capsys=capsys)
+@pytest.mark.parametrize(
+    ("file", "flags", "named"),
+    [
+        ("w.onnx", "", "--backend onnxruntime"),
+        ("text.onnx", "--backend openvino", "text.onnx"),
+        ("none.onnx", "--backend openvino", "export.py"),
+        ("w.onnx", "--backend onnxruntime --width 8", "width 8"),
+        ("w.onnx", "--backend onnxruntime --amp bf16", "--amp bf16"),
+        ("w.onnx", "--backend openvino --amp fp16", "--amp fp16"),
+    ],
+)
+def test_wrong_files_and_precisions_are_named(exported, data, file, flags, named, capsys):
+    write(exported / "text.onnx", "no network")
+    argv = ["--weights", str(exported / file), *flags.split()]
+    for script, rest in ((main, ["--dataset", "tiny"]), (detect, ["data/tiny/images"])):
+        assert named in fails(script, *rest, *argv, capsys=capsys)
 
 
-def changed(exported, change) -> str:
-    import onnx
-
-    model = onnx.load(exported / "w.onnx")
-    change(model)
-    onnx.save(model, "c.onnx")
-    return "c.onnx"
+def test_a_file_that_is_too_large_is_not_read(exported, monkeypatch):
+    monkeypatch.setattr(opening, "MOST_BYTES", 1000)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(backends.WeightsError, match="GiB"):
+        open_network(exported / "w.onnx", "onnxruntime")
 
 
 def fix_size(model) -> None:
@@ -145,6 +174,10 @@ def rename(model) -> None:
         output.name = "other" if output.name == "mask" else output.name
 
 
+def of_tomorrow(model) -> None:
+    model.opset_import[0].version = 999
+
+
 def lose(key: str):
     def change(model) -> None:
         next(entry for entry in model.metadata_props if entry.key == key).value = "[]"
@@ -152,18 +185,11 @@ def lose(key: str):
     return change
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (fix_size, "alone; export it again, of any size"),
-        (rename, "no input image and output mask"),
-        (lose("mean"), "no mean, std and info in its metadata"),
-        (lose("info"), "no mean, std and info in its metadata"),
-    ],
-)
+@pytest.mark.parametrize("change", [fix_size, rename, lose("mean"), lose("info"), of_tomorrow])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_onnx_files_of_another_form_are_refused(exported, change, message, backend, capsys):
+def test_onnx_files_of_another_form_are_refused(exported, change, backend, capsys):
+    model = pytest.importorskip("onnx").load(exported / "w.onnx")
+    change(model)
+    write(Path("c.onnx"), model.SerializeToString())
     write(Path("f/a.png"), picture())
-    argv = ("f", "--weights", changed(exported, change), "--backend", backend)
-    error = fails(detect, *argv, capsys=capsys)
-    assert "c.onnx: expected an ONNX file that export.py wrote" in error and message in error
+    assert "c.onnx" in fails(detect, "f", "--weights", "c.onnx", "--backend", backend, capsys=capsys)

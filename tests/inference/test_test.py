@@ -10,9 +10,11 @@ from conftest import GOLDEN, fails, make_set, picture, write
 from plain import network
 
 from dataset import Frames
+from ismallnet import files
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.distributed import pick_device
+from ismallnet.evaluation.map_files import check_finished
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.evaluation.protocols import evaluate
 from ismallnet.inference import predict as inference
@@ -231,8 +233,8 @@ def test_without_batch_norm_the_logits_are_the_same(variant):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--input", "f"], "type python detect.py PATH"),
-        (["--watch=f"], "python detect.py --watch FOLDER"),
+        (["--input", "f"], "python detect.py PATH"),
+        (["--watch=f"], "--watch FOLDER"),
         (["--dataset", "tiny", "--threshold", "0.7"], "unrecognized arguments: --threshold"),
         (["--dataset", "tiny", "--baseline", "lcm", "--flips"], "--flips: has no effect beside"),
         (["--dataset", "tiny", "--workers", "99"], "--workers: has no effect without --baseline"),
@@ -270,3 +272,39 @@ def test_flags_of_tiles_that_cannot_be(data, weights, capsys):
     assert "without tiles" in fails(main, *command, "--tile", 0, "--overlap", 9, capsys=capsys)
     beside = fails(main, *TINY, "--baseline", "tophat", "--tile", 64, capsys=capsys)
     assert "--tile: has no effect beside --baseline" in beside
+
+
+# --- two programs and one folder -------------------------------------------------------------------
+
+
+def test_two_of_them_do_not_write_to_one_folder(data, weights, monkeypatch, capsys):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    with files.lock(Path("results/tiny"), "another one works"):
+        for mode in (["--weights", weights], ["--baseline", "tophat"]):
+            flags = TINY if mode[0] == "--weights" else TINY[:2]
+            assert "results/tiny" in fails(main, *flags, *mode, capsys=capsys)
+    assert not list(Path("results").rglob("*.png")) and not list(Path("results").rglob("*.json"))
+    main([*TINY, "--weights", str(weights)])
+
+
+@pytest.mark.parametrize("mode", ["weights", "baseline"])
+def test_the_folder_counts_as_unfinished_before_its_first_map_is_written(
+    data, weights, monkeypatch, mode
+):
+    """eval.py, started in between, would evaluate maps of two calls."""
+    flags = (
+        [*TINY, "--weights", str(weights)] if mode == "weights" else [*TINY[:2], "--baseline", "lcm"]
+    )
+    main(flags)
+    check_finished(Path("results/tiny"), ["c", "d"])
+    written = []
+
+    def write_png(path, pixels):
+        with pytest.raises(DataError):
+            check_finished(Path("results/tiny"), ["c", "d"])
+        written.append(path.name)
+
+    monkeypatch.setattr("test.write_png", write_png)
+    main(flags)
+    assert written == ["c.png", "d.png"]
+    check_finished(Path("results/tiny"), ["c", "d"])
