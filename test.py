@@ -78,7 +78,7 @@ def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> It
     """
     if not isinstance(trained := info.get("args"), dict):
         return
-    own, then, now = name in info.get("dataset", ()), GreyRange.of_training(info), frames.grey
+    own, then, now = name in (info.get("dataset") or ()), GreyRange.of_training(info), frames.grey
     seen = seen_of(info, name, [sample.name for sample in frames.samples])
     if seen:
         yield (

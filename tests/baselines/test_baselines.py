@@ -4,7 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, make_set
+from conftest import make_set
 
 from dataset import Frames
 from eval import main as evaluate_main
@@ -255,9 +255,3 @@ def test_other_settings_or_other_maps_begin_anew(tmp_path):
     next(Path("r/tiny").glob("*.png")).write_bytes(b"")
     assert interrupted(search, "probability", 0, *command, "r") == 4
     assert maps_of("r") == maps_of("whole")
-
-
-def test_baseline_and_weights_exclude_each_other(data, capsys):
-    assert "--weights: has no effect beside --baseline" in fails(
-        main, *TINY, "--baseline", "lcm", "--weights", "x.pt", capsys=capsys
-    )

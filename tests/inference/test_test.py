@@ -13,11 +13,9 @@ from dataset import Frames
 from ismallnet import files
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import check_finished
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.evaluation.protocols import evaluate
-from ismallnet.inference import predict as inference
 from ismallnet.inference.predict import Tiling, batches_of_equal_size, predict, prepared
 from net import VARIANTS, iSmallNet, load_weights
 from test import main
@@ -181,21 +179,6 @@ def test_bad_input_is_one_clear_error(data, weights, capsys):
     assert "c.png" in message and "d.png" in message
 
 
-def test_a_failing_write_keeps_the_old_map(data, weights, monkeypatch, capsys):
-    argv = [*TINY, "--weights", str(weights)]
-    main(argv)
-    before = Path("results/tiny/c.png").read_bytes()
-    import os
-
-    def full(*_):
-        raise OSError(28, "No space left on device", "results/tiny/c.png")
-
-    monkeypatch.setattr(os, "replace", full)
-    assert "No space left" in fails(main, *argv, capsys=capsys)
-    assert Path("results/tiny/c.png").read_bytes() == before
-    assert not list(Path("results").rglob("*.tmp"))
-
-
 def test_predict_by_hand():
     """A network whose mask head is a constant logit of ln 3 says 0.75 everywhere."""
     model = iSmallNet(4).eval()
@@ -206,15 +189,6 @@ def test_predict_by_hand():
     )
     assert [m.shape for m in maps] == [(40, 48), (41, 37)]
     assert all((quantise(m) == 191).all() for m in maps)
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto").type == "cpu"
-    for name in ("cuda:77", "foo", "xpu"):
-        with pytest.raises(DataError, match="--device cpu"):
-            pick_device(name)
-    assert not inference.autocast(torch.device("cpu"), "auto")._enabled
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -238,6 +212,14 @@ def test_without_batch_norm_the_logits_are_the_same(variant):
         (["--dataset", "tiny", "--threshold", "0.7"], "unrecognized arguments: --threshold"),
         (["--dataset", "tiny", "--baseline", "lcm", "--flips"], "--flips: has no effect beside"),
         (["--dataset", "tiny", "--workers", "99"], "--workers: has no effect without --baseline"),
+        (["--dataset", "tiny", "--baseline", "lcm", "--weights", "x.pt"], "--weights"),
+        (["--dataset", "tiny", "--baseline", "tophat", "--tile", "64"], "--tile"),
+        (["--dataset", "tiny", "--tile", "16"], "--tile"),
+        (["--dataset", "tiny", "--overlap", "300"], "--overlap"),
+        (["--dataset", "tiny", "--tile", "64", "--overlap", "-1"], "--overlap"),
+        (["--dataset", "tiny", "--tile", "128", "--resize", "352"], "--resize"),
+        (["--dataset", "tiny", "--tile", "0", "--overlap", "9"], "--overlap"),
+        (["--dataset", "tiny", "--batch-size", "0"], "--batch-size"),
     ],
 )
 def test_what_belongs_to_another_mode_is_an_error(data, argv, message, capsys):
@@ -262,16 +244,6 @@ def test_large_images_run_in_tiles_which_is_said_and_kept(tmp_path, weights, cap
     }
     assert [about["auto"][key] for key in ("tile", "overlap", "tiled_images")] == [512, 64, 1]
     assert "tile" not in about["whole"]
-
-
-def test_flags_of_tiles_that_cannot_be(data, weights, capsys):
-    command = [*TINY, "--weights", str(weights)]
-    for flags in (["--tile", 16], ["--overlap", 300], ["--tile", 64, "--overlap", -1]):
-        assert "expected --tile of 0, or 32 or more" in fails(main, *command, *flags, capsys=capsys)
-    assert "one of them" in fails(main, *command, "--tile", 128, "--resize", 352, capsys=capsys)
-    assert "without tiles" in fails(main, *command, "--tile", 0, "--overlap", 9, capsys=capsys)
-    beside = fails(main, *TINY, "--baseline", "tophat", "--tile", 64, capsys=capsys)
-    assert "--tile: has no effect beside --baseline" in beside
 
 
 # --- two programs and one folder -------------------------------------------------------------------
