@@ -298,14 +298,12 @@ def evaluate(
     metrics = {}
     processes.share(model)
     for name, frames in lists.items():
-        counts = []
         if text := TILING.note(frames.shapes):
             note(f"tiles {name}", f"{name} test: {text}")
         part = slice(processes.rank, None, processes.world)
         results = infer(model, frames, batch_size, amp, part=part)
-        count = len(range(len(frames))[part])
-        for _, pred, mask in progress(results, f"{name} test", count, leave=False):
-            counts.append(count_standard(pred, mask))
+        results = progress(results, f"{name} test", len(range(len(frames))[part]), leave=False)
+        counts = [count_standard(pred, mask) for _, pred, mask in results]
         metrics[name] = metrics_standard(total(processes.gather(counts)))
     return metrics
 
