@@ -42,10 +42,10 @@ from ismallnet.parallel import cores
 DEFAULT_LIMITS = (None, PERCENTILES)
 GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
-Maps = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
+Predictions = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
 
 
-def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Maps, dict]:
+def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Predictions, dict]:
     """The network's maps of a list, and what about.json says of them."""
     if not (path := args.weights and named_weights(args.weights)):
         path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
@@ -101,7 +101,7 @@ def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> It
 
 def baseline(
     data: DatasetFolder, frames: Frames, args: argparse.Namespace, folder: Path
-) -> tuple[Maps, dict]:
+) -> tuple[Predictions, dict]:
     """A classical method's maps of a list, and what about.json says of them. A call that was
     interrupted continues."""
     train = Frames(data, "train", args.mask_threshold, grey_range(args))
@@ -127,7 +127,9 @@ def baseline(
     return run(frames, args.baseline, window, threshold, args.workers, done), about
 
 
-def write_maps(maps: Maps, label: str, frames: Frames, folder: Path) -> dict[str, float | int | None]:
+def write_maps(
+    maps: Predictions, label: str, frames: Frames, folder: Path
+) -> dict[str, float | int | None]:
     """Writes the maps and images.csv of a list; returns its standard metrics."""
     counts = {}
     for i, pred, mask in progress(maps, label, len(frames)):

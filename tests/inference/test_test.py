@@ -13,7 +13,7 @@ from dataset import Frames
 from ismallnet import files
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.evaluation.map_files import check_finished
+from ismallnet.evaluation.map_files import open_maps
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.evaluation.protocols import evaluate
 from ismallnet.inference.predict import Tiling, batches_of_equal_size, predict, prepared
@@ -268,15 +268,15 @@ def test_the_folder_counts_as_unfinished_before_its_first_map_is_written(
         [*TINY, "--weights", str(weights)] if mode == "weights" else [*TINY[:2], "--baseline", "lcm"]
     )
     main(flags)
-    check_finished(Path("results/tiny"), ["c", "d"])
+    open_maps(Path("results/tiny"), ["c", "d"])
     written = []
 
     def write_png(path, pixels):
         with pytest.raises(DataError):
-            check_finished(Path("results/tiny"), ["c", "d"])
+            open_maps(Path("results/tiny"), ["c", "d"])
         written.append(path.name)
 
     monkeypatch.setattr("test.write_png", write_png)
     main(flags)
     assert written == ["c.png", "d.png"]
-    check_finished(Path("results/tiny"), ["c", "d"])
+    open_maps(Path("results/tiny"), ["c", "d"])
