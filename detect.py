@@ -20,9 +20,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ismallnet.cli import DataError, HelpFormatter, command, summary
-from ismallnet.detection import run as stream
-from ismallnet.detection.contrast import MODES
+from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.detection.detector import (
     AMP,
     POLARITIES,
@@ -33,6 +31,7 @@ from ismallnet.detection.detector import (
     unusable,
 )
 from ismallnet.detection.folder import results_folder
+from ismallnet.detection.run import MODES, Request, run
 from ismallnet.detection.sources import find_sources
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
@@ -73,7 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WxH:TYPE",
         help="read files that hold nothing but pixels, as 640x512:uint16 (big-endian: >u2)",
     )
-    add("--every", type=int, default=1, metavar="N", help="every Nth frame of a video, TIFF or stack")
+    add(
+        "--every",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="every Nth frame of a video, TIFF or stack",
+    )
     add("--strict", action="store_true", help="stop at the first frame that cannot be read")
 
     add = parser.add_argument_group("grey values of frames with more than 8 bits").add_argument
@@ -150,8 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off",
     )
-    add("--batch-size", type=int, default=1, metavar="N", help="frames of equal size run together")
-    add("--workers", type=int, default=cores(), metavar="N", help="threads that read frames")
+    add("--batch-size", type=positive, default=1, metavar="N", help="frames of equal size run together")
+    add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
     return parser
 
 
@@ -166,7 +171,6 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         DataError: names all values that cannot be used.
     """
-    counts = (args.every, args.batch_size, args.workers)
     expected = {
         "one of PATH and --watch FOLDER": bool(args.input) != bool(args.watch),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
@@ -175,8 +179,6 @@ def check(args: argparse.Namespace) -> None:
         "one of --range and --limits": not args.range or args.limits == "each",
         "--watch without --confirm": not (args.watch and args.confirm),
         "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
-        "--confirm-distance above 0": args.confirm_distance is None or args.confirm_distance > 0,
-        "--every, --batch-size and --workers of 1 or more": min(counts) >= 1,
         "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
     }
@@ -193,16 +195,14 @@ def main(argv: list[str] | None = None) -> int:
     check(args)
     path = named_weights(args.weights) if args.weights else default_weights()
     paths = [args.watch] if args.watch else args.input
-    request = stream.Request(
+    names = ("every", "save_npy", "resume", "overwrite", "strict", "batch_size", "workers", "limits")
+    request = Request(
         paths=paths,
         watch=bool(args.watch),
-        recursive=args.recursive,
         folder=results_folder(args.results, args.name, paths),
         weights=path,
-        backend=args.backend,
-        **{key: getattr(args, key) for key in ("every", "save_npy", "resume", "overwrite")},
-        **{key: getattr(args, key) for key in ("strict", "batch_size", "workers", "limits", "raw")},
         confirm=Confirmation.parse(args.confirm, args.confirm_distance) if args.confirm else None,
+        **{name: getattr(args, name) for name in (*names, "recursive", "backend", "raw")},
     )
     raw = RawLayout(args.raw) if args.raw else None
     sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
         if processes.rank == 0:
             print(describe(path, model))
         detector = Detector(prepared(model, processes.device), settings)
-        return stream.run(request, sources, detector, processes)
+        return run(request, sources, detector, processes)
 
 
 if __name__ == "__main__":

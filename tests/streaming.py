@@ -33,8 +33,8 @@ def deep(seed: int = 0) -> np.ndarray:
 def frames(*paths, **options) -> list[np.ndarray | str]:
     """The pixels of all frames of files or folders, or what is wrong with one."""
     sources = find_sources([*map(str, paths)], **options)
-    found = read_frames([(source, list(range(source.count))) for source in sources])
-    return [frame.pixels if frame.pixels is not None else frame.problem for frame in found]
+    read = read_frames(sources)
+    return [frame.pixels if frame.pixels is not None else frame.problem for frame in read]
 
 
 def run(*argv) -> int:
@@ -61,7 +61,7 @@ def start(*argv, launcher=()) -> subprocess.Popen:
     return subprocess.Popen([*command, "--device", "cpu", *map(str, argv)], **pipes)
 
 
-def waits(condition, seconds=60) -> None:
+def waits(condition, seconds=300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -70,4 +70,4 @@ def waits(condition, seconds=60) -> None:
 
 def stopped(process: subprocess.Popen) -> str:
     os.kill(process.pid, signal.SIGTERM)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=300)[0]

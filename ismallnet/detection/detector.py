@@ -1,8 +1,9 @@
 """Targets in frames of any size and depth."""
 
 import math
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,9 @@ import numpy as np
 
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, GreyRange, inverted_limits, to_units, unmasked
-from ismallnet.images.grey import inverted as inverted_pixels
+from ismallnet.images.grey import PERCENTILES, GreyRange, inverted, inverted_limits, unmasked
 from ismallnet.inference.predict import Network, predict, predict_frame, prepared
-from ismallnet.inference.weights import default_weights, load_network
+from ismallnet.inference.weights import default_weights, open_network
 
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
@@ -35,8 +35,8 @@ class Target:
         mean: the mean probability.
         snr: local SNR (metrics.py); None where the frame has no pixels around the target, or they
             are all alike, or not all are numbers.
-        pixels: (n, 2) y, x of its pixels.
-        polarity: "bright" or "dark", the pass of the network that found it.
+        pixels: (n, 2) y, x of its pixels; two targets are compared without it.
+        polarity: "bright" or "dark", the pass of the network that gave it.
     """
 
     x: float
@@ -46,7 +46,7 @@ class Target:
     score: float
     mean: float
     snr: float | None
-    pixels: np.ndarray
+    pixels: np.ndarray = field(compare=False, repr=False)
     polarity: str = "bright"
 
     @property
@@ -71,19 +71,20 @@ def find_targets(
     Returns:
         At most `max_targets`, those with the highest score first; equal ones from the top left.
     """
-    connected = components(quantise(probability) >= max(1, math.ceil(255 * threshold)))
+    above = quantise(probability) >= max(1, math.ceil(255 * threshold))
     targets = []
-    for (rows, columns), pixels in connected.pieces():
-        y, x = np.nonzero(pixels)
+    for (rows, columns), inside in components(above).pieces():
+        y, x = np.nonzero(inside)
         if len(y) < min_area:
             continue
+        height, width = inside.shape
         y, x = y + rows.start, x + columns.start
         p = probability[y, x].astype(np.float64)
         targets.append(
             Target(
                 x=float(p @ x / p.sum()),
                 y=float(p @ y / p.sum()),
-                box=(columns.start, rows.start, *pixels.shape[::-1]),
+                box=(columns.start, rows.start, width, height),
                 area=len(y),
                 score=float(p.max()),
                 mean=float(p.mean()),
@@ -111,13 +112,6 @@ def touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return all(max(a[k], b[k]) <= min(a[k] + a[k + 2], b[k] + b[k + 2]) for k in (0, 1))
 
 
-def inverted(
-    pixels: np.ndarray, limits: tuple[float, float] | None
-) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """A frame and its limits with dark and bright exchanged: what was mapped to g becomes 255 - g."""
-    return inverted_pixels(pixels), limits and inverted_limits(limits, pixels.dtype)
-
-
 def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     """Local SNR of the target at pixels (y, x) of a frame, in its own grey values."""
     top, left = max(y.min() - RING, 0), max(x.min() - RING, 0)
@@ -126,7 +120,7 @@ def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     mask = np.zeros(cut.shape, np.uint8)
     mask[y - top, x - left] = 1
     snr = local_snr(cut, mask) if ring(mask).any() else math.nan
-    return snr if math.isfinite(snr) else None
+    return float(snr) if math.isfinite(snr) else None
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,7 @@ class DetectionSettings:
         limits: values that become 0 and 255 in frames of more than 8 bits; by default
         percentiles: of each frame's own values; of dark targets counted from the bright end.
         tile, overlap: px; frames larger than a tile are run in overlapping tiles.
-        amp: mixed precision, as in `inference.autocast`.
+        amp: mixed precision, as in `inference.predict.autocast`.
         flips: the mean over a frame and its three mirror images.
     """
 
@@ -162,49 +156,45 @@ class DetectionSettings:
 
 
 def unusable(values: dict[str, object]) -> dict[str, str]:
-    """What is found and expected of those settings that cannot be used, by name.
+    """What was given and is expected of those settings that cannot be used, by name.
 
     Args:
         values: of DetectionSettings, by name.
     """
-    v = SimpleNamespace(**values)
-    right = {
-        "threshold": (is_number(v.threshold) and 0 < v.threshold <= 1, "above 0, at most 1"),
-        "min_area": (is_whole(v.min_area) and v.min_area >= 1, "1 or more"),
-        "max_targets": (is_whole(v.max_targets) and v.max_targets >= 1, "1 or more"),
-        "polarity": (v.polarity in tuple(POLARITIES), f"one of {', '.join(POLARITIES)}"),
-        "limits": (v.limits is None or is_pair(v.limits), "two finite numbers, MIN < MAX"),
-        "percentiles": (
-            is_pair(v.percentiles) and v.percentiles[0] >= 0 and v.percentiles[1] <= 100,
-            "0 <= LOW < HIGH <= 100",
-        ),
-        "tile": (is_whole(v.tile) and v.tile >= 32, "32 or more"),
-        "overlap": (
-            is_whole(v.overlap) and (not is_whole(v.tile) or 0 <= 2 * v.overlap <= v.tile),
-            "0 to half a tile",
-        ),
-        "amp": (v.amp in AMP, f"one of {', '.join(AMP)}"),
-        "flips": (v.flips in (False, True), "False or True"),
-    }
+    given = SimpleNamespace(**values)
     return {
         name: f"found {values[name]!r}, expected {expected}"
-        for name, (usable, expected) in right.items()
-        if not usable
+        for name, (expected, usable) in USABLE.items()
+        if not is_usable(usable, given)
     }
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def is_usable(usable: Callable[[object], bool], given: object) -> bool:
+    try:
+        return bool(usable(given))
+    except (TypeError, ValueError, IndexError):  # of another type
+        return False
 
 
-def is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def is_pair(values: object) -> bool:
-    """Whether they are two finite numbers, the first one smaller."""
-    pair = isinstance(values, list | tuple | np.ndarray) and len(values) == 2
-    return pair and all(map(is_number, values)) and bool(values[0] < values[1])
+# setting -> what is expected, and whether settings have it.
+USABLE = {
+    "threshold": ("above 0, at most 1", lambda s: 0 < s.threshold <= 1),
+    "min_area": ("1 or more", lambda s: s.min_area >= 1),
+    "max_targets": ("1 or more", lambda s: operator.index(s.max_targets) >= 1),
+    "polarity": (f"one of {', '.join(POLARITIES)}", lambda s: s.polarity in POLARITIES),
+    "limits": (
+        "two finite numbers, MIN < MAX",
+        lambda s: s.limits is None or -math.inf < s.limits[0] < s.limits[1] < math.inf,
+    ),
+    "percentiles": (
+        "0 <= LOW < HIGH <= 100",
+        lambda s: 0 <= s.percentiles[0] < s.percentiles[1] <= 100,
+    ),
+    "tile": ("32 or more", lambda s: operator.index(s.tile) >= 32),
+    "overlap": ("0 to half a tile", lambda s: 0 <= 2 * operator.index(s.overlap) <= s.tile),
+    "amp": (f"one of {', '.join(AMP)}", lambda s: s.amp in AMP),
+    "flips": ("False or True", lambda s: s.flips in (False, True)),
+}
 
 
 class Detector:
@@ -225,17 +215,25 @@ class Detector:
 
     @classmethod
     def from_weights(
-        cls, path: str | Path | None = None, device: str = "auto", **settings
+        cls,
+        path: str | Path | None = None,
+        device: str = "auto",
+        backend: str = "torch",
+        **settings,
     ) -> "Detector":
         """A detector with the weights of a file, those that come with the repository by default.
 
+        Args:
+            backend: "torch"; "onnxruntime" or "openvino", optional packages, on the CPU.
+
         Raises:
             WeightsError: unreadable, or not this network's.
-            DataError: there is no such device.
+            DataError: there is no such device or package.
             ValueError: names the settings that cannot be used.
         """
-        model = load_network(path or default_weights())
-        return cls(prepared(model, pick_device(device)), **settings)
+        chosen = DetectionSettings(**settings)
+        model = open_network(path or default_weights(), backend, amp=chosen.amp)
+        return cls(prepared(model, pick_device(device)), chosen)
 
     def probability(self, frame: np.ndarray, limits: Limits | None = None) -> np.ndarray:
         """HxW float32 probabilities of a frame; with both polarities the higher of the two.
@@ -257,60 +255,64 @@ class Detector:
             for polarity in POLARITIES[s.polarity]
         }
 
-    def checked_limits(self, limits: Limits, frame: np.ndarray) -> Limits:
+    def check_limits(self, frame: np.ndarray, limits: Limits) -> None:
         """
         Raises:
             ValueError: not limits as `limits_of` gives them for such a frame.
         """
-        polarities = POLARITIES[self.settings.polarity]
+        polarities, eight_bits = POLARITIES[self.settings.polarity], frame.dtype == np.uint8
         pairs = [limits.get(key, ()) for key in polarities] if isinstance(limits, dict) else [()]
-        none_needed = frame.dtype == np.uint8
-        if not all(np.size(pair) == 2 or (none_needed and pair is None) for pair in pairs):
+        if not all(np.size(pair) == 2 or (eight_bits and pair is None) for pair in pairs):
             raise ValueError(
                 f"limits: found {limits!r} for {frame.dtype}, expected what limits_of gives, a dict "
                 f"of {', '.join(polarities)}; for two values of your own type "
                 "Detector.from_weights(limits=(MIN, MAX))"
             )
-        return limits
 
     def maps(self, frames: list[np.ndarray], limits: list[Limits] | None = None) -> list[Maps]:
         """The probabilities of frames of one shape, by polarity; as `probability`, but as one batch
         where the frames fit in a tile."""
         frames = [checked(frame) for frame in frames]
-        if limits:
-            limits = [self.checked_limits(*pair) for pair in zip(limits, frames, strict=True)]
-        else:
-            limits = [self.limits_of(frame) for frame in frames]
-        passes: dict[str, list[np.ndarray]] = {}
-        for polarity in POLARITIES[self.settings.polarity]:
-            pairs = [(frame, own[polarity]) for frame, own in zip(frames, limits)]
-            pairs = [inverted(*pair) for pair in pairs] if polarity == "dark" else pairs
-            passes[polarity] = self.predicted(pairs)
+        limits = limits or [self.limits_of(frame) for frame in frames]
+        for frame, own in zip(frames, limits, strict=True):
+            self.check_limits(frame, own)
+        passes = {
+            polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
+            for polarity in POLARITIES[self.settings.polarity]
+        }
         return [dict(zip(passes, maps)) for maps in zip(*passes.values())]
 
-    def predicted(self, pairs: list[tuple[np.ndarray, tuple[float, float] | None]]) -> list[np.ndarray]:
+    def predicted(
+        self, frames: list[np.ndarray], limits: list[tuple[float, float] | None], dark: bool
+    ) -> list[np.ndarray]:
         """What the network gives for frames of one shape and their limits, one pass."""
         s = self.settings
-        if len(pairs) == 1 or max(pairs[0][0].shape[:2]) > s.tile:
-            return [
-                predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips) for pair in pairs
-            ]
-        return predict(self.model, [to_units(*pair) for pair in pairs], s.amp, flips=s.flips)
+        if len(frames) > 1 and max(frames[0].shape[:2]) <= s.tile:
+            grey = GreyRange(dark=dark)
+            images = [grey.units(*pair) for pair in zip(frames, limits)]
+            return predict(self.model, images, s.amp, flips=s.flips)
+        if dark:
+            limits = [own and inverted_limits(own, f.dtype) for f, own in zip(frames, limits)]
+            frames = [inverted(frame) for frame in frames]
+        return [
+            predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips)
+            for pair in zip(frames, limits)
+        ]
 
     def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
-        """The targets of a frame (as `probability` takes it), the highest score first."""
-        frame = unmasked(frame)
+        """The targets of a frame (as of `probability`), the highest score first."""
+        frame = checked(frame)
         return self.targets(self.maps([frame], limits and [limits])[0], frame)
 
     def targets(self, maps: Maps, frame: np.ndarray) -> list[Target]:
         """The targets in the maps of a frame (`maps`)."""
         s = self.settings
-        found = [
+        targets = [
             replace(target, polarity=polarity)
             for polarity, probability in maps.items()
             for target in find_targets(probability, frame, s.threshold, s.min_area, s.max_targets)
         ]
-        return merged(found)[: s.max_targets] if len(maps) > 1 else found
+        return merged(targets)[: s.max_targets] if len(maps) > 1 else targets
 
 
 def checked(frame: np.ndarray) -> np.ndarray:
@@ -318,6 +320,11 @@ def checked(frame: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not an image, or empty.
     """
+    if isinstance(frame, str | Path):
+        raise ValueError(
+            f"frame: found the name {str(frame)!r}, expected an array (H, W) or (H, W, 3). Read the "
+            f"file first: cv2.imread({str(frame)!r}, cv2.IMREAD_UNCHANGED), colours as [..., ::-1]"
+        )
     frame = unmasked(frame)
     if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")

@@ -1,50 +1,89 @@
-"""What was found in frames, on disk: probability maps, overlays, and detections as CSV and COCO JSON.
+"""What was detected in frames, on disk: records, overlays, and the tables as CSV and COCO JSON.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
 interrupted continues from there, and several processes write a file each. `merge` makes
 detections.csv, detections.json (COCO results) and frames.json (its images and category) of them.
 """
 
-import csv
 import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import Target
+from ismallnet.detection.detector import Limits, Target
 from ismallnet.detection.sources import Frame
-from ismallnet.detection.tracks import Confirmation, Sighting
-from ismallnet.files import atomic_write
+from ismallnet.detection.tracks import Confirmation
+from ismallnet.files import atomic_write, write_csv
 from ismallnet.images.grey import to_units
 
+Key = tuple[str, int]  # a frame: its file and its index there
 CATEGORY = {"id": 1, "name": "target"}
+KINDS = {"position": int, "index": int, "file": str, "targets": list}
 REQUIRED = ("position", "frame", "file", "index", "seconds", "height", "width", "range", "targets")
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a cell of a spreadsheet begins to compute
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
 
 
-def run_length(pixels: np.ndarray, height: int, width: int) -> str:
-    """COCO's compressed run lengths of a mask. Our own, since pycocotools has to be compiled on many
-    machines; where it is installed the tests compare the two.
+# --- one frame ----------------------------------------------------------------------------------------
+
+
+def record(frame: Frame, name: str, position: int, limits: Limits, targets: list[Target]) -> dict:
+    """A frame and its targets as plain values, a line of the records.
 
     Args:
-        pixels: (n, 2) y, x of the mask's pixels.
-        height, width: of the frame; runs go down its columns.
+        name: of its pictures.
+        position: of its file among those that were named.
+    """
+    height, width = frame.pixels.shape[:2]
+    first, *second = limits.values()  # with both polarities the limits of dark targets
+    entry = {
+        "position": position,
+        "frame": name,
+        "file": str(frame.source.path),
+        "index": frame.index,
+        "seconds": frame.seconds,
+        "height": height,
+        "width": width,
+        "range": first,
+        "targets": [target_values(target, height, width) for target in targets],
+        "sequence": frame.source.sequence,
+        "dtype": str(frame.pixels.dtype),
+        "state": frame.source.state,
+    }
+    return entry | ({"dark_range": second[0]} if second else {})
 
-    Returns:
-        Lengths of runs of 0 and 1 in turn, the first of 0; each one, from the fourth on as the
-        difference to the one two before, in groups of 5 bits from the low end, a sixth bit says that
-        more follow, 48 makes it a character.
+
+def target_values(t: Target, height: int, width: int) -> dict:
+    return {
+        "x": round(t.x, 3),
+        "y": round(t.y, 3),
+        "box": t.box,
+        "area": t.area,
+        "score": round(t.score, 6),
+        "mean": round(t.mean, 6),
+        "snr": None if t.snr is None else round(t.snr, 3),
+        "polarity": t.polarity,
+        "counts": run_length(t.pixels, height, width),
+    }
+
+
+def run_length(pixels: np.ndarray, height: int, width: int) -> str:
+    """COCO's compressed run lengths of the mask that has pixels (n, 2) y, x; runs go down the columns.
+
+    Lengths of runs of 0 and 1 in turn, the first of 0; each one, from the fourth on as the difference
+    to the one two before, in groups of 5 bits from the low end, a sixth bit says that more follow, 48
+    makes it a character. Our own, since pycocotools has to be compiled on many machines.
     """
     at = np.sort(pixels[:, 1].astype(np.int64) * height + pixels[:, 0])
     starts = at[np.diff(at, prepend=-2) > 1]
@@ -64,56 +103,16 @@ def run_length(pixels: np.ndarray, height: int, width: int) -> str:
     return "".join(text)
 
 
-def record(
-    name: str,
-    position: int,
-    frame: Frame,
-    limits: tuple[float, float] | None,
-    targets: list[Target],
-) -> dict:
-    """A frame and its targets as plain values, a line of the records."""
-    height, width = frame.pixels.shape[:2]
-    return {
-        "position": position,
-        "frame": name,
-        "file": str(frame.source.path),
-        "index": frame.index,
-        "seconds": frame.seconds,
-        "height": height,
-        "width": width,
-        "range": limits,
-        "targets": [
-            {
-                "x": round(t.x, 3),
-                "y": round(t.y, 3),
-                "box": t.box,
-                "area": t.area,
-                "score": round(t.score, 6),
-                "mean": round(t.mean, 6),
-                "snr": None if t.snr is None else round(t.snr, 3),
-                "polarity": t.polarity,
-                "counts": run_length(t.pixels, height, width),
-            }
-            for t in targets
-        ],
-    }
-
-
-def overlay(
-    pixels: np.ndarray,
-    limits: tuple[float, float] | None,
-    targets: list[dict],
-    extras: tuple[str, ...] = (),
-) -> np.ndarray:
+def overlay(pixels: np.ndarray, entry: dict, extras: tuple[str, ...] = ()) -> np.ndarray:
     """The frame as RGB uint8 with a box around each target, a little off it, and its score.
 
     Args:
-        targets: as `record` has them.
+        entry: its record.
         extras: what else is written beside a box, of "polarity" and "track".
     """
-    picture = np.ascontiguousarray(to_units(pixels, limits).astype(np.uint8))
+    picture = np.ascontiguousarray(to_units(pixels, entry["range"]).astype(np.uint8))
     height, width = picture.shape[:2]
-    for target in targets:
+    for target in entry["targets"]:
         left, top, w, h = target["box"]
         colour = COLOURS[target["polarity"]]
         cv2.rectangle(picture, (left - 4, top - 4), (left + w + 3, top + h + 3), colour, 1)
@@ -123,37 +122,40 @@ def overlay(
         x = min(max(left - 4, 2), max(width - 8 * len(text), 2))
         y = top - 7 if top > 20 else min(top + h + 15, height - 2)
         for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
-            cv2.putText(
-                picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.35, ink, thickness, cv2.LINE_AA
-            )
+            cv2.putText(picture, text, (x, y), FONT, 0.35, ink, thickness, cv2.LINE_AA)
     return picture
 
 
-# --- records ---------------------------------------------------------------------------------------
+# --- all frames ---------------------------------------------------------------------------------------
 
 
-def read_records(folder: Path) -> Iterator[tuple[dict, Path, int]]:
-    """All whole lines of all records: (record, file, where in it). A line that was cut off by an
-    interruption does not count."""
+def open_records(folder: Path, rank: int) -> io.FileIO:
+    """The records of one process, to append to; a line that was cut off is cut away."""
+    path = folder / f"records-{rank}.jsonl"
+    file = open(path, "ab", buffering=0)  # noqa: SIM115
+    file.truncate(path.read_bytes().rfind(b"\n") + 1)
+    return file
+
+
+def whole_lines(folder: Path) -> Iterator[tuple[dict, bytes]]:
+    """All records of a folder, and their lines. A line that was cut off by an interruption does not
+    count.
+
+    Raises:
+        DataError: a line is damaged.
+    """
     for path in sorted(folder.glob("records-*.jsonl")):
-        for entry, at in whole_lines(path):
-            yield entry, path, at
-
-
-def whole_lines(path: Path) -> Iterator[tuple[dict, int]]:
-    """The records of a file, and where in it they begin."""
-    with open(path, "rb") as file:
-        at = 0
-        for line in file:
-            if line.endswith(b"\n"):
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    continue
                 try:
-                    yield checked(line), at
+                    yield checked(line), line
                 except ValueError as error:
                     raise DataError(
-                        f"{path}: damaged at byte {at} ({error}), expected the record of a frame. Type "
-                        "detect.py's command with --overwrite to start again"
+                        f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
+                        "Type detect.py's command with --overwrite to start again"
                     ) from error
-            at += len(line)
 
 
 def checked(line: bytes) -> dict:
@@ -167,7 +169,7 @@ def checked(line: bytes) -> dict:
         raise ValueError(f"found {type(entry).__name__}")
     if lacks := [key for key in REQUIRED if key not in entry]:
         raise ValueError(f"found no {', '.join(lacks)}")
-    for key, kind in (("position", int), ("index", int), ("file", str), ("targets", list)):
+    for key, kind in KINDS.items():
         if not isinstance(entry[key], kind):
             raise ValueError(f"found {key} {entry[key]!r}")
     for name in (entry["frame"], entry.get("video", "")):
@@ -176,83 +178,42 @@ def checked(line: bytes) -> dict:
     return entry
 
 
-def open_records(folder: Path, rank: int) -> io.FileIO:
-    """The records of one process, to append to; a line that was cut off is cut away."""
-    path = folder / f"records-{rank}.jsonl"
-    file = open(path, "ab")  # noqa: SIM115
-    raw = path.read_bytes()
-    file.truncate(raw.rfind(b"\n") + 1)
-    return file
-
-
-class Place(NamedTuple):
-    """Where a record is; in the order of the frames."""
-
-    later: bool  # the frame is not among those that are named now
-    position: int
-    path: str
-    at: int
-
-
-class Records:
-    """The records of a folder in the order of their frames; a context manager. The memory it takes
-    grows with the number of frames alone, by some bytes each.
+def read_records(folder: Path, order: dict[str, int]) -> Iterator[dict]:
+    """The records of a folder, in the order of their frames.
 
     Args:
-        positions: where the frames of a file and index belong now; others come after them, in the
-            order of their records.
+        order: the places of the files that are named now; frames of others come after them, in the
+            order of the call that named them.
     """
-
-    def __init__(self, folder: Path, positions: dict[tuple[str, int], int]):
-        self.places = []
-        for entry, path, at in read_records(folder):
-            position = positions.get((entry["file"], entry["index"]))
-            place = entry["position"] if position is None else position
-            self.places.append(Place(position is None, place, str(path), at))
-        self.places.sort()
-        paths = {place.path for place in self.places}
-        self.files = {path: open(path, "rb") for path in paths}  # noqa: SIM115
-
-    def __enter__(self) -> "Records":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for file in self.files.values():
-            file.close()
-
-    def read(self, place: Place) -> dict:
-        self.files[place.path].seek(place.at)
-        return json.loads(self.files[place.path].readline())
-
-    def __iter__(self) -> Iterator[dict]:
-        return map(self.read, self.places)
+    lines: dict[Key, tuple[tuple[bool, int, int], bytes]] = {}
+    for entry, line in whole_lines(folder):
+        file, index = entry["file"], entry["index"]
+        place = file not in order, order.get(file, entry["position"]), index
+        lines[file, index] = place, line
+    for _, line in sorted(lines.values()):
+        yield json.loads(line)
 
 
-def confirm(folder: Path, positions: dict[tuple[str, int], int], rule: Confirmation) -> int:
+def confirm(folder: Path, order: dict[str, int], rule: Confirmation) -> int:
     """Gives the targets in the records the numbers of their tracks, and sets those that are not
     confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it begins
     anew: the result is that of all frames at once."""
-    frames: dict[str, list[list[Sighting]]] = {}
-    numbers: dict[tuple[str, int], list[int | None]] = {}
-    with Records(folder, positions) as records:
-        order: dict[str, list[tuple[str, int]]] = {}
-        for place, entry in zip(records.places, records):
-            sightings = [(t["x"], t["y"], t["polarity"]) for t in all_targets(entry)]
-            frames.setdefault(entry["sequence"], []).append(sightings)
-            order.setdefault(entry["sequence"], []).append((place.path, place.at))
-    tracks = 0
-    for sequence, sightings in frames.items():
-        found = rule.numbers(sightings)
-        for place, own in zip(order[sequence], found):
-            numbers[place] = [number and number + tracks for number in own]
-        tracks += max((number or 0 for own in found for number in own), default=0)
-    for path in sorted(folder.glob("records-*.jsonl")):
-        with atomic_write(path) as file:
-            for entry, at in whole_lines(path):
-                pairs = list(zip(all_targets(entry), numbers[str(path), at], strict=True))
-                entry["targets"] = [t | {"track": number} for t, number in pairs if number]
-                entry["unconfirmed"] = [t for t, number in pairs if not number]
-                file.write(json.dumps(entry).encode() + b"\n")
+    entries, tracks = list(read_records(folder, order)), 0
+    sequences: dict[str, list[dict]] = {}
+    for entry in entries:
+        sequences.setdefault(entry["sequence"], []).append(entry)
+    for frames in sequences.values():
+        targets = [all_targets(entry) for entry in frames]
+        numbers = rule.numbers([[(t["x"], t["y"], t["polarity"]) for t in own] for own in targets])
+        for entry, own, marks in zip(frames, targets, numbers):
+            pairs = list(zip(own, marks, strict=True))
+            entry["targets"] = [t | {"track": tracks + number} for t, number in pairs if number]
+            entry["unconfirmed"] = [t for t, number in pairs if not number]
+        tracks += max((number or 0 for own in numbers for number in own), default=0)
+    with atomic_write(folder / "records-0.jsonl") as file:
+        file.writelines(json.dumps(entry).encode() + b"\n" for entry in entries)
+    for path in set(folder.glob("records-*.jsonl")) - {folder / "records-0.jsonl"}:
+        path.unlink()
     return tracks
 
 
@@ -263,48 +224,43 @@ def all_targets(entry: dict) -> list[dict]:
     return sorted(targets, key=lambda t: (-t["score"], t["y"], t["x"]))
 
 
-def merge(
-    folder: Path, positions: dict[tuple[str, int], int], extras: tuple[str, ...] = ()
-) -> tuple[int, int]:
+def merge(folder: Path, order: dict[str, int], extras: tuple[str, ...] = ()) -> tuple[int, int]:
     """Writes detections.csv, detections.json and frames.json; returns frames and targets.
 
     Args:
-        positions: as of `Records`.
+        order: as of `read_records`.
         extras: what is written of targets beside the usual, of "polarity" and "track".
     """
-    count = 0
-    with (
-        Records(folder, positions) as records,
-        atomic_write(folder / "detections.csv") as table,
-        atomic_write(folder / "detections.json") as results,
-        atomic_write(folder / "frames.json") as companion,
-    ):
-        text = io.TextIOWrapper(
-            table,
-            encoding="utf-8",
-            errors="backslashreplace",  # names of files that are not UTF-8
-            newline="",
-            write_through=True,
-        )
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow((*COLUMNS, *extras))
-        results.write(b"[")
-        companion.write(b'{"categories": [' + json.dumps(CATEGORY).encode() + b'],\n"images": [')
-        for image_id, entry in enumerate(records, start=1):
-            image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
-            image |= {key: entry[key] for key in IMAGE_KEYS if key in entry}
-            companion.write((b",\n" if image_id > 1 else b"\n") + json.dumps(image).encode())
-            for number, t in enumerate(entry["targets"], start=1):
-                count += 1
-                mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
-                found = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
-                found |= {"score": t["score"], "segmentation": mask}
-                found |= {key: t[key] for key in extras}
-                results.write((b",\n" if count > 1 else b"\n") + json.dumps(found).encode())
-                where = [entry["frame"], entry["file"], entry["index"], entry["seconds"], number]
-                values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
-                rows.writerow([*where, t["x"], t["y"], *t["box"], *values])
-        results.write(b"\n]\n")
-        companion.write(b"\n]}\n")
-        text.detach()
-    return len(records.places), count
+    rows, results, images = [], [], []
+    for image_id, entry in enumerate(read_records(folder, order), start=1):
+        image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
+        images.append(image | {key: entry[key] for key in IMAGE_KEYS if key in entry})
+        for number, t in enumerate(entry["targets"], start=1):
+            rows.append(row(entry, number, t, extras))
+            results.append(coco_result(image_id, entry, t, extras))
+    write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
+    write_lines(folder / "detections.json", "[", results, "]")
+    head = f'{{"categories": [{json.dumps(CATEGORY)}],\n"images": ['
+    write_lines(folder / "frames.json", head, images, "]}")
+    return len(images), len(rows)
+
+
+def row(entry: dict, number: int, t: dict, extras: tuple[str, ...]) -> list:
+    """A line of the CSV. A name that a spreadsheet would compute (=1+1.png) is written as ./=1+1.png,
+    which is the same file."""
+    names = [f"./{n}" if n.startswith(FORMULA) else n for n in (entry["frame"], entry["file"])]
+    values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
+    return [*names, entry["index"], entry["seconds"], number, t["x"], t["y"], *t["box"], *values]
+
+
+def coco_result(image_id: int, entry: dict, t: dict, extras: tuple[str, ...]) -> dict:
+    mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
+    result = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
+    return result | {"score": t["score"], "segmentation": mask} | {key: t[key] for key in extras}
+
+
+def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
+    """A list of JSON, an item a line."""
+    text = ",".join(f"\n{json.dumps(item)}" for item in items)
+    with atomic_write(path) as file:
+        file.write(f"{head}{text}\n{tail}\n".encode())

@@ -1,6 +1,7 @@
 """Targets that are seen in several frames: sightings linked to tracks, and which of them count."""
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,12 +30,15 @@ class Confirmation:
     def parse(cls, text: str, distance: float | None = None) -> "Confirmation":
         """
         Raises:
-            DataError: not N:M.
+            DataError: not N:M, or a distance that is none.
         """
         seen, _, of = text.partition(":")
         if not (seen.isdecimal() and of.isdecimal() and 1 <= int(seen) <= int(of) >= 2):
             raise DataError(f"--confirm {text}: expected N:M, 1 <= N <= M and M of 2 or more, as 3:5")
-        return cls(int(seen), int(of), DISTANCE if distance is None else distance)
+        distance = DISTANCE if distance is None else distance
+        if not 0 < distance < math.inf:
+            raise DataError(f"--confirm-distance {distance:g}: expected a finite number above 0")
+        return cls(int(seen), int(of), distance)
 
     def __str__(self) -> str:
         return f"{self.seen}:{self.of} within {self.distance:g} px"
@@ -88,14 +92,15 @@ def nearest(
     distance: float,
 ) -> list[tuple[int, int]]:
     """Pairs (index of a sighting, number of a track), the sum of whose distances is smallest; to leave
-    a track without a sighting costs as much as the longest way that it may have gone."""
+    a track without a sighting costs as much as the longest step that it may have made."""
     if not tracks or not sightings:
         return []
     last = np.array([sighting[:2] for _, (sighting, _) in tracks])
     now = np.array([sighting[:2] for sighting in sightings])
-    longest = distance * np.array([[time - seen] for _, (_, seen) in tracks])
+    longest = distance * np.array([time - seen for _, (_, seen) in tracks])
     gaps = np.linalg.norm(last[:, None] - now[None], axis=2)
     same = np.array([[old[2] == new[2] for new in sightings] for _, (old, _) in tracks])
-    cost = np.where(same & (gaps <= longest), gaps, longest)
-    pairs = zip(*linear_sum_assignment(cost))
-    return [(int(j), tracks[i][0]) for i, j in pairs if same[i, j] and gaps[i, j] <= longest[i, 0]]
+    costs = np.where(same & (gaps <= longest[:, None]), gaps, np.inf)
+    alone = np.where(np.eye(len(tracks), dtype=bool), longest, np.inf)  # a column for each track
+    pairs = zip(*linear_sum_assignment(np.hstack([costs, alone])))
+    return [(int(j), tracks[i][0]) for i, j in pairs if j < len(sightings)]

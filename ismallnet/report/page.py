@@ -8,7 +8,6 @@ comes from here as JSON, the pictures as PNG beside it.
 
 import base64
 import html
-import itertools
 import json
 import re
 from functools import partial
@@ -261,18 +260,16 @@ def chosen_records(folder: Path, most: int) -> tuple[list[dict], int]:
     Raises:
         DataError: there are none.
     """
-    places = []  # (score, position, file, where in it): of 100,000 frames not all targets in memory
-    for found, path, at in read_records(folder):
-        score = found["targets"][0]["score"] if found["targets"] else 0.0
-        places.append((-score, found["position"], path, at))
-    if not places:
+    records = list(read_records(folder, {}))
+    if not records:
         raise DataError(f"{folder}: found no frames of detect.py in it; type python detect.py PATH")
-    records = []
-    for _, _, path, at in sorted(places)[:most]:
-        with open(path, "rb") as file:
-            file.seek(at)
-            records.append(json.loads(file.readline()))
-    return sorted(records, key=lambda found: found["position"]), len(places)
+
+    def rank(k: int) -> tuple[float, int]:
+        targets = records[k]["targets"]
+        return -(targets[0]["score"] if targets else 0.0), k
+
+    best = sorted(range(len(records)), key=rank)[:most]
+    return [records[k] for k in sorted(best)], len(records)
 
 
 def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict | DataError:
@@ -308,11 +305,11 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     records, count = chosen_records(folder, most)
     about = read_json(folder / "about.json")
     raw = RawLayout(about["raw"]) if about.get("raw") else None
-    by_file = itertools.groupby(records, key=lambda found: found["file"])
-    chosen = [(describe(Path(f), raw), [found["index"] for found in group]) for f, group in by_file]
     waiting = {(found["file"], found["index"]): (k, found) for k, found in enumerate(records)}
-    frames = read_frames(chosen, workers)
-    pairs = ((*waiting.pop((str(f.source.path), f.index)), f) for f in frames)
+    sources = [describe(Path(file), raw) for file in dict.fromkeys(file for file, _ in waiting)]
+    chosen = set(waiting)
+    frames = read_frames(sources, lambda s, index: (str(s.path), index) in chosen, workers)
+    pairs = ((*waiting.pop(f.key), f) for f in frames)
     drawn = read_ahead(partial(draw_frame, folder=folder), pairs, workers, 2 * workers)
     results = list(progress(drawn, f"{folder.name} report", len(records), unit="frame"))
     problems = [str(result) for result in results if isinstance(result, DataError)]

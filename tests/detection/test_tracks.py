@@ -1,9 +1,10 @@
 """Targets linked from frame to frame, by hand."""
 
+import numpy as np
 import pytest
 
 from ismallnet.cli import DataError
-from ismallnet.detection.tracks import Confirmation, link
+from ismallnet.detection.tracks import Confirmation, link, nearest
 
 
 def at(*points, polarity="bright"):
@@ -61,3 +62,41 @@ def test_other_rules_are_errors(text):
 def test_rules_are_read():
     assert Confirmation.parse("3:5") == Confirmation(3, 5, 5.0)
     assert Confirmation.parse("2:2", 1.5) == Confirmation(2, 2, 1.5)
+
+
+def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
+    """With a track more than sightings, the far track was given the sighting, and the pair thrown away:
+    a target that moves 5 px a frame, and a false alarm somewhere in each frame."""
+    rng, frames = np.random.default_rng(0), []
+    for time in range(200):
+        false = tuple(rng.uniform(0, 1000, 2))
+        frames.append(at((5.0 * time % 900, 300), false))
+    numbers = Confirmation(3, 5, 6.0).numbers(frames)
+    confirmed = [own[0] is not None for own in numbers]
+    assert sum(confirmed) >= 0.95 * len(frames)
+    assert sum(own[1] is not None for own in numbers) <= 4
+    # a track at (0, 0) that is seen no more, and one at (100, 0) that goes on
+    assert link([at((0, 0), (100, 0)), at((104, 0))], 5, 1) == [[1, 2], [2]]
+
+
+def brute_force(tracks: list, sightings: list, distance: float) -> float:
+    """The least sum of distances, a track without a sighting costing the longest step, of all ways."""
+    if not tracks:
+        return 0.0
+    (x, y, _), *others = tracks
+    costs = [distance + brute_force(others, sightings, distance)]
+    for k, (to_x, to_y, _) in enumerate(sightings):
+        if (gap := np.hypot(x - to_x, y - to_y)) <= distance:
+            costs.append(gap + brute_force(others, sightings[:k] + sightings[k + 1 :], distance))
+    return min(costs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_links_of_random_frames_are_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    first, second = (at(*rng.uniform(0, 12, (rng.integers(1, 6), 2))) for _ in range(2))
+    tracks = [(n, (sighting, 0)) for n, sighting in enumerate(first)]
+    pairs = nearest(tracks, second, 1, 5.0)
+    gaps = [np.hypot(first[n][0] - second[k][0], first[n][1] - second[k][1]) for k, n in pairs]
+    cost = sum(gaps) + 5.0 * (len(first) - len(pairs))
+    assert max(gaps, default=0) <= 5 and cost == pytest.approx(brute_force(first, second, 5.0))

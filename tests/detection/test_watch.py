@@ -21,7 +21,7 @@ def test_interrupted_and_resumed():
     process = start("f")
     waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     done = len(results()[2]["images"])
     assert process.returncode == 130 and "type the same command with --resume" in out
     assert 3 < done < 60
@@ -35,7 +35,7 @@ def test_two_processes_write_the_same_files_as_one():
     folder(7)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
     process = start("f", launcher=launcher)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
     run("f", "--name", "whole")
@@ -55,43 +55,16 @@ def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
     write(Path("in/second.png"), picture(2))
     waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
     os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "error" not in out, out
     assert {i["frame"] for i in results("in")[2]["images"]} == {"slow", "second"}
     write(Path("in/third.png"), picture(3))
     process = start("--watch", "in", "--resume")
     waits(lambda: Path("results/in/maps/third.png").exists())
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
     assert len(results("in")[2]["images"]) == 3
-
-
-def test_watch_leaves_out_tables_without_pixels():
-    write(Path("in/a.png"), picture(1))
-    write(Path("in/log.csv"), "time,temperature\n12:00:01,21.5\n")
-    table = "".join(",".join(map(str, row)) + "\n" for row in picture(2).tolist())
-    write(Path("in/pixels.csv"), table)
-    process = start("--watch", "in")
-    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
-    os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "error" not in out, out
-    assert "in/log.csv is left out: it holds no row of pixels" in out
-    assert {i["frame"] for i in results("in")[2]["images"]} == {"a", "pixels_000000"}
-
-
-def test_watch_goes_on_within_a_stack():
-    Path("in").mkdir()
-    np.save("in/s.npy", np.stack([picture(k) for k in range(60)]))
-    process = start("--watch", "in")
-    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) > 3)
-    stopped(process)
-    assert 3 < len(results("in")[2]["images"]) < 60
-    process = start("--watch", "in", "--resume")
-    waits(lambda: Path("results/in/maps/s_000059.png").exists())
-    stopped(process)
-    assert [image["index"] for image in results("in")[2]["images"]] == list(range(60))
 
 
 def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video():
@@ -120,7 +93,7 @@ def test_what_one_of_two_processes_left_is_shared_by_both():
     records = Path("results/f/records-0.jsonl")
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[::2]))
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    out, _ = start("f", "--resume", launcher=launcher).communicate(timeout=120)
+    out, _ = start("f", "--resume", launcher=launcher).communicate(timeout=300)
     counts = [
         len(path.read_bytes().splitlines()) for path in sorted(Path("results/f").glob("records-*"))
     ]
@@ -147,13 +120,25 @@ def test_watch_reads_the_pages_that_come_later_and_survives_files_that_leave():
     assert sorted(frames) == ["leaves", *(f"s_{k:06d}" for k in range(6))]
 
 
+def test_watch_says_that_a_file_was_replaced():
+    write(Path("in/a.png"), picture(1))
+    process = start("--watch", "in")
+    waits(lambda: Path("results/in/overlays/a.png").exists())
+    write(Path("in/a.png"), picture(2))
+    write(Path("in/b.png"), np.zeros((20, 20), np.uint8))  # is taken in a look after that
+    waits(lambda: Path("results/in/overlays/b.png").exists())
+    out = stopped(process)
+    assert process.returncode == 0 and "in/a.png was replaced" in out
+    assert [image["frame"] for image in results("in")[2]["images"]] == ["a", "b"]
+
+
 def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done():
     write(Path("in/a.png"), picture(1))
     process = start("--watch", "in")
     waits(lambda: Path("results/in/overlays/a.png").exists())
     shutil.rmtree("in")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and "error: in: the folder is not there any more" in out
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "error: in: cannot be read any more" in out
     assert "1 frames, " in out and "type the same command with --resume" in out
     rows, _, companion = results("in")
     assert {row["frame"] for row in rows} == {"a"}
@@ -163,5 +148,5 @@ def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done():
 def test_watch_is_for_one_process():
     Path("in").mkdir()
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=120)
+    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=300)
     assert "error: --watch: found 2 processes, expected one" in out

@@ -8,8 +8,8 @@ from conftest import write
 from streaming import results
 
 from detect import Detector, Target, main
-from ismallnet.detection.detector import inverted, merged
-from ismallnet.images.grey import to_units, value_limits
+from ismallnet.detection.detector import merged
+from ismallnet.images.grey import GreyRange, to_units, value_limits
 
 Y, X = np.mgrid[:96, :128]
 
@@ -75,7 +75,10 @@ def test_dark_is_the_inverted_frame(bright, depth):
     if depth != "8 bits":
         limits = dark.limits_of(frame)["dark"]
         assert limits == value_limits(frame, (0, 99.9)) and limits[0] == frame.min()
-        assert np.abs(to_units(*inverted(frame, limits)) + to_units(frame, limits) - 255).max() < 1e-3
+        assert (
+            np.abs(GreyRange(dark=True).units(frame, limits) + to_units(frame, limits) - 255).max()
+            < 1e-3
+        )
 
 
 def target(box, score, polarity, mean=0.5, snr=None) -> Target:

@@ -30,12 +30,12 @@ def results() -> Path:
     write(Path("f") / f"{HOSTILE}.png", picture(1))
     np.save("stack.npy", np.stack([picture(k).astype(np.uint16) * 9 for k in (2, 3, 4)]))
     sources = find_sources(["f", "stack.npy"])
-    frames = read_frames([(s, [0, 2] if s.count > 1 else [0]) for s in sources])
+    frames = read_frames(sources, lambda _, index: index != 1)
     folder.mkdir(parents=True)
     with open(folder / "records-0.jsonl", "w") as file:
         for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
             limits = (0.0, 9 * 255.0) if frame.pixels.dtype == np.uint16 else None
-            found = record(f"{frame.source.path.stem}_{k}", k, frame, limits, [])
+            found = record(frame, f"{frame.source.path.stem}_{k}", k, {"bright": limits}, [])
             found["targets"] = [] if score is None else [target(score)]
             file.write(json.dumps(found) + "\n")
             pred = np.zeros(frame.pixels.shape[:2], np.uint8)

@@ -1,0 +1,324 @@
+"""What people name as frames: files, folders, lists and videos; what is no frame in them, and how the
+frames are read."""
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import fails, picture, write
+from PIL import Image
+from streaming import deep, frames, results, run, video
+
+from detect import main
+from ismallnet.cli import DataError
+from ismallnet.detection.sources import find_sources, read_frames
+from ismallnet.images.arrays import RawLayout
+
+VIDEOS = Path(__file__).parents[1] / "videos"
+
+
+@pytest.fixture(autouse=True)
+def _first_notes(monkeypatch):
+    monkeypatch.setattr("ismallnet.cli._noted", set())
+
+
+def names(*paths: str, **options) -> list[str]:
+    return [str(source.path) for source in find_sources([*paths], **options)]
+
+
+# --- which files -----------------------------------------------------------------------------------
+
+
+def test_folders_patterns_and_files_each_once_in_the_order_of_their_names():
+    for name in ("f/a10.png", "f/a2.png", "g/b.png", "g/a.tif"):
+        write(Path(name), picture(1))
+    write(Path("f/notes.txt"), "no frame")
+    typed = ["f/a10.png", "g/b.png", "f/a2.png", "g/a.tif"]
+    ordered = ["f/a2.png", "f/a10.png", "g/a.tif", "g/b.png"]
+    assert names(*typed) == names("g", "f", "f/?2.png") == ordered
+    write(Path("list.txt"), "".join(f"{name}\n" for name in typed))
+    assert names("list.txt") == names("f", "list.txt", "g") == typed
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("none", "no such file"),
+        ("*.gif", "no such file"),
+        ("", "an empty PATH"),
+        ("f", r"f: found no frames in it, expected \.png"),
+        ("rtsp://camera/1", "detect.py --watch FOLDER"),
+        ("0", "detect.py --watch FOLDER"),
+    ],
+)
+def test_what_names_no_frame_is_an_error(path, message):
+    write(Path("f/notes.txt"), "no frame")
+    with pytest.raises(DataError, match=message):
+        find_sources([path])
+
+
+def test_folders_of_folders(capsys, network_file):
+    for sequence in ("s1", "s2"):
+        for k in range(2):
+            write(Path("seqs") / sequence / f"{k:05d}.png", picture(k))
+    message = fails(main, "--weights", "w.pt", "seqs", capsys=capsys)
+    assert "found frames in s1, s2/ only; type --recursive" in message
+    assert run("seqs", "--recursive") == 0 and len(results("seqs")[2]["images"]) == 4
+    write(Path("seqs/a.png"), picture(5))
+    assert names("seqs") == ["seqs/a.png"]
+    said = capsys.readouterr().err
+    assert "seqs: 2 folders" in said and "s1, s2" in said
+    write(Path("set/images/a.png"), picture())
+    message = fails(main, "--weights", "w.pt", "set", capsys=capsys)
+    assert "python detect.py set/images" in message
+
+
+def test_files_that_are_no_frames_are_counted_and_named_once(capsys):
+    for name in ("a.png", "sub/b.png"):
+        write(Path("f") / name, picture())
+    for name in ("notes.txt", "log.csv", "z.json", "clip.xyz", ".DS_Store", "._a.png", "sub/c.doc"):
+        write(Path("f") / name, "x")
+    assert names("f") == names("f") == ["f/a.png"]
+    said = capsys.readouterr().err
+    assert said.count("f: 4 files are left out") == 1 and "clip.xyz, log.csv, notes.txt" in said
+    assert names("f", recursive=True) == ["f/a.png", "f/sub/b.png"]
+    write(Path("g/a.csv"), "1,2\n")
+    assert names("g") == ["g/a.csv"]  # alone a table may be meant as a frame
+    assert "g:" not in capsys.readouterr().err
+
+
+def test_linked_folders_are_named_and_links_that_lead_nowhere_are_errors(capsys):
+    write(Path("real/a.png"), picture())
+    write(Path("f/sub/b.png"), picture())
+    Path("f/link").symlink_to(Path("real").resolve())
+    assert names("f", recursive=True) == ["f/sub/b.png"]
+    assert "f: 1 linked folders are left out; name them: link" in capsys.readouterr().err
+    assert len(names("f", "f/link", recursive=True)) == 2
+    Path("real/b.png").symlink_to("gone.png")
+    _, problem = frames("real")
+    assert "real/b.png: not a readable image" in problem
+
+
+def test_lists_may_be_utf16_and_hold_comments():
+    write(Path("f/a.png"), picture())
+    write(Path("#b.png"), picture())
+    Path("l.txt").write_text("# frames of camera 2\nf/a.png\n\n#b.png\n", encoding="utf-16")
+    assert names("l.txt") == ["f/a.png", "#b.png"]
+    write(Path("f/l.txt"), "a.png\n")  # beside the list
+    assert names("f/l.txt") == ["f/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "names no file"), ("# a.png\n", "names no file"), ("b.png\n", "names b.png, which is not")],
+)
+def test_lists_that_name_no_frame_are_errors(text, message):
+    write(Path("l.txt"), text)
+    with pytest.raises(DataError, match=rf"l\.txt: {message}"):
+        find_sources(["l.txt"])
+
+
+def test_a_run_of_raw_files_is_resumed_with_the_same_layout_alone(network_file, capsys):
+    Path("r.raw").write_bytes(np.stack([deep(k) for k in range(2)]).tobytes())
+    assert run("r.raw", "--raw", "48x40:uint16") == 0
+    argv = ["--weights", "w.pt", "--device", "cpu", "r.raw", "--resume", "--raw", "48x40:>u2"]
+    assert "this run has raw 48x40:uint16, found 48x40:>u2" in fails(main, *argv, capsys=capsys)
+
+
+# --- pictures and stacks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tif", "npy", "npz"])
+def test_files_of_several_frames(kind):
+    pages = [deep(k) for k in range(4)]
+    if kind == "tif":
+        images = [Image.fromarray(page) for page in pages]
+        images[0].save("s.tif", save_all=True, append_images=images[1:])
+    else:
+        np.save("s.npy", np.stack(pages))
+        np.savez("s.npz", frames=np.stack(pages))
+    (source,) = find_sources([f"s.{kind}"])
+    assert (source.kind, source.count) == ("stack", 4)
+    odd = list(read_frames([source], lambda _, index: index % 2))
+    assert [frame.index for frame in odd] == [1, 3]
+    assert all(np.array_equal(frame.pixels, pages[frame.index]) for frame in odd)
+
+
+BAD = {
+    "cut.png": lambda: cv2.imencode(".png", picture())[1].tobytes()[:200],
+    "text.jpg": lambda: b"hello",
+    "empty.tif": lambda: b"",
+    "bad.npy": lambda: b"\x93NUMPY nonsense",
+    "bad.mp4": lambda: b"not a video",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_a_problem_that_names_it_and_the_others_go_on(name):
+    write(Path("f") / name, BAD[name]())
+    write(Path("f/zz.png"), picture())
+    bad, good = frames("f")
+    assert f"f/{name}" in bad and np.array_equal(good, picture())
+
+
+def test_damaged_stacks_are_pixels_or_problems_that_name_the_file():
+    pages = [Image.fromarray(deep(k)) for k in range(5)]
+    pages[0].save("t.tif", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    np.save("s.npy", np.zeros((3, 8, 9), np.uint16))
+    rng = np.random.default_rng(0)
+    for name in ("t.tif", "s.npy"):
+        raw = np.frombuffer(Path(name).read_bytes(), np.uint8)
+        for k in range(60):
+            damaged = raw[: rng.integers(len(raw))].copy()
+            if k % 3:
+                damaged = raw.copy()
+                at = rng.integers(len(raw) if k % 2 else min(200, len(raw)), size=3)
+                damaged[at] = rng.integers(256, size=3)
+            bad = write(Path(f"d{k}_{name}"), damaged.tobytes())
+            assert all(str(bad) in found for found in frames(bad) if isinstance(found, str)), bad
+
+
+def test_a_page_that_is_damaged_does_not_hide_those_after_it():
+    pages = [Image.fromarray(picture(k)) for k in range(4)]
+    pages[0].save("t.tif", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    with Image.open("t.tif") as file:
+        file.seek(1)
+        (offset,), (length,) = (file.tag_v2[tag] for tag in (273, 279))
+    raw = bytearray(Path("t.tif").read_bytes())
+    raw[offset : offset + length] = b"\xff" * length
+    Path("t.tif").write_bytes(raw)
+    found = frames("t.tif")
+    assert [isinstance(frame, str) for frame in found] == [False, True, False, False]
+    assert "t.tif, frame 1:" in found[1] and np.array_equal(found[3], picture(3))
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_a_problem():
+    np.save("s.npy", np.stack([deep(k) for k in range(4)]))
+    read = read_frames(find_sources(["s.npy"]))
+    assert next(read).pixels is not None
+    os.truncate("s.npy", 2000)
+    others = list(read)
+    assert [frame.index for frame in others] == [1, 2, 3]
+    assert all("became shorter" in frame.problem for frame in others)
+
+
+def test_a_recording_that_grows_is_read():
+    pixels = np.stack([deep(k) for k in range(4)])
+    pixels.tofile("s.raw")
+    read = read_frames(find_sources(["s.raw"], raw=RawLayout("48x40:uint16")))
+    next(read)
+    with open("s.raw", "ab") as file:
+        file.write(b"more")
+    assert all(np.array_equal(frame.pixels, pixels[frame.index]) for frame in read)
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
+def written(name: str, code: str, count: int = 8, shape=(200, 240)) -> bool:
+    writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 10, shape[::-1])
+    for k in range(count if writer.isOpened() else 0):
+        writer.write(np.dstack([picture(k, shape)] * 3))
+    writer.release()
+    return Path(name).is_file()
+
+
+def test_a_video_has_times_and_every_nth_frame():
+    video("v.avi", 6)
+    (source,) = find_sources(["v.avi"])
+    assert (source.kind, source.count, source.fps) == ("video", 6, 10)
+    read = list(read_frames([source], lambda _, index: index % 2 == 0))
+    assert [frame.seconds for frame in read] == [0, 0.2, 0.4]
+    for frame in read:
+        gap = np.abs(frame.pixels[..., 0].astype(int) - picture(frame.index, (48, 64)))
+        assert frame.pixels.shape == (48, 64, 3) and np.median(gap) <= 8
+
+
+@pytest.mark.parametrize("first", [0.0, 1.4, 10.0])
+def test_seconds_count_from_the_first_frame(first, monkeypatch):
+    """A recording may begin at 10 s, and a camera may wait: the third frame comes after a second."""
+    real = cv2.VideoCapture
+    stamps = iter([1000 * first, 1000 * first + 100, 1000 * first + 1000])
+
+    class Camera:
+        def __init__(self, path):
+            self.video = real(path)
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+        def get(self, key):
+            return next(stamps) if key == cv2.CAP_PROP_POS_MSEC else self.video.get(key)
+
+    video("v.avi", 3)
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    assert [frame.seconds for frame in read_frames(find_sources(["v.avi"]))] == [0, 0.1, 1.0]
+
+
+def test_a_video_ends_where_it_ends():
+    """Its header may promise too few frames: that of MP4 in fragments counts the first one alone."""
+    path = VIDEOS / "fragmented.mp4"
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < 24
+    assert len(frames(path)) == 24
+
+
+@pytest.mark.parametrize(("name", "code"), [("v.mkv", "FFV1"), ("v.avi", "MJPG")])
+def test_a_video_that_was_cut_off_is_said(capsys, name, code):
+    if not written(name, code):
+        pytest.skip(f"this OpenCV cannot write {code}")
+    assert len(frames(name)) == 8 and "cut off" not in capsys.readouterr().err
+    raw = Path(name).read_bytes()
+    write(Path(f"cut_{name}"), raw[: len(raw) * 2 // 3])
+    count = len(frames(f"cut_{name}"))
+    assert 0 < count < 8 and f"cut_{name}: ends after {count} frames" in capsys.readouterr().err
+
+
+def test_an_interlaced_video_is_read_or_refused():
+    """OpenCV 5.0 gives memory that nobody has filled, and says that all is well."""
+    for found in frames(VIDEOS / "interlaced.mpg"):
+        if isinstance(found, str):
+            assert "interlaced.mpg: interlaced" in found and "ffmpeg -i" in found
+        else:
+            assert 100 < found.mean() < 130 and found.std() > 5
+
+
+@pytest.mark.parametrize("name", ["2024-05-01T12:30:05.mp4", "./2024-05-01T12:30:05.mp4", "."])
+def test_a_video_whose_name_is_a_time_is_read(name):
+    """FFmpeg takes what stands before a name's first colon for a protocol."""
+    shutil.copy(VIDEOS / "fragmented.mp4", "2024-05-01T12:30:05.mp4")
+    assert len(frames(name)) == 24
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_video_whose_name_is_no_text_is_an_error():
+    name = os.fsdecode(b"cam\xe9ra.mp4")
+    try:
+        shutil.copy(VIDEOS / "fragmented.mp4", name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    (problem,) = frames(name)
+    assert "a name that is not UTF-8" in problem and "rename" in problem
+
+
+def test_a_video_of_16_bits_keeps_them():
+    params = [cv2.VIDEOWRITER_PROP_DEPTH, cv2.CV_16U, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
+    code = cv2.VideoWriter_fourcc(*"FFV1")
+    writer = cv2.VideoWriter("d.mkv", cv2.CAP_FFMPEG, code, 10, (48, 40), params)
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write 16-bit video")
+    for k in range(3):
+        writer.write(deep(k))
+    writer.release()
+    found = frames("d.mkv")
+    assert len(found) == 3
+    assert all(f.dtype == np.uint16 and np.array_equal(f, deep(k)) for k, f in enumerate(found))
+
+
+@pytest.mark.parametrize("suffix, code", [(".ts", "MPG2"), (".flv", "FLV1"), (".y4m", "I420")])
+def test_videos_of_recorders(suffix, code):
+    if not written(f"v{suffix}", code, 5):
+        pytest.skip(f"this OpenCV cannot write {suffix}")
+    assert len(frames(f"v{suffix}")) == 5
