@@ -149,7 +149,9 @@ def stored_pixels(path: Path, page: TiffPage) -> np.ndarray:
     with Image.open(path) as picture:
         picture.seek(page.index)
         pixels = np.asarray(picture if known else picture.convert("RGB"))
-    changed = turn_of(page) != 1 or page.photometric == PHOTOMETRIC.MINISWHITE  # Pillow turns it
+    swapped = page.parent.byteorder == ">" and page.dtype.kind != "u"
+    white = page.photometric == PHOTOMETRIC.MINISWHITE
+    changed = turn_of(page) != 1 or white or swapped or 0 in page.dataoffsets  # Pillow's are others
     if changed or pixels.dtype.newbyteorder("=") != page.dtype or pixels.size < page.size:
         raise DataError(f"{path}: its compression needs one more package; type pip install imagecodecs")
     return pixels
