@@ -150,7 +150,7 @@ def test_several_bands_are_refused_with_what_to_type(bands, planar):
 
 
 def sparse(tile: np.ndarray, nodata: str = "") -> np.ndarray:
-    """What is read of two by two tiles of which the second is left out, as GDAL does with empty ones."""
+    """What is read of two by two tiles without the second, as GDAL leaves out empty ones."""
     tags = [(42113, 2, len(nodata) + 1, nodata, True)] if nodata else []
     tifffile.imwrite("s.tif", np.block([[tile, tile], [tile, tile]]), tile=(16, 16), extratags=tags)
     raw = bytearray(Path("s.tif").read_bytes())
