@@ -6,20 +6,15 @@
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
     python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
 
-Writes the metrics and their 95 % intervals as JSON (unrounded fractions, null where undefined), and
-the points of the ROC, precision-recall and Pd-Fa curves as CSV beside it; and which maps they are of
-(metrics_about.json). Of several runs it also says which differences the choice of images does not
-explain, or, of the seeds of one network, mean and standard deviation. Nothing is written into another
-program's maps.
+Writes metrics.json: the metrics and their 95 % intervals, unrounded fractions, null where undefined;
+beside it the points of the ROC, precision-recall and Pd-Fa curves as CSV, and metrics_about.json, which
+says what maps they are of. Of several runs it also says which differences the choice of images does not
+explain; of the seeds of one network, mean and standard deviation.
 """
-
-if __name__ == "__main__":
-    import ismallnet.threads  # noqa: F401  before PyTorch
 
 import argparse
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,19 +23,12 @@ import numpy as np
 
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
-from ismallnet.datasets.checks import complaint
+from ismallnet.datasets.checks import complaint, near_twins
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
+from ismallnet.evaluation import metrics as single
 from ismallnet.evaluation.intervals import Drawn, differences, draw, intervals
 from ismallnet.evaluation.map_files import TEST_LIST, Maps, maps_in, metrics_folder, open_maps
-from ismallnet.evaluation.metrics import (
-    auc,
-    count_levels,
-    count_pd_fa,
-    pd_fa_curve,
-    pixel_curves,
-    total,
-)
 from ismallnet.evaluation.protocols import PROTOCOLS, count_image
 from ismallnet.evaluation.tables import difference_table, spread, table
 from ismallnet.files import check_place, lock, write_csv, write_json
@@ -64,7 +52,7 @@ class Counts:
     protocols: dict[str, dict[str, float]]
     levels: np.ndarray
     pd_fa: np.ndarray | None
-    resized: bool
+    resized: bool  # whether its mask was
 
 
 Evaluation = tuple[dict, Drawn]  # a run's metrics under a protocol, and their values in each draw
@@ -73,23 +61,20 @@ Evaluation = tuple[dict, Drawn]  # a run's metrics under a protocol, and their v
 # --- from maps to metrics ----------------------------------------------------------------------------
 
 
-def count(
-    sample: Sample, maps: Maps, protocols: tuple[str, ...], threshold: int, curve: bool
-) -> Counts:
+def count(sample: Sample, maps: Maps, protocols: list[str], threshold: int, curve: bool) -> Counts:
     """The counts of one image.
 
     Raises:
         DataError: its map or its mask cannot be used.
     """
     shape = image_shape(sample.image)
-    pred = maps.read(sample.name, shape)
-    mask = np.zeros(shape, np.uint8)
+    pred, mask = maps.read(sample.name, shape), np.zeros(shape, np.uint8)
     if sample.mask is not None:
         mask = read_mask_values(sample.mask, shape, sample.rule)
     return Counts(
         count_image(pred, mask, protocols, threshold),
-        count_levels(pred, mask, threshold),
-        count_pd_fa(pred, mask, threshold) if curve else None,
+        single.count_levels(pred, mask, threshold),
+        single.count_pd_fa(pred, mask, threshold) if curve else None,
         is_resized(sample, shape),
     )
 
@@ -98,14 +83,12 @@ def count_all(data: DatasetFolder, maps: Maps, args: argparse.Namespace) -> list
     """The counts of a test list's images, by several processes.
 
     Raises:
-        DataError: names all maps and masks that cannot be used; or test.py writes there meanwhile.
+        DataError: names all maps and masks that cannot be used; or test.py wrote there meanwhile.
     """
-    protocols = tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,)
+    protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
     options = {"protocols": protocols, "threshold": args.mask_threshold, "curve": not args.no_pd_fa}
-    samples = data.samples("test")
-    counts, problems = results_and_problems(
-        partial(count, maps=maps, **options), samples, args.workers, f"{data.name} eval"
-    )
+    samples, one = data.samples("test"), partial(count, maps=maps, **options)
+    counts, problems = results_and_problems(one, samples, args.workers, f"{data.name} eval")
     maps.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
         raise DataError(complaint(data, "test", problems))
@@ -116,52 +99,47 @@ def count_all(data: DatasetFolder, maps: Maps, args: argparse.Namespace) -> list
     return counts
 
 
-def evaluate(data: DatasetFolder, run: Run, args: argparse.Namespace) -> dict[str, Evaluation]:
-    """Evaluations by protocol; writes the metrics to the run's output, and the curves beside it."""
+def evaluate(
+    data: DatasetFolder, run: Run, args: argparse.Namespace, said: dict
+) -> dict[str, Evaluation]:
+    """Evaluations by protocol; writes the metrics to the run's output, and the curves beside it.
+
+    Args:
+        said: what the files also say.
+    """
     with lock(run.output.parent, "test.py or eval.py is at work"):
         counts = count_all(data, run.maps, args)
-        points = pixel_curves(sum(n.levels for n in counts))
+        points = single.pixel_curves(sum(n.levels for n in counts))
+        pd_fa = None if args.no_pd_fa else single.pd_fa_curve(sum(n.pd_fa for n in counts))
         evaluations = {}
         for name in counts[0].protocols:
             rows = [n.protocols[name] for n in counts]
-            metrics, drawn = PROTOCOLS[name].metrics(total(rows)), draw(rows, name)
-            metrics |= {"auc": auc(points)} if name == "standard" else {}
-            metrics["interval"] = intervals(drawn, len(rows))
-            evaluations[name] = metrics, drawn
-        pd_fa = None if args.no_pd_fa else pd_fa_curve(sum(n.pd_fa for n in counts))
+            metrics, drawn = PROTOCOLS[name].metrics(single.total(rows)), draw(rows, name)
+            metrics |= {"auc": single.auc(points)} if name == "standard" else {}
+            evaluations[name] = metrics | {"interval": intervals(drawn, len(rows))}, drawn
         about = {"masks": masks_digest(data.samples("test")), "mask_threshold": args.mask_threshold}
-        write(run, {name: metrics for name, (metrics, _) in evaluations.items()}, about, points, pd_fa)
+        said = said | ({"selected_on": TEST_LIST} if run.maps.chosen_on_test else {})
+        content = {name: metrics for name, (metrics, _) in evaluations.items()}
+        write(run.output, content | said, run.maps.about | about | said, points, pd_fa)
     return evaluations
 
 
 def write(
-    run: Run, metrics: dict[str, dict], about: dict, points: list[dict], pd_fa: list[dict] | None
+    output: Path, metrics: dict, about: dict, points: list[dict], pd_fa: list[dict] | None
 ) -> None:
-    """Writes the metrics, what they are of (last, so that no others are taken for these), and the
-    curves; an undefined value is an empty field."""
-
-    def beside(ending: str) -> Path:
-        return run.output.with_name(f"{run.output.stem}{ending}")
-
-    beside("_about.json").unlink(missing_ok=True)
-    write_json(run.output, metrics | ({"selected_on": TEST_LIST} if run.maps.chosen_on_test else {}))
-    for path, curve in ((beside("_roc_pr.csv"), points), (beside("_pd_fa.csv"), pd_fa)):
+    """Writes the metrics, the curves (undefined values are empty fields), and last what they are of."""
+    of = output.with_name(f"{output.stem}_about.json")
+    of.unlink(missing_ok=True)
+    write_json(output, metrics)
+    for ending, curve in (("roc_pr", points), ("pd_fa", pd_fa)):
+        path = output.with_name(f"{output.stem}_{ending}.csv")
         path.unlink(missing_ok=True)  # it would be another evaluation's
         if curve:
             write_csv(path, curve[0], [point.values() for point in curve])
-    write_json(beside("_about.json"), run.maps.about | about)
+    write_json(of, about)
 
 
 # --- several runs ------------------------------------------------------------------------------------
-
-
-def folders_of(name: str, args: argparse.Namespace) -> Iterator[tuple[str, Path, Path]]:
-    """Of each run what it is called, the folder of its maps, and where its metrics go: never among maps
-    that --maps names, unless they are in our results."""
-    for folder in args.maps or args.results or ["results"]:
-        maps = maps_in(Path(folder), name) if args.maps else Path(folder) / name
-        place = metrics_folder(folder, name) if args.maps else maps
-        yield folder, maps, Path(args.output) if args.output else place / "metrics.json"
 
 
 def open_runs(data: DatasetFolder, args: argparse.Namespace) -> list[Run]:
@@ -173,45 +151,45 @@ def open_runs(data: DatasetFolder, args: argparse.Namespace) -> list[Run]:
     """
     names = [sample.name for sample in data.samples("test")]
     runs: dict[Path, Run] = {}
-    for label, maps, output in folders_of(data.name, args):
+    for label in args.maps or args.results or ["results"]:
+        maps = maps_in(Path(label), data.name) if args.maps else Path(label) / data.name
+        place = metrics_folder(label, data.name) if args.maps else maps
+        output = Path(args.output or place / "metrics.json")
         if output in runs:
             raise DataError(f"{runs[output].label}, {label}: the metrics of both would go to {output}")
         among = args.maps and args.output and maps.resolve() in output.resolve().parents
         if among or (output.is_file() and output.suffix.lower() != ".json"):
-            raise DataError(
-                f"--output {output}: expected a .json file, outside of the folders of --maps"
-            )
+            raise DataError(f"--output {output}: expected a .json file, outside of the maps' folder")
         check_place(output)
         if not maps.is_dir():
-            again = data.command("test", results=f"--results {maps.parent}" if args.results else "")
+            again = data.command("test", results=f"--results {label}" if args.results else "")
             raise DataError(f"{maps}: found no maps; make them: {again}, or name a folder: --maps DIR")
         runs[output] = Run(label, open_maps(maps, names), output)
     return list(runs.values())
 
 
-def are_seeds(runs: list[Run]) -> bool:
-    """Whether runs are of one network: their names differ in numbers alone."""
-    return len(runs) > 1 and len({re.sub(r"\d+", "", run.label) for run in runs}) == 1
+def leave_out_twins(data: DatasetFolder) -> int:
+    """Takes the test images that have a near twin in the training list out of the test list; says, and
+    returns, how many there are."""
+    twins = near_twins(data.samples("test"), data.samples("train"))
+    data.lists["test"] = [sample for sample in data.lists["test"] if sample.name not in twins]
+    print(f"{data.name}: {len(twins)} test images with a near twin in the training list are left out")
+    return len(twins)
 
 
-def rows_of(protocol: str, runs: list[Run], evaluations: list[Evaluation]) -> dict[str, dict]:
-    """The rows of the table: the runs, and, of seeds of one network, their mean."""
-    all_metrics = [metrics for metrics, _ in evaluations]
+def compare(
+    label: str, runs: list[Run], evaluations: list[Evaluation], images: int
+) -> tuple[dict[str, dict], dict[str, dict]]:
+    """The rows of both tables: metrics, and how those of each run but the first differ from the first
+    one's. Runs whose names differ in numbers alone are seeds of one network: their mean instead."""
     if len(runs) == 1:
-        return {protocol: all_metrics[0]}
-    rows = {f"{protocol}, {run.label}": metrics for run, metrics in zip(runs, all_metrics)}
-    return rows | ({f"{protocol}, {len(runs)} runs": spread(all_metrics)} if are_seeds(runs) else {})
-
-
-def gaps_of(
-    protocol: str, runs: list[Run], evaluations: list[Evaluation], images: int
-) -> dict[str, dict]:
-    """Of each run but the first how its metrics differ from the first one's; not of seeds."""
-    others = [] if are_seeds(runs) else zip(runs[1:], evaluations[1:])
-    return {
-        f"{run.label} - {runs[0].label}, {protocol}": differences(evaluations[0], other, images)
-        for run, other in others
-    }
+        return {label: evaluations[0][0]}, {}
+    rows = {f"{label}, {run.label}": metrics for run, (metrics, _) in zip(runs, evaluations)}
+    if len({re.sub(r"\d+", "", run.label) for run in runs}) == 1:
+        return rows | {f"{label}, {len(runs)} runs": spread([*rows.values()])}, {}
+    base, *others = evaluations
+    names = (f"{run.label} - {runs[0].label}, {label}" for run in runs[1:])
+    return rows, {name: differences(base, other, images) for name, other in zip(names, others)}
 
 
 # --- command line ------------------------------------------------------------------------------------
@@ -250,6 +228,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
         "results/OTHER/NAME/metrics.json",
     )
+    add(
+        "--without-twins",
+        action="store_true",
+        help="leave out test images that have a near twin in the training list",
+    )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     return parser
@@ -263,20 +246,20 @@ def main(argv: list[str] | None = None) -> None:
     if args.output and max(map(len, (args.dataset, args.maps or args.results or []))) > 1:
         raise DataError("--output: expected one data set and one folder of maps; leave it out for more")
     rows, gaps = {}, {}
-    sets = open_datasets(args)
-    for data in sets:
+    for data in open_datasets(args):
+        said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}
         runs = open_runs(data, args)
         evaluations = []
         for run in runs:
-            evaluations.append(evaluate(data, run, args))
+            evaluations.append(evaluate(data, run, args, said))
             if run.maps.chosen_on_test:
                 print(f"{run.maps.folder}: the weights were CHOSEN ON THE TEST LIST")
             print(f"metrics: {run.output}")
         for protocol in evaluations[0]:
-            label = f"{data.name} {protocol}" if len(sets) > 1 else protocol
+            label = f"{data.name} {protocol}" if len(args.dataset) > 1 else protocol
             of_runs = [by_protocol[protocol] for by_protocol in evaluations]
-            rows |= rows_of(label, runs, of_runs)
-            gaps |= gaps_of(label, runs, of_runs, len(data.samples("test")))
+            tables = compare(label, runs, of_runs, len(data.samples("test")))
+            rows, gaps = rows | tables[0], gaps | tables[1]
     if gaps:
         print(f"{difference_table(gaps)}\n")
     print(table(rows, args.interval))

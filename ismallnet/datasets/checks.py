@@ -1,14 +1,20 @@
 """Whether masks lie where the targets are, or beside them by a part of a pixel."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from ismallnet.datasets.lists import MOST_NAMED
-from ismallnet.datasets.sample import DatasetFolder
+from ismallnet.datasets.sample import DatasetFolder, Sample
+from ismallnet.images.picture import decode
+from ismallnet.parallel import read_ahead
 
 AREAS = range(4, 151)  # px, of the targets that are looked at
 AROUND = 3  # px, beside a target that belong to its surroundings
 LEAST = 0.1  # px, of the mean offset
+SIDE = 32  # cells, of the pictures that are compared
+TWIN = 0.995  # cosine from which on they are of the same scene
 SURE = 5.0  # standard errors of the mean
 WAYS = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
 
@@ -99,3 +105,29 @@ def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
         if 2 * len(problems) > total:
             named.append("More than half: is the download or the copy complete, and unpacked?")
     return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
+
+
+# --- images that are in both lists -------------------------------------------------------------------
+
+
+def near_twins(test: Sequence[Sample], train: Sequence[Sample]) -> dict[str, str]:
+    """The test images that have a near twin in the training list, which a network has learned from:
+    by name, the twin's. Near twins are 32x32 pictures, less their mean, of a cosine of TWIN or more."""
+    if not test or not train:
+        return {}
+    likeness = thumbnails(test) @ thumbnails(train).T
+    nearest = likeness.argmax(axis=1)
+    return {s.name: train[k].name for s, k, row in zip(test, nearest, likeness) if row[k] >= TWIN}
+
+
+def thumbnails(samples: Sequence[Sample]) -> np.ndarray:
+    """Images as unit vectors, (images, 1024): their grey values in 32x32 cells, less their mean."""
+
+    def thumbnail(sample: Sample) -> np.ndarray:
+        pixels = decode(sample.image).astype(np.float32)
+        grey = pixels[..., :3].mean(axis=2) if pixels.ndim == 3 else pixels
+        cells = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
+        cells -= cells.mean()
+        return cells / max(np.linalg.norm(cells), 1e-6)
+
+    return np.stack(list(read_ahead(thumbnail, samples)))

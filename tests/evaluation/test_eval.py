@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
+import eval as script
 from eval import main
 from ismallnet.evaluation.protocols import PROTOCOLS
+from ismallnet.files import lock, write_json
 
 
 def golden_set(case: str, root: Path, maps: Path) -> None:
@@ -152,3 +154,67 @@ def test_several_runs_give_mean_and_standard_deviation(data, capsys):
     )  # no differences of one network's seeds
     message = fails(main, "--dataset", "tiny", "--results", "r0", "--maps", "x", capsys=capsys)
     assert "--results and --maps: expected one of them" in message
+
+
+# --- test.py at work, twins --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ours(data) -> Path:
+    """Finished maps of test.py."""
+    for name in "cd":
+        write(Path(f"results/tiny/{name}.png"), target_mask())
+    write_json(Path("results/tiny/about.json"), {"weights": "a.pt", "images": ["c", "d"]})
+    return Path("results/tiny")
+
+
+def begins(folder: Path) -> None:
+    write_json(folder / "unfinished.json", {})
+    (folder / "about.json").unlink()
+
+
+def ends(folder: Path) -> None:
+    write_json(folder / "about.json", {"weights": "b.pt", "images": ["c", "d"]})
+
+
+def runs_again(folder: Path) -> None:
+    write_json(folder / "about.json", {"weights": "a.pt", "images": ["c", "d"]})
+
+
+@pytest.mark.parametrize("happens", [begins, ends, runs_again])
+def test_maps_that_are_written_while_they_are_read_are_refused(ours, happens, monkeypatch, capsys):
+    """The metrics of a mix of two networks' maps were written, with exit code 0."""
+
+    def count_image(*arguments):
+        if not (ours / "read").exists():
+            (ours / "read").touch()
+            happens(ours)
+        return original(*arguments)
+
+    original = script.count_image
+    monkeypatch.setattr(script, "count_image", count_image)
+    argv = ("--dataset", "tiny", "--workers", "1", "--no-pd-fa")
+    assert "results/tiny: test.py wrote there" in fails(main, *argv, capsys=capsys)
+    assert not (ours / "metrics.json").exists()
+    if happens is not begins:
+        main(argv)
+        assert (ours / "metrics.json").exists()
+
+
+def test_nothing_is_written_where_another_program_is_at_work(ours, capsys):
+    with lock(ours, "test"):
+        assert "results/tiny: test.py or eval.py" in fails(main, "--dataset", "tiny", capsys=capsys)
+    assert not (ours / "metrics.json").exists()
+
+
+def test_near_twins_of_training_images_are_left_out(ours, data, capsys):
+    """Image d is a training image, a little brighter; it is found, and c is not."""
+    write(data / "images/d.png", np.minimum(cv2.imread(str(data / "images/a.png"), 0) + 5, 250))
+    write(ours / "c.png", np.zeros((40, 48), np.uint8))
+    argv = ["--dataset", "tiny", "--workers", "1", "--no-pd-fa"]
+    for flags, iou, images in (([], 0.5, 2), (["--without-twins"], 0, 1)):
+        main(argv + flags)
+        written = json.loads((ours / "metrics.json").read_text())
+        assert (written["standard"]["iou"], written["standard"]["images"]) == (iou, images)
+    assert written["without_twins"] == 1
+    assert "1 test images with a near twin" in capsys.readouterr().out

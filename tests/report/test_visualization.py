@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ from conftest import fails, make_set, picture, target_mask, write
 
 import eval as evaluation
 import utils
+from ismallnet.files import write_png
 from ismallnet.report.outcome import COLOURS, Layers, Region, outcome
 from ismallnet.report.panels import CAPTION, draw_outcome, panel
 from visualization import main
@@ -185,3 +187,60 @@ def test_figures_and_label_maps_of_another_threshold_are_not_shown(data, tmp_pat
     evaluation.main(["--dataset", "tiny", "--mask-threshold", "200"])
     main(["--dataset", "tiny", "--mask-threshold", "200"])
     assert "left out" not in capsys.readouterr().out
+
+
+def test_the_curves_that_there_are_points_of_are_drawn(results, capsys):
+    evaluation.main(["--dataset", "tiny", "--no-pd-fa"])
+    main(["--dataset", "tiny"])
+    assert "no pd_fa.png yet: type python eval.py" in capsys.readouterr().out
+    drawn = {path.name for path in results.glob("*.png")}
+    assert {"roc.png", "precision_recall.png"} <= drawn and "pd_fa.png" not in drawn
+
+
+def test_curves_of_several_runs_in_one_figure(results, tmp_path, capsys):
+    for name in "cd":
+        write(Path(f"theirs/{name}.png"), target_mask())
+    argv = ["--dataset", "tiny", "--figure", "curves", "--compare", "results", "theirs"]
+    assert "theirs: found no curves" in fails(main, *argv[:5], "theirs", capsys=capsys)
+    for folder in ("results", "theirs"):
+        evaluation.main(["--dataset", "tiny", "--maps", folder])
+    main([*argv, "--labels", "Ours", "DNANet"])
+    drawn = (results / "paper/curves.svg").read_text()
+    assert ">Ours<" in drawn and ">DNANet<" in drawn and (results / "paper/curves.pdf").exists()
+    assert "--labels" in fails(main, *argv, "--labels", "Ours", capsys=capsys)
+    assert "--labels" in fails(main, "--dataset", "tiny", "--labels", "Ours", capsys=capsys)
+
+
+def test_maps_that_are_written_while_they_are_drawn_are_refused(results, monkeypatch, capsys):
+    def slow(*arguments):
+        write(results / "about.json", "{}")
+        return outcome(*arguments)
+
+    monkeypatch.setattr("visualization.outcome", slow)
+    error = fails(main, "--dataset", "tiny", "--workers", "1", capsys=capsys)
+    assert "results/tiny: test.py wrote there" in error
+    assert not (results / "report/index.html").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text there")
+def test_names_that_are_not_utf8(tmp_path):
+    """Of the data set, its images and a run that is compared."""
+    name, *images = (os.fsdecode(raw) for raw in (b"s\xff", b"a\xff", b"b\xc3", b"c\xa0"))
+    other = os.fsdecode(b"run\xfe")
+    root = tmp_path / "data" / name
+    for image in images:
+        for folder, pixels in (("images", picture()), ("masks", target_mask())):
+            write_png(root / folder / f"{image}.png", pixels)
+    for split, names in (("train", images[:1]), ("test", images[1:])):
+        write(root / f"50_50/{split}.txt", b"".join(os.fsencode(n) + b"\n" for n in names))
+    for image in images[1:]:
+        for folder in ("results", other):
+            write_png(Path(folder) / name / f"{image}.png", target_mask())
+    utils.main(["--dataset", name])
+    evaluation.main(["--dataset", name, "--workers", "1"])
+    main(["--dataset", name, "--workers", "1", "--compare", other, "--figure", "paper"])
+    folder = Path("results") / name
+    assert (folder / "figures" / f"{images[1]}.png").exists() and (folder / "roc.png").exists()
+    assert (folder / "paper/panels.pdf").exists()
+    text = (folder / "report/index.html").read_text(encoding="utf-8")
+    assert len(json.loads(text.split('id="data">')[1].split("</script>")[0])["images"]) == 2
