@@ -39,21 +39,6 @@ class Region:
     pixels: np.ndarray
     centre: tuple[float, float]
 
-    def inside(self, window: Window) -> "Region | None":
-        """The part of it in a window, which it is then counted from; None where there is none."""
-        own = [(part.start, part.stop) for part in self.box]
-        cut = [
-            (max(start, w.start), min(stop, w.stop)) for (start, stop), w in zip(own, window)
-        ]  # in the image
-        if any(start >= stop for start, stop in cut):
-            return None
-        pixels = self.pixels[tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(cut, own))]
-        if not pixels.any():
-            return None
-        box = tuple(slice(a - w.start, b - w.start) for (a, b), w in zip(cut, window))
-        centre = tuple(at - w.start for at, w in zip(self.centre, window))
-        return Region(self.kind, box, pixels, centre)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,11 +89,11 @@ def outcome(pred: np.ndarray, mask: np.ndarray) -> Outcome:
     )
 
 
-def regions(found: Components, hits: set[int], otherwise: str) -> list[Region]:
-    kinds = ("hit" if k in hits else otherwise for k in range(len(found)))
+def regions(connected: Components, hits: set[int], otherwise: str) -> list[Region]:
+    places = zip(connected.pieces(), connected.centroid.tolist())
     return [
-        Region(kind, box, pixels, tuple(centre))
-        for kind, (box, pixels), centre in zip(kinds, found.pieces(), found.centroid.tolist())
+        Region("hit" if k in hits else otherwise, box, pixels, tuple(centre))
+        for k, ((box, pixels), centre) in enumerate(places)
     ]
 
 

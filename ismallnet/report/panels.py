@@ -7,7 +7,7 @@ import numpy as np
 
 from ismallnet.datasets.names import printable
 from ismallnet.files import read_png, write_png
-from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
+from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, Window, window_around
 
 SIDE = 320  # px of a panel's cell
 ZOOM = 40  # px of the image in the zoomed row
@@ -15,9 +15,10 @@ CAPTION = 26  # px
 TITLES = ("image", "mask", "interior", "boundary", "prediction", "outcome")
 
 
-def cell(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Grey or RGB pixels as an RGB picture of (width, height), every pixel a sharp square."""
+def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """Grey or RGB pixels as an RGB picture, every pixel a sharp square."""
     rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+    size = [max(1, round(scale * n)) for n in pixels.shape[1::-1]]
     return cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_NEAREST)
 
 
@@ -28,65 +29,71 @@ def caption(text: str, width: int, scale: float = 0.5, colour=(255, 255, 255)) -
     return strip
 
 
-def draw_outcome(image: np.ndarray, regions: list[Region], scale: float) -> np.ndarray:
-    """The image, enlarged, with each region's pixels tinted and a frame around it; the worst on top."""
-    h, w = image.shape[:2]
+def draw_outcome(
+    image: np.ndarray, regions: list[Region], scale: float, window: Window | None = None
+) -> np.ndarray:
+    """The image, or a window of it, enlarged, with each region's pixels tinted and a frame around it;
+    the worst on top."""
+    rows, columns = window or (slice(0, image.shape[0]), slice(0, image.shape[1]))
     tinted = image.copy()
     for region in reversed(regions):
         near = tinted[region.box]  # a view
         colour = np.array(COLOURS[region.kind])
         near[region.pixels] = (0.4 * near[region.pixels] + 0.6 * colour).astype(np.uint8)
-    picture = cell(tinted, (max(1, round(w * scale)), max(1, round(h * scale))))
+    picture = enlarged(tinted[rows, columns], scale)
     gap = max(3 * scale, 4)
     for region in reversed(regions):
-        rows, columns = region.box
-        start = (round(columns.start * scale - gap), round(rows.start * scale - gap))
-        end = (round(columns.stop * scale + gap), round(rows.stop * scale + gap))
-        cv2.rectangle(picture, start, end, COLOURS[region.kind], 2)
+        (top, bottom), (left, right) = (
+            (scale * (own.start - seen.start), scale * (own.stop - seen.start))
+            for own, seen in zip(region.box, (rows, columns))
+        )
+        corners = (round(left - gap), round(top - gap)), (round(right + gap), round(bottom + gap))
+        cv2.rectangle(picture, *corners, COLOURS[region.kind], 2)
     return picture
 
 
-def stretched(pixels: np.ndarray) -> np.ndarray:
-    """The grey values spread over 0-255, so that dim targets can be seen."""
-    values = pixels.astype(np.float32)
-    return ((values - values.min()) * (255 / max(np.ptp(values), 1))).astype(np.uint8)
+def stretched(pixels: np.ndarray, window: Window) -> np.ndarray:
+    """Grey values with those of a window spread over 0-255, so that dim targets can be seen there."""
+    values, low = pixels.astype(np.float32), float(pixels[window].min())
+    return ((values - low) * (255 / max(pixels[window].max() - low, 1))).clip(0, 255).astype(np.uint8)
 
 
-def panel(name: str, layers: Layers, found: Outcome) -> np.ndarray:
+def panel(name: str, layers: Layers, own: Outcome) -> np.ndarray:
     """The panel of one image, RGB uint8: a row of whole pictures, a row of zooms, a legend."""
-    h, w = found.shape
-    scale = SIDE / max(h, w)
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    window = window_around(found.centre, found.shape, ZOOM)
-    top, left = (part.start for part in window)
+    h, w = own.shape
+    scale, window = SIDE / max(h, w), window_around(own.centre, own.shape, ZOOM)
     zh, zw = layers.mask[window].shape
-    zoom = min(size[0] / zw, size[1] / zh)
-    zoomed = (max(1, round(zw * zoom)), max(1, round(zh * zoom)))
-    regions = found.regions
-    close = stretched(layers.image[window])
-    wholes = [*(cell(plane, size) for plane in layers), draw_outcome(layers.image, regions, scale)]
-    corner = (round(left * scale), round(top * scale))
-    end = (round((left + zw) * scale) - 1, round((top + zh) * scale) - 1)
-    cv2.rectangle(wholes[-1], corner, end, (255, 255, 255), 1)
-    cut = [part for region in regions if (part := region.inside(window))]
-    zooms = [cell(close, zoomed), *(cell(plane[window], zoomed) for plane in layers[1:])]
-    zooms.append(draw_outcome(close, cut, zoom))
+    wholes = [
+        *(enlarged(plane, scale) for plane in layers),
+        draw_outcome(layers.image, own.regions, scale),
+    ]
+    height, width = wholes[0].shape[:2]
+    frame_window(wholes[-1], window, scale)
+    zoom, close = min(width / zw, height / zh), stretched(layers.image, window)
+    zooms = [enlarged(plane[window], zoom) for plane in (close, *layers[1:])]
+    zooms.append(draw_outcome(close, own.regions, zoom, window))
     columns = []
     for title, whole, near in zip(TITLES, wholes, zooms):
-        near = np.pad(near, [(0, size[1] - near.shape[0]), (0, size[0] - near.shape[1]), (0, 0)])
-        column = np.vstack([caption(title, size[0]), whole, np.zeros((4, size[0], 3), np.uint8), near])
+        near = np.pad(near, [(0, height - near.shape[0]), (0, width - near.shape[1]), (0, 0)])
+        column = np.vstack([caption(title, width), whole, np.zeros((4, width, 3), np.uint8), near])
         columns += [column, np.full((column.shape[0], 4, 3), 40, np.uint8)]
     picture = np.hstack(columns[:-1])
-    iou = "no target, no prediction" if found.empty else f"IoU {100 * found.iou:.1f}"
-    head = caption(
-        f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched", picture.shape[1]
-    )
-    return np.vstack([head, picture, legend(found, picture.shape[1])])
+    iou = "no target, no prediction" if own.empty else f"IoU {100 * own.iou:.1f}"
+    head = f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched"
+    width = picture.shape[1]
+    return np.vstack([caption(head, width), picture, legend(own, width)])
 
 
-def legend(found: Outcome, width: int) -> np.ndarray:
+def frame_window(picture: np.ndarray, window: Window, scale: float) -> None:
+    """Draws a white frame around a window of an enlarged picture."""
+    top, left = (round(scale * side.start) for side in window)
+    bottom, right = (round(scale * side.stop) - 1 for side in window)
+    cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), 1)
+
+
+def legend(own: Outcome, width: int) -> np.ndarray:
     strip, at = caption("", width), 4
-    entries = [(f"{kind}: {found.count(kind)}", colour) for kind, colour in COLOURS.items()]
+    entries = [(f"{kind}: {own.count(kind)}", colour) for kind, colour in COLOURS.items()]
     for text, colour in [*entries, ("white frame: zoom", (255, 255, 255))]:
         cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
         at += 12 * len(text)
@@ -103,20 +110,15 @@ def montage(folder: Path, ious: dict[str, float], each: int) -> Path | None:
     """
     ranked = sorted(ious, key=lambda name: (ious[name], name))
     worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
-    strips = []
-    for title, group in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
-        pictures = [read_png(folder / f"{name}.png") for name in group]
-        if pictures:
-            half = {"dsize": None, "fx": 0.5, "fy": 0.5, "interpolation": cv2.INTER_AREA}
-            strips += [title, *(cv2.resize(p, **half) for p in pictures)]
-    path = folder.parent / "montage.png"
+    strips, path = [], folder.parent / "montage.png"
+    for title, names in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
+        pictures = [read_png(folder / f"{name}.png") for name in names]
+        smaller = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in pictures]
+        strips += [caption(title, max(p.shape[1] for p in smaller), 0.6), *smaller] if smaller else []
     if not strips:
         path.unlink(missing_ok=True)  # of other maps
         return None
-    width = max(s.shape[1] for s in strips if not isinstance(s, str))
-    stack = []
-    for s in strips:
-        s = caption(s, width, 0.6) if isinstance(s, str) else s
-        stack.append(np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))))
-    write_png(path, np.vstack(stack))
+    width = max(strip.shape[1] for strip in strips)
+    padded = [np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))) for s in strips]
+    write_png(path, np.vstack(padded))
     return path

@@ -98,18 +98,6 @@ def test_a_window_inside_the_image():
     assert window_around((0, 99), (100, 100), 40) == (slice(0, 40), slice(60, 100))
 
 
-def test_a_region_cut_to_a_window():
-    pred = np.zeros((20, 30), np.uint8)
-    pred[4:8, 10:13] = 255
-    pred[5, 12] = 0
-    (region,) = outcome(pred, np.zeros_like(pred)).regions
-    assert region.box == (slice(4, 8), slice(10, 13)) and region.pixels.sum() == 11
-    part = region.inside((slice(5, 20), slice(12, 30)))
-    assert part.box == (slice(0, 3), slice(0, 1)) and part.pixels[:, 0].tolist() == [False, True, True]
-    assert region.inside((slice(8, 20), slice(0, 30))) is None
-    assert region.inside((slice(5, 6), slice(12, 13))) is None
-
-
 def test_a_noisy_map_takes_little_memory():
     """Some 8,000 components in 512x512: one array of the image's size for each were 2 GiB."""
     rng = np.random.default_rng(0)
