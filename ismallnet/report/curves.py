@@ -71,7 +71,8 @@ def draw_lines(axes, lines: list[Line], title: str, x: str, y: str, log: bool = 
         axes.set_xscale("log")
     axes.set(title=printable(title), xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if lines:
+        axes.legend(fontsize=8)
 
 
 def plot(path: Path, lines: list[Line], title: str, x: str, y: str, log: bool = False) -> None:
