@@ -185,7 +185,7 @@ def test_a_training_logs_in_utf_8_whatever_the_system_s_encoding(data):
     """The log's first evaluation, which holds a dot, ended it where the locale has none."""
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     data.rename(data.with_name("红外"))
-    small = "--width 2 --crop 16 --batch-size 2 --epochs 1 --device cpu --run-name r"
+    small = "--width 2 --crop 32 --batch-size 2 --epochs 1 --device cpu --run-name r"
     for script, flags in (("utils.py", ""), ("train.py", small)):
         command = [sys.executable, REPOSITORY / script, "--dataset", "红外", "--workers", "1"]
         done = subprocess.run([*command, *flags.split()], env=environment, capture_output=True)

@@ -39,7 +39,8 @@ def read_csv(path: Path) -> np.ndarray:
         first = next((line for line in file if line[0] != "#"), "")
     mark = next((mark for mark in ";\t" if mark in first), ",")
     try:
-        table = np.loadtxt(path, np.float32, delimiter=mark, ndmin=2, encoding="utf-8-sig")
+        options = {"delimiter": mark, "ndmin": 2, "encoding": "utf-8-sig"}
+        table = np.loadtxt(path, np.float32, **options) if first else np.empty((0, 0), np.float32)
     except ValueError as error:
         raise ValueError(f"{error}; expected rows of pixels alone, numbers as 7.5") from error
     if table.shape[1] < 8:
