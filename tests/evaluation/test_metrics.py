@@ -45,11 +45,6 @@ def test_golden(case, protocol):
         assert found[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_four_golden_cases_are_here():
-    assert set(CASES) == {"close", "grey", "mixed", "square"}
-    assert all(len(golden_pairs(c)) >= 12 for c in CASES)
-
-
 # --- matching, the worked examples -----------------------------------------------------------------
 
 
@@ -86,15 +81,6 @@ def test_three_pixels_between_thirds():
     for shift in range(60):
         n = count_standard(np.roll(pred, shift, 0), np.roll(mask, shift, 0))
         assert n["matched"] == 0
-
-
-def test_distances_that_differ_by_rounding_alone_are_equal():
-    """0.3 - 0 and 0.6 - 0.3 px: in floating point the second is the smaller by 1e-16."""
-    targets = Components(np.array([1]), np.array([[0.1 + 0.2, 0.0]]))
-    predicted = Components(np.array([5, 1]), np.array([[0.0, 0.0], [0.6, 0.0]]))
-    first, second = distances(targets, predicted)[0]
-    assert 0 < first - second < 1e-15
-    assert match(targets, predicted) == [(0, 0)]
 
 
 @pytest.mark.parametrize("further, matched", [(5e-10, 0), (2e-9, 1), (2e-7, 1)])
@@ -220,13 +206,6 @@ def test_masks_of_one_pixel_rows():
     pred = np.full((1, 1), 255, np.uint8)
     assert evaluate([(pred, pred)])["iou"] == 1.0
     assert evaluate([(np.full((7, 4000), 255, np.uint8),) * 2])["pd"] == 1.0
-
-
-def test_dense_noise_is_matched_in_reasonable_work():
-    rng = np.random.default_rng(0)
-    pred, mask = ((rng.random((200, 200)) < 0.02).astype(np.uint8) * 255 for _ in range(2))
-    n = count_standard(pred, mask)
-    assert 0 < n["matched"] <= min(n["targets"], n["components"])
 
 
 def test_mask_threshold():
