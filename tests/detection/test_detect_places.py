@@ -82,7 +82,7 @@ def test_files_that_no_run_wrote_are_not_replaced(name, capsys):
     write(Path("X.png"), picture(1))
     write(Path("scene") / name, "mine")
     message = refused("X.png", "--results", ".", "--name", "scene", capsys=capsys)
-    assert f"scene: found files of another program: {name}" in message
+    assert f"scene: found files that detect.py did not write: {name}" in message
 
 
 def test_a_folder_with_other_things_takes_results():
