@@ -29,13 +29,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, gone, summary
 from ismallnet.datasets.find import find_dataset
 from ismallnet.distributed import environment, pick_device
 from ismallnet.files import check_place, write_json
-from ismallnet.inference.predict import (
-    Network,
-    autocast,
-    mask_logits,
-    prepared,
-    standard_metrics,
-)
+from ismallnet.inference.predict import Network, autocast, mask_logits, prepared, standard_metrics
 from ismallnet.inference.weights import SHIPPED, default_weights, open_network
 from net import iSmallNet, load_weights, losses
 
@@ -153,7 +147,12 @@ def print_row(row: Row, first: bool) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, help="default: all; accuracy with --dataset alone")
+    add(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        help="default: inference, training; with --dataset also accuracy",
+    )
     add("--seconds", type=float, default=5.0, metavar="S", help="each way is timed for so long")
     add("--onnx", nargs="+", default=[], metavar="FILE", help="exports of the same weights, on the CPU")
     add("--dataset", type=data_name, metavar="NAME", help="whose test list accuracy is measured on")

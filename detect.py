@@ -39,13 +39,7 @@ from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import PERCENTILES
 from ismallnet.inference.onnx import BACKENDS
 from ismallnet.inference.predict import prepared
-from ismallnet.inference.weights import (
-    DEFAULT,
-    default_weights,
-    describe,
-    named_weights,
-    open_network,
-)
+from ismallnet.inference.weights import DEFAULT, default_weights, describe, named_weights, open_network
 from ismallnet.parallel import cores
 
 FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name

@@ -30,13 +30,7 @@ from ismallnet.files import lock, read_png, sweep, write_csv, write_json, write_
 from ismallnet.images.grey import PERCENTILES, GreyRange
 from ismallnet.inference.onnx import BACKENDS
 from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
-from ismallnet.inference.weights import (
-    describe,
-    find_weights,
-    named_weights,
-    open_network,
-    seen_of,
-)
+from ismallnet.inference.weights import describe, find_weights, named_weights, open_network, seen_of
 from ismallnet.parallel import cores
 
 DEFAULT_LIMITS = (None, PERCENTILES)
