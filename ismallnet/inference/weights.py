@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch import nn
-
 from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError
 from ismallnet.files import disguise
@@ -17,33 +15,28 @@ DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources t
 MOST_BYTES = 2**31 - 1  # of an ONNX file: protobuf's own limit
 
 
-def load_network(path: str | os.PathLike, width: int | None = None) -> nn.Module:
-    """`net.load_weights`: the package builds networks here alone."""
-    from net import load_weights
-
-    return load_weights(path, width)
-
-
 def open_network(
     path: str | os.PathLike, backend: str = "torch", width: int | None = None, amp: str = "auto"
 ) -> Network:
-    """The network of a weights file, or of an ONNX file, on a backend; `amp` as in `Exported`, without
-    effect on PyTorch's, which take it at each call.
+    """The network of a weights file, or of an ONNX file, on a backend: the package builds networks here
+    alone. `amp` as in `Exported`, without effect on PyTorch's, which take it at each call.
 
     Raises:
         WeightsError: as `net.load_weights`, or an ONNX file that cannot be used.
         DataError: a package is missing, or the backend has no such precision.
     """
+    from net import load_weights
+
     path, is_onnx = Path(path), Path(path).suffix == ".onnx"
     if backend == "torch":
         if is_onnx:
             raise WeightsError(
                 f"{path}: an ONNX file; type --backend onnxruntime, or name other weights"
             )
-        return load_network(path, width)
+        return load_weights(path, width)
     check_amp(backend, amp)
     if not is_onnx:
-        return Exported(to_onnx(load_network(path, width)), backend, amp)
+        return Exported(to_onnx(load_weights(path, width)), backend, amp)
     try:
         model = Exported(read_onnx(path), backend, amp)
     except WeightsError as error:
