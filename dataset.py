@@ -1,31 +1,52 @@
 """Images, masks and label maps of a data set, read and checked.
 
-`find_dataset` (layouts.py) finds what is on disk, `Frames` reads a list of it, `TrainingSet`
-(augmentation.py) cuts training samples from it.
+`find_dataset` (ismallnet/datasets/find.py) finds what is on disk, `Frames` reads a list of it,
+`TrainingSet` (ismallnet/training/augmentation.py) cuts training samples from it.
 """
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, launch, progress, some
 from ismallnet.datasets.checks import complaint, offsets
-from ismallnet.datasets.masks import TARGET, is_resized, nearly, read_mask, resized_note
+from ismallnet.datasets.masks import TARGET, is_resized, mask_file, nearly, read_mask, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
-from ismallnet.images.picture import image_shape
-from ismallnet.labels import checksum, read_maps
+from ismallnet.labels import check_maps, checksum, read_maps
 from ismallnet.parallel import memory_limit, read_ahead
 
 GREY = GreyRange()
 
 
+class Frame(NamedTuple):
+    """What is known of a frame once it was read.
+
+    Args:
+        shape: (H, W).
+        centres: of its targets, (n, 2) y, x.
+        grey: facts of its grey values; None for 8 bits without any.
+        offsets: of its masks from their targets' light, (n, 2) y, x in px.
+        dark: whether its targets are darker than around them; None without targets.
+        size, digest: of the image file: bytes, SHA-256.
+    """
+
+    shape: tuple[int, int]
+    centres: np.ndarray
+    grey: GreyFacts | None
+    offsets: np.ndarray
+    dark: bool | None
+    size: int
+    digest: str
+
+
 class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
-    `frames[i]` is an `Item`, with interior and boundary after `add_maps`.
+    `frames[i]` is an `Item`, with interior and boundary after `add_maps`; `frames.known[i]` a `Frame`.
 
     Args:
         data, split: the data set and "train" or "test".
@@ -50,73 +71,101 @@ class Frames:
         self.remake = data.command("utils")  # the label maps
         self.maps: Path | None = None
         self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
+        self.cache: list[Item] | None = []
+        self.known: list[Frame] = []
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
-        self.cache: list[Item] | None = []
-        self.shapes: list[tuple[int, int]] = []  # (H, W) of each frame
-        self.centres: list[np.ndarray] = []  # of each frame's targets, (n, 2) y, x
-        self.greys: list[GreyFacts] = []  # of the frames of more than 8 bits
-        self.offsets: list[np.ndarray] = []  # of masks from their targets' light
-        dark: list[bool] = []  # of the frames with targets: whether these are darker than around them
         read = read_ahead(self._try, self.samples)
-        for result, facts, is_dark in progress(read, f"{data.name} {split}", len(self.samples)):
+        for result in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
                 continue
-            self.greys += [facts] if facts else []
-            dark += [] if is_dark is None else [is_dark]
-            _, _, _, centres = cv2.connectedComponentsWithStats(result.mask)
-            self.centres.append(centres[1:, ::-1])
-            self.offsets.append(offsets(result.image.mean(axis=-1, dtype=np.float32), result.mask))
-            self.shapes.append(result.mask.shape)
-            memory -= result.image.nbytes + result.mask.nbytes
+            item, known = result
+            self.known.append(known)
+            memory -= item.image.nbytes + item.mask.nbytes
             if memory < 0:
                 self.cache = None
             elif self.cache is not None:
-                self.cache.append(result)
+                self.cache.append(item)
         if problems:
             raise DataError(complaint(data, split, problems))
-        pairs = zip(self.samples, self.shapes)
-        if resized := [pair for pair in pairs if is_resized(*pair)]:
-            print(f"{data.name} {split}: {resized_note([sample.name for sample, _ in resized])}")
-            if close := [sample.name for sample, shape in resized if nearly(sample, shape)]:
-                print(
-                    f"note: {data.name} {split}: {len(close)} of these masks differ from their images "
-                    f"by up to 4 rows or columns: {some(close)}. They are stretched, so that targets "
-                    "move by up to as many pixels; if rows or columns were cut off, put them back"
-                )
-            if lost := self.lost_targets():
-                print(f"note: {data.name} {split}: targets were lost in that: {some(lost)}")
-        for line in grey.report(f"{data.name} {split}", self.greys, len(self.samples)):
-            print(line)
-        if 2 * sum(dark) > len(dark):
-            other = "bright" if grey.dark else "dark"
+        self.label = f"{data.name} {split}"
+        self._say_sizes()
+        self._say_greys()
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        return [frame.shape for frame in self.known]
+
+    @property
+    def centres(self) -> list[np.ndarray]:
+        return [frame.centres for frame in self.known]
+
+    @property
+    def greys(self) -> list[GreyFacts]:
+        return [frame.grey for frame in self.known if frame.grey]
+
+    @property
+    def offsets(self) -> list[np.ndarray]:
+        return [frame.offsets for frame in self.known]
+
+    @property
+    def digests(self) -> dict[Sample, str]:
+        """SHA-256 of the image files."""
+        return {sample: frame.digest for sample, frame in zip(self.samples, self.known)}
+
+    def _say_sizes(self) -> None:
+        """Which masks have another size than their images."""
+        resized = [(s, f) for s, f in zip(self.samples, self.known) if is_resized(s, f.shape)]
+        if not resized:
+            return
+        print(f"{self.label}: {resized_note([sample.name for sample, _ in resized])}")
+        if close := [sample.name for sample, frame in resized if nearly(sample, frame.shape)]:
             print(
-                f"note: {data.name} {split}: the targets of {sum(dark)} of {len(dark)} images are "
-                "darker than their surroundings, as they are read; networks look for bright ones: "
-                f"--polarity {other} inverts the images"
+                f"note: {self.label}: {len(close)} of these masks differ from their images by up "
+                f"to 4 rows or columns: {some(close)}. They are stretched, so that targets move by "
+                "up to as many pixels; if rows or columns were cut off, put them back"
+            )
+        lost = []
+        for sample, frame in resized:
+            mask = read_mask(sample, mask_file(sample).shape, self.threshold)
+            if (count := cv2.connectedComponents(mask)[0] - 1) > len(frame.centres):
+                lost.append(f"{sample.name} ({count} targets, {len(frame.centres)} left)")
+        if lost:
+            print(f"note: {self.label}: targets were lost in that: {some(lost)}")
+
+    def _say_greys(self) -> None:
+        """Which grey values become 0 and 255, and whether targets are darker than around them."""
+        for line in self.grey.report(self.label, self.greys, len(self.samples)):
+            print(line)
+        dark = [frame.dark for frame in self.known if frame.dark is not None]
+        if 2 * sum(dark) > len(dark):
+            other = "bright" if self.grey.dark else "dark"
+            print(
+                f"note: {self.label}: the targets of {sum(dark)} of {len(dark)} images are darker than "
+                "their surroundings, as they are read; networks look for bright ones: --polarity "
+                f"{other} inverts the images"
             )
 
-    def lost_targets(self) -> list[str]:
-        """The images whose masks hold fewer targets at the image's size than in their files."""
-        lost = []
-        for sample, shape, centres in zip(self.samples, self.shapes, self.centres):
-            if is_resized(sample, shape):
-                mask = read_mask(sample, image_shape(sample.mask), self.threshold)
-                if (count := cv2.connectedComponents(mask)[0] - 1) > len(centres):
-                    lost.append(f"{sample.name} ({count} targets, {len(centres)} left)")
-        return lost
-
-    def _try(self, sample: Sample) -> tuple[Item | DataError, GreyFacts | None, bool | None]:
+    def _try(self, sample: Sample) -> tuple[Item, Frame] | DataError:
+        """A frame as it is on disk, each of its files opened once, and what is known of it."""
         try:
-            item, facts = self.read(sample)
-            return item, facts, darker(item.image, item.mask)
+            raw = sample.image.read_bytes()
+            image, grey = self.grey.read(sample.image, sample.name, raw=raw)
+            mask = read_mask(sample, image.shape[:2], self.threshold)
         except DataError as error:
-            return error, None, None
+            return error
+        except OSError as error:
+            return DataError(f"{sample.image}: {error.strerror}")
+        _, _, _, centres = cv2.connectedComponentsWithStats(mask)
+        moved = offsets(image.mean(axis=-1, dtype=np.float32), mask)
+        file = len(raw), hashlib.sha256(raw).hexdigest()
+        known = Frame(mask.shape, centres[1:, ::-1], grey, moved, darker(image, mask), *file)
+        return Item(image, mask), known
 
-    def read(self, sample: Sample, look: bool = True) -> tuple[Item, GreyFacts | None]:
-        """A frame as it is on disk, and with `look` what is to be said of its grey values."""
-        image, facts = self.grey.read(sample.image, sample.name, look)
+    def read(self, sample: Sample) -> Item:
+        """A frame as it is on disk, for lists that do not fit in memory."""
+        image, _ = self.grey.read(sample.image, sample.name, look=False)
         shape = image.shape[:2]
         maps = read_maps(self.maps, sample, shape, self.remake) if self.maps else []
         if maps and checksum(maps) != self.map_checksums[sample.name]:
@@ -125,18 +174,23 @@ class Frames:
                 f"make them again as they were ({self.remake}), then continue with --resume. Another "
                 "method's maps go elsewhere: --maps-root DIR"
             )
-        return Item(image, read_mask(sample, shape, self.threshold), *maps), facts
+        return Item(image, read_mask(sample, shape, self.threshold), *maps)
 
-    def add_maps(self, folder: Path) -> None:
+    def add_maps(self, folder: Path, method: str | None = None) -> None:
         """Adds the label maps that `utils.py` wrote to a folder, for training. Those that do not fit in
         memory are read again for each sample, and must stay what they are now.
 
+        Args:
+            method: by which they were made.
+
         Raises:
-            DataError: one is missing or damaged.
+            DataError: one is missing or damaged, or they are another method's or threshold's.
         """
+        if method:
+            check_maps(folder, method, self.threshold, self.remake)
         self.maps = folder
-        for i, (sample, shape) in enumerate(zip(self.samples, self.shapes)):
-            maps = read_maps(folder, sample, shape, self.remake)
+        for i, (sample, frame) in enumerate(zip(self.samples, self.known)):
+            maps = read_maps(folder, sample, frame.shape, self.remake)
             if self.cache is None:
                 self.map_checksums[sample.name] = checksum(maps)
             else:
@@ -146,20 +200,18 @@ class Frames:
         return len(self.samples)
 
     def __getitem__(self, i: int) -> Item:
-        return self.read(self.samples[i], look=False)[0] if self.cache is None else self.cache[i]
+        return self.read(self.samples[i]) if self.cache is None else self.cache[i]
 
 
 def read_lists(
-    data: list[DatasetFolder],
-    threshold: int = TARGET,
-    grey: GreyRange = GREY,
+    data: list[DatasetFolder], threshold: int = TARGET, grey: GreyRange = GREY
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
     lists, problems = [], []
     for split in ("train", "test"):
-        for one in data:
+        for folder in data:
             try:
-                lists.append(Frames(one, split, threshold, grey))
+                lists.append(Frames(folder, split, threshold, grey))
             except DataError as error:
                 problems.append(str(error))
     if problems:
@@ -167,18 +219,20 @@ def read_lists(
     return lists[: len(data)], lists[len(data) :]
 
 
+def shapes_of(lists: list[Frames]) -> dict[str, tuple[int, int]]:
+    """(H, W) of the images of lists, by name."""
+    return {s.name: shape for frames in lists for s, shape in zip(frames.samples, frames.shapes)}
+
+
 def fingerprint(lists: list[Frames]) -> str:
     """A digest of the images and masks of lists: their names, and their files' sizes and contents."""
-    samples = [sample for frames in lists for sample in frames.samples]
-    whole = hashlib.sha256()
-    for sample, contents in zip(samples, read_ahead(file_digests, samples)):
-        whole.update(f"{sample.name} {contents}\n".encode(errors="surrogateescape"))
+    whole, empty = hashlib.sha256(), hashlib.sha256().hexdigest()
+    for sample, frame in ((s, f) for frames in lists for s, f in zip(frames.samples, frames.known)):
+        mask = mask_file(sample)
+        of_mask = f"{mask.size} {mask.digest}" if mask else f"0 {empty}"
+        line = f"{sample.name} {frame.size} {frame.digest} {of_mask}\n"
+        whole.update(line.encode(errors="surrogateescape"))
     return whole.hexdigest()
-
-
-def file_digests(sample: Sample) -> str:
-    files = [path.read_bytes() if path else b"" for path in (sample.image, sample.mask)]
-    return " ".join(f"{len(raw)} {hashlib.sha256(raw).hexdigest()}" for raw in files)
 
 
 def memory_budget() -> float:

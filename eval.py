@@ -68,9 +68,8 @@ def count(sample: Sample, maps: Maps, protocols: list[str], threshold: int, curv
         DataError: its map or its mask cannot be used.
     """
     shape = image_shape(sample.image)
-    pred, mask = maps.read(sample.name, shape), np.zeros(shape, np.uint8)
-    if sample.mask is not None:
-        mask = read_mask_values(sample.mask, shape, sample.rule)
+    pred = maps.read(sample.name, shape)
+    mask = read_mask_values(sample, shape)
     return Counts(
         count_image(pred, mask, protocols, threshold),
         single.count_levels(pred, mask, threshold),
@@ -246,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.output and max(map(len, (args.dataset, args.maps or args.results or []))) > 1:
         raise DataError("--output: expected one data set and one folder of maps; leave it out for more")
     rows, gaps = {}, {}
-    for data in open_datasets(args):
+    for data in open_datasets(args, needed=("test",)):
         said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}
         runs = open_runs(data, args)
         evaluations = []

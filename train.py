@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Frames, fingerprint, mean_and_std, read_lists
+from dataset import Frames, fingerprint, mean_and_std, read_lists, shapes_of
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, launch, progress
 from ismallnet.datasets.checks import mirrors_for, offset_note
@@ -37,7 +37,7 @@ from ismallnet.files import lock
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.predict import autocast, precision
 from ismallnet.inference.weights import merged
-from ismallnet.labels import decouple_dataset, maps_folder
+from ismallnet.labels import decouple_dataset, maps_folder, maps_lock
 from ismallnet.training import options
 from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.graphs import GraphedStep, can_be_captured
@@ -154,12 +154,14 @@ def read_data(
         DataError: files that cannot be used, or no target at all.
     """
     learned, tested = read_lists(data, *reading)
-    if processes.rank == 0:
-        for folder in data:
-            print(decouple_dataset(folder, *maps, reading[0]))
-    processes.barrier()
-    for folder, frames in zip(data, learned):
-        frames.add_maps(maps_folder(folder, maps[0]))
+    first = processes.rank == 0
+    with maps_lock(data if first else [], maps[0]):
+        for folder, *lists in zip(data, learned, tested) if first else ():
+            print(decouple_dataset(folder, *maps, reading[0], shapes=shapes_of(lists)))
+        processes.barrier()
+        for folder, frames in zip(data, learned):
+            frames.add_maps(maps_folder(folder, maps[0]), maps[1])
+        processes.barrier()
     if not any(len(centres) for frames in learned for centres in frames.centres):
         raise DataError(
             f"{', '.join(folder.name for folder in data)}: no training mask holds a target pixel, so "
@@ -237,13 +239,13 @@ def session(
     """Sets a run up, or continues it, and trains; returns the exit code. What the command line said
     goes no further than here."""
     # The lists
-    data = processes.first(lambda: open_datasets(args))
+    data = processes.first(lambda: open_datasets(args, copies=False))
     for data_set in data:
         data_set.hold_out(args.hold_out)
     reading, maps = (args.mask_threshold, grey_range(args)), (args.maps_root, args.labels)
     learned, tested = read_data(data, reading, maps, processes)
-    if (len(data) > 1 or args.hold_out) and (text := copies_note(learned, tested)):
-        print(text)  # of one data set its own lists are looked at when it is opened
+    if text := copies_note(learned, tested):
+        print(text)
 
     # The samples
     steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)

@@ -15,8 +15,8 @@ import sys
 
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
-from ismallnet.datasets.drawing import draw_masks
-from ismallnet.labels import METHODS, decouple, decouple_dataset
+from ismallnet.datasets.polygons import draw_masks
+from ismallnet.labels import METHODS, decouple, decouple_dataset, maps_lock
 from ismallnet.parallel import cores
 
 __all__ = ["decouple", "main"]
@@ -74,11 +74,9 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     make_masks(args)
     for data in open_datasets(args):
-        print(
-            decouple_dataset(
-                data, args.maps_root, args.method, args.mask_threshold, args.workers, args.force
-            )
-        )
+        options = (args.method, args.mask_threshold, args.workers, args.force)
+        with maps_lock([data], args.maps_root):
+            print(decouple_dataset(data, args.maps_root, *options))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from ismallnet.cli import DataError
+from ismallnet.datasets.checks import copies_note
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import TARGET
 from ismallnet.datasets.sample import SHARED, STAGES, DatasetFolder, Reading
@@ -136,19 +137,27 @@ def typed_flags(args: argparse.Namespace) -> dict[str, str]:
     return typed
 
 
-def open_datasets(args: argparse.Namespace) -> list[DatasetFolder]:
-    """The data sets that a command line names; what was found is printed once."""
+def open_datasets(
+    args: argparse.Namespace, needed: tuple[str, ...] = ("train", "test"), copies: bool = True
+) -> list[DatasetFolder]:
+    """The data sets that a command line names; what lies there is printed once.
+
+    Args:
+        needed: the lists whose masks are used.
+        copies: look for copies of training images in the test list, for which images are opened.
+    """
     if args.split and len(args.split) > 2:
         raise DataError("--split: expected a folder, or a training and a test list")
     if not 1 <= args.mask_threshold <= 255:
         raise DataError(f"--mask-threshold: found {args.mask_threshold}, expected 1 to 255")
     if hasattr(args, "range"):
         grey_range(args)
-    found, reading = [], given_reading(args)
+    sets, reading = [], given_reading(args)
     for name in dict.fromkeys(args.dataset):
-        data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading)
+        data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading, needed)
         data.typed = typed_flags(args)
-        lists = ", ".join(f"{len(samples)} {part}" for part, samples in data.lists.items())
-        print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
-        found.append(data)
-    return found
+        lists = ", ".join(f"{len(samples)} {kind}" for kind, samples in data.lists.items())
+        notes = [*data.notes, *(copies_note(data) if copies else [])]
+        print(f"{data.root}: {data.layout}; {lists}", *notes, sep="\n  ")
+        sets.append(data)
+    return sets

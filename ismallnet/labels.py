@@ -1,8 +1,10 @@
 """Label decoupling: masks -> interior and boundary maps, and the maps of a whole data set on disk."""
 
+import contextlib
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +13,15 @@ import numpy as np
 
 from ismallnet.cli import DataError, progress, some
 from ismallnet.datasets.checks import complaint
-from ismallnet.datasets.masks import TARGET, is_resized, mask_bytes, read_mask, resized_note
+from ismallnet.datasets.masks import TARGET, is_resized, mask_file, modified, read_mask, resized_note
 from ismallnet.datasets.names import leads_inside
 from ismallnet.datasets.sample import DatasetFolder, MaskRule, Sample
-from ismallnet.files import atomic_write, read_json, sweep, write_png
+from ismallnet.files import atomic_write, lock, read_json, sweep, write_png
 from ismallnet.images.picture import decode, image_shape
 from ismallnet.parallel import in_processes
 
 MAPS = ("interior", "boundary")
+MAKING_S = 600.0  # how long another program may make label maps before this one gives up
 
 
 def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.ndarray]:
@@ -71,15 +74,28 @@ METHODS = {"authors": authors_maps, "paper": paper_maps}
 MARGIN = 3  # px of background around the targets on which their maps depend: the blur's 2, and 1
 
 
-def signature(sample: Sample) -> list[int]:
-    """What a map is made from: the mask file's size and checksum, and the image's height and width."""
-    raw = mask_bytes(sample)
-    return [len(raw), zlib.crc32(raw), *image_shape(sample.image)]
+# --- the maps of a data set on disk ---------------------------------------------------------------
 
 
 def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Path:
     """Where interior/X.png and boundary/X.png of a data set are."""
     return Path(maps_root) / data.name if maps_root else data.root
+
+
+def map_files(folder: Path, sample: Sample) -> list[Path]:
+    return [folder / kind / f"{sample.name}.png" for kind in MAPS]
+
+
+@contextlib.contextmanager
+def maps_lock(data: list[DatasetFolder], maps_root: str | None) -> Iterator[None]:
+    """Keeps other programs from making the label maps of data sets in another way, from the making on
+    until they are read. Where nothing can be written nobody can."""
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(maps_folder(folder, maps_root) for folder in data):
+            above = next(place for place in (folder, *folder.parents) if place.is_dir())
+            if os.access(above, os.W_OK):
+                locks.enter_context(lock(folder, "label maps are being made", MAKING_S))
+        yield
 
 
 def read_maps(
@@ -91,8 +107,7 @@ def read_maps(
         again: the command that makes them, for errors.
     """
     maps = []
-    for kind in MAPS:
-        path = folder / kind / f"{sample.name}.png"
+    for path in map_files(folder, sample):
         if not leads_inside(path, folder):
             raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
         if not path.is_file():
@@ -108,60 +123,104 @@ def checksum(maps: list[np.ndarray]) -> int:
     return zlib.crc32(np.stack(maps).tobytes())
 
 
-def map_files(folder: Path, sample: Sample) -> list[Path]:
-    return [folder / kind / f"{sample.name}.png" for kind in MAPS]
+def check_maps(folder: Path, method: str, threshold: int, again: str) -> None:
+    """
+    Raises:
+        DataError: the label maps of a folder were made in another way than the one asked for.
+    """
+    record = read_json(folder / "maps.json")
+    made = record.get("method"), record.get("mask_threshold")
+    if made != (method, threshold):
+        raise DataError(
+            f"{folder}: found label maps of method {made[0]} and mask threshold {made[1]}, expected "
+            f"{method} and {threshold}; type {again} --labels {method}, or keep them apart: "
+            "--maps-root DIR"
+        )
+
+
+def signature(sample: Sample, shape: tuple[int, int]) -> list[int]:
+    """What a map is made from: the mask file's size and checksum, and the image's height and width."""
+    file = mask_file(sample)
+    return [*((file.size, file.crc) if file else (0, 0)), *shape]
 
 
 def make_maps(
-    sample: Sample, folder: Path, method: str, threshold: int
+    task: tuple[Sample, tuple[int, int] | None], folder: Path, method: str, threshold: int
 ) -> tuple[str, list[int], bool] | DataError:
     """Writes the two maps of a sample; returns its name, its record, and whether its mask was
     resized, or what is wrong with its files."""
+    sample, shape = task
     try:
-        made_from = signature(sample)
-        shape = tuple(made_from[2:])
+        shape = shape or image_shape(sample.image)
         mask = read_mask(sample, shape, threshold)
-        resized = is_resized(sample, shape)
+        resized, made_from = is_resized(sample, shape), signature(sample, shape)
+        time = modified(sample.mask)
     except (DataError, OSError) as error:
         return DataError(str(error))
-    sizes = []
-    for path, pixels in zip(map_files(folder, sample), decouple(mask, method)):
-        sizes.append(write_png(path, pixels))
-    return sample.name, [*made_from, *sizes], resized
+    files = zip(map_files(folder, sample), decouple(mask, method))
+    sizes = [write_png(path, pixels) for path, pixels in files]
+    return sample.name, [*made_from, *sizes, time], resized
 
 
-def reading(samples: list[Sample]) -> list:
+def masks_read(samples: list[Sample]) -> list:
     """How the masks' values are read, as maps.json keeps it."""
     rule = next((sample.rule for sample in samples if sample.rule), MaskRule())
-    return [rule.numbers, rule.deep]
+    return [rule.numbers, rule.deep, rule.values]
 
 
-def kept_maps(folder: Path, samples: list[Sample], record: dict, method: str, threshold: int) -> dict:
-    """The entries of the record whose maps are still good, those of other lists' samples too."""
+def kept_maps(
+    folder: Path,
+    samples: list[Sample],
+    method: str,
+    threshold: int,
+    shapes: dict[str, tuple[int, int]] | None = None,
+) -> dict:
+    """The entries of a folder's maps.json whose maps are still good, those of other lists' "
+    "samples too."""
+    record, shapes = read_json(folder / "maps.json"), shapes or {}
     masks = record.get("masks")
     made_so = (record.get("method"), record.get("mask_threshold")) == (method, threshold)
-    made_so &= record.get("masks_read", reading([])) == reading(samples)
+    made_so &= record.get("masks_read", masks_read([]))[:2] == masks_read(samples)[:2]
     if not made_so or not isinstance(masks, dict):
         return {}
     names = {sample.name for sample in samples}
     good = {name: entry for name, entry in masks.items() if name not in names}
     for sample in samples:
-        entry = masks.get(sample.name)
+        entry = masks.get(sample.name, ())
         try:
             sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
-            if entry == [*signature(sample), *sizes]:
-                good[sample.name] = entry
+            shape = shapes.get(sample.name) or image_shape(sample.image)
+            if list(entry[:6]) == [*signature(sample, shape), *sizes]:
+                good[sample.name] = [*entry[:6], modified(sample.mask)]
         except (OSError, DataError):  # made again, or named there
             continue
     return good
 
 
-def check_own(folder: Path, samples: list[Sample]) -> None:
+def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
+    """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
+    are now."""
+    record = read_json(folder / "maps.json")
+    kept = kept_maps(folder, samples, record.get("method", ""), record.get("mask_threshold", TARGET))
+    left = [sample for sample in samples if sample.name not in kept]
+    return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
+
+
+def check_own(folder: Path, samples: list[Sample], force: bool) -> None:
     """
     Raises:
-        DataError: a map would replace a file that utils.py did not write.
+        DataError: a map would be written through a link, or replace a file that utils.py did not write.
     """
-    there = [path for sample in samples for path in map_files(folder, sample) if path.exists()]
+    files = [path for sample in samples for path in map_files(folder, sample)]
+    for place in sorted({path.parent for path in files}):
+        if not leads_inside(place, folder):
+            raise DataError(
+                f"{place}: a link that leads out of {folder}; remove it, or put the maps elsewhere "
+                "with --maps-root DIR"
+            )
+    there = (
+        [] if force or (folder / "maps.json").exists() else [path for path in files if path.exists()]
+    )
     if there:
         raise DataError(
             f"{there[0]}: {len(there)} files are there already that utils.py did not write, as there "
@@ -170,14 +229,13 @@ def check_own(folder: Path, samples: list[Sample]) -> None:
         )
 
 
-def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
-    """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
-    are now."""
-    record = read_json(folder / "maps.json")
-    method, threshold = record.get("method", ""), record.get("mask_threshold", TARGET)
-    kept = kept_maps(folder, samples, record, method, threshold)
-    left = [sample for sample in samples if sample.name not in kept]
-    return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
+def write_record(
+    folder: Path, method: str, threshold: int, samples: list[Sample], entries: dict
+) -> None:
+    content = {"method": method, "mask_threshold": threshold, "masks_read": masks_read(samples)}
+    text = json.dumps(content | {"masks": dict(sorted(entries.items()))})
+    with atomic_write(folder / "maps.json") as file:
+        file.write(text.replace("], ", "],\n").encode())
 
 
 def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
@@ -207,8 +265,12 @@ def decouple_dataset(
     threshold: int = TARGET,
     workers: int = 1,
     force: bool = False,
+    shapes: dict[str, tuple[int, int]] | None = None,
 ) -> str:
-    """Makes the label maps of all of a data set's samples that have no good ones yet.
+    """Makes the label maps of a data set's samples that have no good ones yet; under `maps_lock`.
+
+    Args:
+        shapes: (H, W) of images that were read already, by name.
 
     Returns:
         A line that says what was done.
@@ -216,35 +278,19 @@ def decouple_dataset(
     Raises:
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
-    folder = maps_folder(data, maps_root)
-    samples = list({s.name: s for part in data.lists for s in data.samples(part)}.values())
-    for place in sorted({path.parent for sample in samples for path in map_files(folder, sample)}):
-        if not leads_inside(place, folder):
-            raise DataError(
-                f"{place}: a link that leads out of {folder}; remove it, or put the maps elsewhere "
-                "with --maps-root DIR"
-            )
-    problems = [problem for part in data.problems.values() for problem in part]
+    folder, shapes = maps_folder(data, maps_root), shapes or {}
+    samples = list({s.name: s for kind in data.lists for s in data.samples(kind)}.values())
+    problems = [problem for entries in data.problems.values() for problem in entries]
+    check_own(folder, samples, force)
     sweep(folder, *(folder / kind for kind in MAPS))
-    record = read_json(folder / "maps.json")
-    if not force and not (folder / "maps.json").exists():
-        check_own(folder, samples)
-    kept = {} if force else kept_maps(folder, samples, record, method, threshold)
-    tasks = [sample for sample in samples if sample.name not in kept]
+    kept = {} if force else kept_maps(folder, samples, method, threshold, shapes)
+    tasks = [(sample, shapes.get(sample.name)) for sample in samples if sample.name not in kept]
     done, resized = {}, []
-
-    def write_record() -> None:
-        entries = dict(sorted((kept | done).items()))
-        content = {"method": method, "mask_threshold": threshold, "masks_read": reading(samples)}
-        text = json.dumps(content | {"masks": entries})
-        with atomic_write(folder / "maps.json") as file:
-            file.write(text.replace("], ", "],\n").encode())
-
     try:
         if tasks:
-            write_record()  # first of all without the maps that change now
-            one = partial(make_maps, folder=folder, method=method, threshold=threshold)
-            results = in_processes(one, tasks, workers, at_once=16)
+            write_record(folder, method, threshold, samples, kept)  # without the maps that change now
+            make = partial(make_maps, folder=folder, method=method, threshold=threshold)
+            results = in_processes(make, tasks, workers, at_once=16)
             try:
                 for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
                     if isinstance(result, DataError):
@@ -253,7 +299,7 @@ def decouple_dataset(
                     done[result[0]] = result[1]
                     resized += [result[0]] if result[2] else []
             finally:
-                write_record()
+                write_record(folder, method, threshold, samples, kept | done)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: the maps cannot be written ({error.strerror}); put them "

@@ -1,13 +1,16 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from conftest import GOLDEN, fails, make_set, target_mask, write
 
+from dataset import Frames
 from ismallnet import labels
 from ismallnet.cli import DataError
+from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.sample import Sample
 from ismallnet.labels import read_maps
 from utils import decouple, main
@@ -231,3 +234,41 @@ def test_maps_are_whole_or_absent(data, monkeypatch, capsys):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert "No space left" in fails(main, "--dataset", "tiny", capsys=capsys)
     assert not list(data.rglob("*.tmp")) and not list(data.glob("interior/*"))
+
+
+def frames_of_tiny() -> Frames:
+    return Frames(find_dataset("tiny"), "train")
+
+
+@pytest.mark.parametrize("other", [["--labels", "paper"], ["--mask-threshold", "5"]])
+def test_maps_that_another_program_made_in_another_way_are_not_read(data, other):
+    """Two trainings at once, with different --labels, read each other's label maps."""
+    run("tiny")
+    frames = frames_of_tiny()
+    run("tiny", *other)
+    with pytest.raises(DataError, match="maps-root"):
+        frames.add_maps(data, "authors")
+    run("tiny")
+    frames.add_maps(data, "authors")
+    assert (frames[0].interior == decouple(target_mask())[0]).all()
+
+
+def test_maps_are_locked_from_the_making_until_they_are_read(data, monkeypatch):
+    """What is made in another way waits meanwhile."""
+    monkeypatch.setattr(labels, "MAKING_S", 0.2)
+    tiny = find_dataset("tiny")
+    again = labels.maps_lock([tiny], None)
+    refused = pytest.raises(DataError, match="are being made")
+    with labels.maps_lock([tiny], None), ThreadPoolExecutor(1) as pool, refused:
+        pool.submit(again.__enter__).result()
+    run("tiny")
+
+
+def test_test_masks_alone_are_read_where_the_maps_say_what_values_mean(data):
+    assert all(s.file for s in find_dataset("tiny", needed=("test",)).lists["train"])
+    run("tiny")
+    tiny = find_dataset("tiny", needed=("test",))
+    assert not any(s.file for s in tiny.lists["train"]) and all(s.file for s in tiny.lists["test"])
+    assert tiny.lists["train"][0].rule == find_dataset("tiny").lists["train"][0].rule
+    write(data / "masks/a.png", target_mask() // 255)  # the rule may be another one by now
+    assert all(s.file for s in find_dataset("tiny", needed=("test",)).lists["train"])

@@ -1,22 +1,26 @@
-"""Whether masks lie where the targets are, or beside them by a part of a pixel."""
+"""What is said of a data set: entries that cannot be used, test images that are seen in training, masks
+that lie beside their targets."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from ismallnet.datasets.lists import MOST_NAMED
+from ismallnet.cli import some
+from ismallnet.datasets.pairing import digest_of
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.images.picture import decode
 from ismallnet.parallel import read_ahead
 
-AREAS = range(4, 151)  # px, of the targets that are looked at
-AROUND = 3  # px, beside a target that belong to its surroundings
-LEAST = 0.1  # px, of the mean offset
+MOST_NAMED = 10  # entries in a report
 SIDE = 32  # cells, of the pictures that are compared
 TWIN = 0.995  # cosine from which on they are of the same scene
-SURE = 5.0  # standard errors of the mean
-WAYS = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
+
+AREAS = range(4, 151)  # px, of the targets that are looked at
+AROUND = 3  # px, beside a target that belong to its surroundings
+MIN_OFFSET_PX = 0.1  # px, of the mean offset
+STANDARD_ERRORS = 5.0  # of the mean, by which it differs from 0
+SIDES = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
 
 
 def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -60,7 +64,7 @@ def mirrors_for(found: np.ndarray) -> str:
     mean, aside = offset(found)
     if not aside.any():
         return "all"
-    return "diagonal" if aside.all() and abs(mean[0] - mean[1]) <= LEAST else "none"
+    return "diagonal" if aside.all() and abs(mean[0] - mean[1]) <= MIN_OFFSET_PX else "none"
 
 
 def offset_note(name: str, found: np.ndarray, mirror: str) -> str:
@@ -73,7 +77,7 @@ def offset_note(name: str, found: np.ndarray, mirror: str) -> str:
         mirror: how its crops are mirrored.
     """
     mean, aside = offset(found)
-    where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, WAYS, aside) if a]
+    where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, SIDES, aside) if a]
     if not where:
         return ""
     done = {
@@ -92,22 +96,51 @@ def offset(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(found) < 2:
         return np.zeros(2), np.zeros(2, bool)
     mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    return mean, (np.abs(mean) > LEAST) & (np.abs(mean) > SURE * error)
+    return mean, (np.abs(mean) > MIN_OFFSET_PX) & (np.abs(mean) > STANDARD_ERRORS * error)
 
 
 def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
-    parts = split.split(" and ")
-    total = sum(len(data.lists[part]) + len(data.problems[part]) for part in parts)
-    head = f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"
-    named = problems[:MOST_NAMED]
-    if more := len(problems) - len(named):
-        named.append(f"… and {more} more, not named here")
-        if 2 * len(problems) > total:
-            named.append("More than half: is the download or the copy complete, and unpacked?")
-    return "\n  ".join([head, *named, "Fix or remove them, then type the same command again"])
+    """The message of all that cannot be used in a list; or in both, as "train and test"."""
+    kinds = split.split(" and ")
+    total = sum(len(data.lists[kind]) + len(data.problems[kind]) for kind in kinds)
+    lines = [f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"]
+    lines += named(problems)
+    if len(problems) > max(MOST_NAMED, total / 2):
+        lines.append("More than half: is the download or the copy complete, and unpacked?")
+    return "\n  ".join([*lines, "Fix or remove them, then type the same command again"])
 
 
-# --- images that are in both lists -------------------------------------------------------------------
+def named(problems: list[str]) -> list[str]:
+    """The first problems, and how many more there are."""
+    more = len(problems) - MOST_NAMED
+    return problems[:MOST_NAMED] + ([f"… and {more} more, not named here"] if more > 0 else [])
+
+
+# --- test images that are seen in training --------------------------------------------------------
+
+
+def same_files(train: list[Sample], test: list[Sample]) -> list[tuple[Sample, Sample]]:
+    """Test images that are, byte by byte, copies of training images, each with one of these. Only files
+    of equal size are opened."""
+    sizes = {sample.image: sample.image.stat().st_size for sample in (*train, *test)}
+    shared = {sizes[s.image] for s in train} & {sizes[s.image] for s in test} - {0}
+    alike = [[s for s in samples if sizes[s.image] in shared] for samples in (train, test)]
+    return copies(*({s: digest_of(s.image) for s in samples} for samples in alike))
+
+
+def copies(train: dict[Sample, str], test: dict[Sample, str]) -> list[tuple[Sample, Sample]]:
+    """Of samples with digests of their images the test samples that are copies of training samples."""
+    first = {digest: sample for sample, digest in reversed(train.items())}
+    pairs = [(sample, first[digest]) for sample, digest in test.items() if digest in first]
+    return [(sample, other) for sample, other in pairs if sample.image != other.image]
+
+
+def copies_note(data: DatasetFolder) -> list[str]:
+    """A warning of test images that are copies of training images, or nothing."""
+    pairs = same_files(data.lists.get("train", []), data.lists.get("test", []))
+    names = [f"{sample.name} = {other.name}" for sample, other in pairs]
+    head = f"warning: {len(pairs)} test images are copies of training images"
+    return [f"{head}: {some(names)}"] if pairs else []
 
 
 def near_twins(test: Sequence[Sample], train: Sequence[Sample]) -> dict[str, str]:
@@ -124,7 +157,7 @@ def thumbnails(samples: Sequence[Sample]) -> np.ndarray:
     """Images as unit vectors, (images, 1024): their grey values in 32x32 cells, less their mean."""
 
     def thumbnail(sample: Sample) -> np.ndarray:
-        pixels = decode(sample.image).astype(np.float32)
+        pixels = np.nan_to_num(decode(sample.image).astype(np.float32))
         grey = pixels[..., :3].mean(axis=2) if pixels.ndim == 3 else pixels
         cells = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
         cells -= cells.mean()

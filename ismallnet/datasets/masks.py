@@ -1,55 +1,93 @@
-"""What the pixels of mask files mean: decided once for a data set, from all masks of its lists."""
+"""What the pixels of mask files mean: decided once for a data set, from all masks of its lists. Each
+file is opened once."""
 
 import hashlib
-import os
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, some
-from ismallnet.datasets.sample import MaskRule, Sample
-from ismallnet.files import READ_ERRORS
-from ismallnet.images.picture import decode, image_shape, open_picture
+from ismallnet.datasets.sample import DatasetFolder, MaskFile, MaskRule, Sample
+from ismallnet.files import READ_ERRORS, read_json
+from ismallnet.images.picture import decode, open_picture
 from ismallnet.parallel import read_ahead
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
 
 
-def mask_pixels(path: str | os.PathLike) -> np.ndarray:
-    """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
-    palette that is not grey every pixel that is not black is 255; alpha is the mask where the colours
-    are constant, and alpha is not or is 0, and in cut-outs. Where a palette is black altogether its
-    numbers count.
-    Signed integers of 8 bits are taken for unsigned ones: 255 in them is -1.
+# --- one file ----------------------------------------------------------------------------------------
+
+
+def read_mask_file(path: Path) -> MaskFile:
+    """A mask file, opened once.
 
     Raises:
         DataError: not a readable image.
     """
-    path, mode = Path(path), ""
+    raw = path.read_bytes()
+    pixels = mask_pixels(path, raw)
+    digest, packed = hashlib.sha256(raw).hexdigest(), zlib.compress(pixels.tobytes(), 1)
+    shape, dtype = pixels.shape, pixels.dtype.str
+    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *values_of(pixels))
+
+
+def values_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of a mask, rising, and how many pixels have each."""
+    if pixels.dtype != np.uint8:
+        return np.unique(pixels, return_counts=True)
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    return values.astype(np.uint8), counts[values]
+
+
+def mask_pixels(path: Path, raw: bytes) -> np.ndarray:
+    """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
+    palette that is not grey every pixel that is not black is 255, of one that is black altogether the
+    numbers count; alpha is the mask where the colours are constant, and alpha is not or is 0, and in
+    cut-outs. Signed integers of 8 bits are taken for unsigned ones: 255 in them is -1.
+
+    Args:
+        raw: what is in the file.
+
+    Raises:
+        DataError: not a readable image.
+    """
+    pixels = decode(path, raw)
     try:
-        with open_picture(path) as picture:
-            mode = picture.mode
-            rgba = np.array(picture.convert("RGBA")) if mode in ("P", "PA", "RGBA", "LA") else None
-    except READ_ERRORS:
-        rgba = None  # `decode` says what is wrong
-    pixels = decode(path)
-    if mode == "P" and not pixels.any() and (numbers := palette_numbers(path)).any():
-        return numbers
-    if rgba is not None and rgba.shape[:2] == pixels.shape[:2]:
-        colours, alpha = rgba[..., :3], rgba[..., 3]
-        if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
-            return alpha
-        if mode in ("RGBA", "LA", "PA") and is_cut_out(colours, alpha):
-            return np.where(alpha > 0, np.maximum(alpha, colours.max(axis=2)), 0)
-        if mode in ("P", "PA") and (colours != colours[..., :1]).any():
-            return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
+        with open_picture(path, raw) as picture:
+            special = picture.mode in ("P", "PA", "RGBA", "LA")
+            special = special and picture.size == pixels.shape[1::-1]
+            if special and (meant := by_palette_or_alpha(picture, pixels)) is not None:
+                return meant
+    except READ_ERRORS:  # a format that Pillow does not read
+        pass
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     pixels = pixels.view(np.uint8) if pixels.dtype == np.int8 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
+
+
+def by_palette_or_alpha(picture, pixels: np.ndarray) -> np.ndarray | None:
+    """A mask in a picture's palette or alpha; None where it is in its grey values.
+
+    Args:
+        picture: open, in Pillow.
+    """
+    if picture.mode == "P" and not pixels.any() and (numbers := np.array(picture)).any():
+        return numbers
+    rgba = np.array(picture.convert("RGBA"))
+    colours, alpha = rgba[..., :3], rgba[..., 3]
+    if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
+        return alpha
+    if picture.mode != "P" and is_cut_out(colours, alpha):
+        return np.where(alpha > 0, np.maximum(alpha, colours.max(axis=2)), 0)
+    if picture.mode in ("P", "PA") and (colours != colours[..., :1]).any():
+        return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
+    return None
 
 
 def is_cut_out(colours: np.ndarray, alpha: np.ndarray) -> bool:
@@ -61,44 +99,70 @@ def is_cut_out(colours: np.ndarray, alpha: np.ndarray) -> bool:
     return bool(colours[~clear].any(axis=1).all())
 
 
-def palette_numbers(path: Path) -> np.ndarray:
-    """The numbers of a mask's pixels in its palette, HxW uint8."""
-    with open_picture(path) as picture:
-        return np.array(picture)
+# --- the masks of samples ----------------------------------------------------------------------------
 
 
-def read_mask_values(
-    path: str | os.PathLike, shape: tuple[int, int] | None = None, rule: MaskRule | None = None
-) -> np.ndarray:
-    """A mask file's grey values, HxW uint8.
+def mask_file(sample: Sample) -> MaskFile | None:
+    """The mask file of a sample, read now if it was not; None where there is none.
+
+    Raises:
+        DataError: not a readable image.
+    """
+    return sample.file or (read_mask_file(sample.mask) if sample.mask else None)
+
+
+def read_mask_values(sample: Sample, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """The grey values of a sample's mask, HxW uint8; all 0 without a mask file.
 
     Args:
         shape: the image's (H, W); a mask of another size is brought to it by nearest neighbour.
-        rule: of its data set; without one the file is judged by itself.
 
     Raises:
         DataError: unreadable, or its aspect ratio is more than 2 % off the image's.
     """
-    pixels = mask_pixels(path)
-    if shape is not None and pixels.shape != shape:  # before anything is made of the values
-        check_aspect(path, pixels.shape, shape)
+    file = mask_file(sample)
+    if file is None:
+        return np.zeros(shape, np.uint8)
+    pixels = file.pixels
+    if shape is not None and file.shape != shape:  # before anything is made of the values
+        check_aspect(sample.mask, file.shape, shape)
         if pixels.dtype not in (np.uint8, np.uint16, np.float32):
             pixels = pixels.astype(np.float32)
         pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_NEAREST)
-    rule = rule or decide([np.unique(pixels)])
-    return rule(pixels)
+    return (sample.rule or decide([np.unique(pixels)]))(pixels)
 
 
-def check_aspect(path: str | os.PathLike, found: tuple[int, int], shape: tuple[int, int]) -> None:
+def read_mask(sample: Sample, shape: tuple[int, int] | None, threshold: int = TARGET) -> np.ndarray:
+    """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
+    return np.where(read_mask_values(sample, shape) >= threshold, 255, 0).astype(np.uint8)
+
+
+def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask file has another size than its image."""
+    return sample.mask is not None and mask_file(sample).shape != shape
+
+
+def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
+    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
+    rather than made smaller."""
+    return all(abs(side - other) <= 4 for side, other in zip(mask_file(sample).shape, shape))
+
+
+def resized_note(names: list[str]) -> str:
+    """What a run says, once, of the masks that it resized."""
+    which = f" ({some(names)})" if names else ""
+    return f"{len(names)} masks resized to their images{which}"
+
+
+def check_aspect(path: Path, mask: tuple[int, int], shape: tuple[int, int]) -> None:
     """
     Raises:
         DataError: a mask's shape is more than 2 % off its image's.
     """
-    (h, w), (height, width) = found, shape
-    aspect = (w * height) / (h * width)
+    (h, w), (height, width) = mask, shape
+    aspect, turned = (w * height) / (h * width), (w * width) / (h * height)
     if max(aspect, 1 / aspect) <= 1 + ASPECT_TOLERANCE:
         return
-    turned = (w * width) / (h * height)
     hint = ""
     if max(turned, 1 / turned) <= 1 + ASPECT_TOLERANCE:
         hint = ". Height and width are swapped: one has lost its EXIF orientation; save both upright"
@@ -106,6 +170,18 @@ def check_aspect(path: str | os.PathLike, found: tuple[int, int], shape: tuple[i
         f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected the same "
         f"size, or the same shape within {ASPECT_TOLERANCE:.0%}{hint}"
     )
+
+
+def masks_digest(samples: list[Sample]) -> str:
+    """A digest of the names of samples and of their masks' contents, of which metrics are."""
+    whole = hashlib.sha256()
+    for sample in samples:
+        crc = mask_file(sample).crc if sample.mask else 0
+        whole.update(f"{sample.name} {crc}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+# --- the masks of a data set -------------------------------------------------------------------------
 
 
 def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
@@ -130,38 +206,119 @@ def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
     return MaskRule(numbers=not reached, deep=rule.deep, values=text)
 
 
-def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = TARGET) -> np.ndarray:
-    """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
-    if sample.mask is None:
-        return np.zeros(shape, np.uint8)
-    values = read_mask_values(sample.mask, shape, sample.rule)
-    return np.where(values >= threshold, 255, 0).astype(np.uint8)
+def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> None:
+    """Reads the masks of the lists that are needed, decides what their values mean, and counts target
+    pixels. Masks that cannot be read are left to whoever needs them, to name them all.
+
+    Raises:
+        DataError: all masks of a list are inverted, or are pictures.
+    """
+    samples = [sample for entries in data.lists.values() for sample in entries]
+    if data.reading.missing_masks == "empty":
+        count = sum(sample.mask is None for sample in samples)
+        data.notes.append(f"{count} images without a mask are taken as pictures without targets")
+    rule = recorded_rule(data, threshold)
+    if rule:
+        samples = [sample for kind in needed for sample in data.lists.get(kind, ())]
+    paths = list(dict.fromkeys(sample.mask for sample in samples if sample.mask))
+    files = {path: file for path, file in zip(paths, read_ahead(try_read, paths)) if file}
+    rule = rule or decide((file.values for file in files.values()), threshold)
+    data.notes += notes_on(files, rule, threshold)
+    for kind, entries in data.lists.items():
+        read = [sample.mask for sample in entries if sample.mask in files]
+        refuse_no_masks(data, kind, {path: files[path] for path in read}, rule, threshold)
+        data.targets[kind] = sum(target_pixels(files[path], rule, threshold) for path in read)
+        data.lists[kind] = [replace(s, rule=rule, file=files.get(s.mask)) for s in entries]
 
 
-def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
-    """Whether a sample's mask file has another size than its image."""
-    return sample.mask is not None and image_shape(sample.mask) != shape
+def try_read(path: Path) -> MaskFile | None:
+    try:
+        return read_mask_file(path)
+    except (DataError, OSError):
+        return None
 
 
-def resized_note(names: list[str]) -> str:
-    """What a run says, once, of the masks that it resized."""
-    which = f" ({some(names)})" if names else ""
-    return f"{len(names)} masks resized to their images{which}"
+def modified(path: Path | None) -> int:
+    return path.stat().st_mtime_ns if path else 0
 
 
-def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
-    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
-    rather than made smaller."""
-    return all(abs(one - other) <= 4 for one, other in zip(image_shape(sample.mask), shape))
+def recorded_rule(data: DatasetFolder, threshold: int) -> MaskRule | None:
+    """The rule by which stage 1 read these very masks, from maps.json; None where it does not know it,
+    or where any of them was changed since, by size or time."""
+    record = read_json(data.root / "maps.json")
+    masks, samples = record.get("masks"), [s for entries in data.lists.values() for s in entries]
+    if record.get("mask_threshold") != threshold or not isinstance(masks, dict):
+        return None
+    try:
+        now = {s.name: [s.mask.stat().st_size if s.mask else 0, modified(s.mask)] for s in samples}
+        if {name: [entry[0], entry[6]] for name, entry in masks.items()} == now:
+            numbers, deep, values = record["masks_read"]
+            return MaskRule(bool(numbers), float(deep), str(values))
+    except (OSError, LookupError, TypeError, ValueError):
+        pass
+    return None
 
 
-def masks_digest(samples: list[Sample]) -> str:
-    """A digest of the names of samples and of their masks' contents, of which figures are."""
-    whole = hashlib.sha256()
-    for sample, raw in zip(samples, read_ahead(mask_bytes, samples)):
-        whole.update(f"{sample.name} {zlib.crc32(raw)}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest()
+def target_pixels(file: MaskFile, rule: MaskRule, threshold: int) -> int:
+    return int(file.counts[rule(file.values) >= threshold].sum())
 
 
-def mask_bytes(sample: Sample) -> bytes:
-    return sample.mask.read_bytes() if sample.mask else b""
+def is_inverted(file: MaskFile, rule: MaskRule, threshold: int) -> bool:
+    return 2 * target_pixels(file, rule, threshold) > file.counts.sum()
+
+
+def is_picture(file: MaskFile, rule: MaskRule) -> bool:
+    """Whether more than a fifth of a mask's pixels are neither nearly black nor nearly white."""
+    grey = rule(file.values)
+    return bool(5 * file.counts[(grey > 16) & (grey < 239)].sum() > file.counts.sum())
+
+
+def notes_on(files: dict[Path, MaskFile], rule: MaskRule, threshold: int) -> list[str]:
+    """What a run says of a set's masks."""
+    if not files:
+        return []
+    kind = (
+        "class or instance numbers: target above 0" if rule.numbers else f"target from {threshold} up"
+    )
+    if not any((file.values > 0).any() for file in files.values()):
+        kind = "no mask holds a target"
+    notes = [f"mask values {rule.values or 'none'}; {kind}"]
+    faint, inverted, pictures = [], [], []
+    for path, file in sorted(files.items()):
+        if is_inverted(file, rule, threshold):
+            inverted.append(path.name)
+        elif (file.values > 0).any() and not target_pixels(file, rule, threshold):
+            faint.append(f"{path.name} (at most {file.values.max():g})")
+        pictures += [path.name] if is_picture(file, rule) else []
+    for names, text in (
+        (
+            faint,
+            "hold values above 0, but no target (--mask-threshold 1: all values above 0 are target)",
+        ),
+        (pictures, "look like pictures, not like masks"),
+        (inverted, "are target in more than half of their pixels"),
+    ):
+        if names:
+            notes.append(f"note: {len(names)} masks {text}: {some(names)}")
+    return notes
+
+
+def refuse_no_masks(
+    data: DatasetFolder, kind: str, files: dict[Path, MaskFile], rule: MaskRule, threshold: int
+) -> None:
+    """
+    Raises:
+        DataError: all masks of a list are inverted, or are pictures.
+    """
+    if files and all(is_inverted(file, rule, threshold) for file in files.values()):
+        raise DataError(
+            f"{data.root}: in all masks of the {kind} list more than half of the pixels are "
+            "target: they are inverted, or their background has a colour. Change those in "
+            f"{next(iter(files)).parent}: targets must be white, all else black"
+        )
+    if files and all(is_picture(file, rule) for file in files.values()):
+        raise DataError(
+            f"{data.root}: all masks of the {kind} list look like pictures, not like masks: many "
+            f"pixels are neither black nor white. Is {next(iter(files)).parent} the mask folder? Name "
+            "another: --mask-folder DIR"
+        )

@@ -1,39 +1,57 @@
-"""What lies in the folders of a data set: image files, sub-folders, links."""
+"""The names of files and folders in data sets, as tables; and what lies in a folder."""
 
 import contextlib
 import os
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+from ismallnet.cli import DataError, some
+
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+OTHER_PICTURES = (".webp", ".gif", ".jp2", ".pgm", ".ppm", ".heic", ".avif", ".fits", ".fit", ".dcm")
+OTHER_PICTURES += (".npy", ".npz", ".mat", ".raw", ".bin")
+ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|gz|bz2|xz|zst)(\.\d+)?$", re.IGNORECASE)
+
+# Folders, compared without case; those that come first are tried first.
+IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed", "img", "imgs", "JPEGImages")
+IMAGE_FOLDERS += ("img_dir",)
+MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label")
+MASK_FOLDERS += ("annotations", "gt", "ground_truth", "SegmentationClass", "ann_dir")
+IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2: no sequences
+# Mask files: that of X.png is X.png, X_pixels0.png, …, mask_X.png, …
+MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")
+MASK_BEGINNINGS = ("mask_", "gt_", "label_", "seg_")
+# Split folders and lists.
+KINDS = ("train", "trainval", "test", "val")
+OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
+PARTS = (*KINDS, *OTHER_NAMES)
+# Where split folders have their images and masks; each form is tried for each of the names above.
+SPLIT_FORMS = (
+    ("{part}/{images}", "{part}/{masks}"),
+    ("{part}_{images}", "{part}_{masks}"),
+    ("{images}_{part}", "{masks}_{part}"),
+    ("{part}-{images}", "{part}-{masks}"),
+    ("{images}-{part}", "{masks}-{part}"),
+    ("{part}{images}", "{part}{masks}"),
+    ("{part}", "{part}/{masks}"),
+)
+COMMON_MASKS = ("{masks}/{part}", "{masks}")  # else the masks are in one folder for all of them
+LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
+LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
+LABELS = {  # what files without masks hold: how their text begins or what it has, by ending
+    ".xml": ("VOC boxes (.xml)", re.compile(r"<annotation")),
+    ".txt": ("YOLO labels (.txt)", re.compile(r"\A\s*\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.MULTILINE)),
+    ".json": ("COCO or labelme outlines or boxes (.json)", re.compile(r'"(shapes|annotations)"')),
+}
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files right in a folder, sorted by name, preferred extension first."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        found = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
-        plain = [e.is_file(follow_symlinks=False) or os.path.isfile(e.path) for e in found]
-    files = [Path(entry.path) for entry, is_file in zip(found, plain) if is_file]
-    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
-
-
-def has_images(folder: Path) -> bool:
-    """Whether an image file is right in a folder; looks no further than to the first one."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        return any(
-            e.name.lower().endswith(EXTENSIONS) and e.name[0] != "." and os.path.isfile(e.path)
-            for e in entries
-        )
-
-
-def printable(name: str) -> str:
-    """A file name to be drawn: `readable`, with ? for bytes that are no text."""
-    return readable(name).encode("utf-8", "replace").decode()
+def kind_of(part: str) -> str:
+    """A split folder's name in the usual words: val for validation."""
+    return OTHER_NAMES.get(part.lower(), part.lower())
 
 
 def readable(name: str) -> str:
@@ -41,42 +59,96 @@ def readable(name: str) -> str:
     Chinese Windows writes; where it is not that either, as it is."""
     try:
         name.encode()
-        return name
     except UnicodeEncodeError:
         with contextlib.suppress(UnicodeDecodeError):
             return os.fsencode(name).decode("gbk")
     return name
 
 
-def walk(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
-    """A folder and its sub-folders, sorted; not the hidden ones, and no loops of links."""
-    real = os.path.realpath(folder)
-    if real in above or not folder.is_dir():
-        return []
-    inner = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
-    return [folder, *(deeper for f in inner for deeper in walk(f, (*above, real)))]
+def printable(name: str) -> str:
+    """A file name to be drawn: `readable`, with ? for bytes that are no text."""
+    return readable(name).encode("utf-8", "replace").decode()
 
 
-def inside(root: Path, name: str) -> Path | None:
-    """The folder of that name ("annotations/masks"), in another case if there is none in this one."""
-    for part in name.split("/"):
-        if not (root / part).is_dir():
-            folded = [f for f in root.glob("*") if f.name.lower() == part.lower() and f.is_dir()]
-            if not folded:
-                return None
-            part = min(folded).name
-        root = root / part
-    return root
+def composed(name: str) -> str:
+    """A name in Unicode NFC, in which names are compared."""
+    return unicodedata.normalize("NFC", readable(name))
 
 
-def folders_of(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """The folders of these names that hold images, in the names' order."""
-    folders = [f for name in names if (f := inside(root, name))]
-    return [f for f in folders if any(has_images(deeper) for deeper in walk(f))]
+def folded(name: str) -> str:
+    return composed(name).casefold()
+
+
+def without_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and f".{extension.lower()}" in EXTENSIONS else name
 
 
 def shown(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+# --- what lies in a folder ---------------------------------------------------------------------------
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files right in a folder, sorted by name, preferred extension first."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        files = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."]
+        files = [Path(e.path) for e in files if os.path.isfile(e.path)]
+    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image file is in a folder or its sub-folders; looks no further than to the first."""
+    for place in walk(folder):
+        with os.scandir(place) as entries:
+            names = (
+                e.path for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."
+            )
+            if any(map(os.path.isfile, names)):
+                return True
+    return False
+
+
+def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A folder and its sub-folders, sorted; not the hidden ones, and no loops of links."""
+    real = os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return
+    yield folder
+    with os.scandir(folder) as entries:
+        inner = sorted(folder / e.name for e in entries if e.name[0] != "." and os.path.isdir(e.path))
+    for deeper in inner:
+        yield from walk(deeper, (*above, real))
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The folder of that name ("annotations/masks"), in another case if there is none in this one.
+
+    Raises:
+        DataError: several in other cases.
+    """
+    for part in name.split("/"):
+        if not (root / part).is_dir():
+            same = sorted(f for f in root.glob("*") if f.name.lower() == part.lower() and f.is_dir())
+            if len(same) > 1:
+                raise DataError(f"{same[0]} and {same[1]}: which of them? Rename one, or move it away")
+            if not same:
+                return None
+            part = same[0].name
+        root = root / part
+    return root
+
+
+def folders_of(root: Path, names: tuple[str, ...], form: str = "{}", part: str = "") -> list[Path]:
+    """The folders with images that have these names in a form of `SPLIT_FORMS`, in the names' order;
+    not those that only hold another one of them."""
+    texts = [form.format(name, part=part, images=name, masks=name) for name in names]
+    folders = dict.fromkeys(f for text in texts if (f := inside(root, text)) and has_images(f))
+    return [f for f in folders if not any(other.parent == f for other in folders)]
 
 
 def leads_inside(path: Path, root: Path) -> bool:
@@ -85,39 +157,58 @@ def leads_inside(path: Path, root: Path) -> bool:
     return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
 
 
-def label_kind(path: Path) -> str:
-    """What kind of boxes or polygons a file holds, or nothing."""
-    if path.suffix.lower() == ".json":
-        return json_kind(path)
-    with open(path, encoding="utf-8", errors="replace") as file:
-        text = file.read(1_000_000)
-    if path.suffix.lower() == ".xml":
-        return "VOC boxes (.xml)" if "<annotation" in text else ""
-    line = r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*"
-    lines = text.strip().splitlines()
-    return "YOLO labels (.txt)" if lines and all(re.fullmatch(line, one) for one in lines) else ""
+# --- what lies there and is not read -----------------------------------------------------------------
 
 
-def json_kind(path: Path) -> str:
-    """`label_kind` of a .json file, of which COCO's annotations may begin far down."""
-    kinds = {b'"shapes"': "labelme polygons (.json)", b'"annotations"': "COCO labels (.json)"}
-    found, end = set(), b""
-    with open(path, "rb") as file:
-        while (block := file.read(1 << 20)) and b'"shapes"' not in found:
-            found |= {key for key in kinds if key in end + block}
-            end = block[-16:]
-    return next((kind for key, kind in kinds.items() if key in found), "")
+def not_read(folder: Path) -> tuple[list[str], list[str]]:
+    """Of a folder and its sub-folders: the pictures in formats that are not read, and the links
+    that lead to no file; by their paths in it."""
+    files = [path for f in walk(folder) for path in sorted(f.iterdir()) if path.name[0] != "."]
+    broken = [path for path in files if path.is_symlink() and not path.exists()]
+    others = [path for path in files if path.suffix.lower() in OTHER_PICTURES and path.is_file()]
+    return tuple([path.relative_to(folder).as_posix() for path in group] for group in (others, broken))
 
 
-def label_files(root: Path) -> str:
-    """The boxes and polygons in a data set, in words."""
-    files = (path for folder in walk(root) for path in sorted(folder.iterdir()) if path.is_file())
-    kinds: dict[tuple[str, Path], int] = Counter()
+def not_read_text(folder: Path, root: Path) -> list[str]:
+    """`not_read` in words, with what to do."""
+    (others, broken), place, texts = not_read(folder), f"{shown(folder, root)}/", []
+    if others:
+        texts.append(f"{len(others)} files in {place} are not read: {some(others)}; save them as PNG")
+    if broken:
+        texts.append(
+            f"{len(broken)} links in {place} lead to no file: {some(broken)}; fetch the files (git "
+            "annex get, dvc pull), or copy them"
+        )
+    return texts
+
+
+def archives(folder: Path) -> list[Path]:
+    """The archives right in a folder, by name."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in files if ARCHIVE.search(path.name) and path.is_file()]
+
+
+def hint_for(root: Path, names: tuple[str, ...]) -> str:
+    """For errors about files that a data set has not: what lies there instead, or nothing."""
+    places = dict.fromkeys(f for name in (*names, *PARTS) if (f := inside(root, name)))
+    hints = [text for folder in places for text in not_read_text(folder, root)]
+    folders = [root, *sorted(f for f in root.iterdir() if f.is_dir())]
+    if packed := [shown(path, root) for folder in folders for path in archives(folder)]:
+        hints.append(f"{some(packed)}: archives that may hold them; unpack them first, into {root}")
+    if pointers := sorted(path.name for path in root.glob("*.dvc")):
+        hints.append(f"{some(pointers)}: of DVC, for files that are not there; type: dvc pull")
+    return "".join(f". {hint}" for hint in hints)
+
+
+def label_files(place: Path) -> str:
+    """The boxes and polygons in a data set, or in one file, in words."""
+    kinds: Counter[tuple[str, Path]] = Counter()
+    files = [path for folder in walk(place) for path in sorted(folder.iterdir())] or [place]
     for path in files:
-        if path.suffix.lower() in (".json", ".xml", ".txt") and (kind := label_kind(path)):
+        kind, pattern = LABELS.get(path.suffix.lower(), ("", None))
+        if pattern and path.is_file() and pattern.search(path.read_text("utf-8", "replace")):
             kinds[kind, path.parent] += 1
-    texts = []
-    for (kind, folder), count in kinds.items():
-        files = "1 file" if count == 1 else f"{count} files"
-        texts.append(f"{files} of {kind} in {shown(folder, root)}/")
-    return " and ".join(texts)
+    return " and ".join(
+        f"{count} file{'s' if count > 1 else ''} of {kind} in {shown(folder, place)}/"
+        for (kind, folder), count in kinds.items()
+    )

@@ -1,6 +1,7 @@
 """The nouns of data sets: what lies on disk, what is read of it, and what belongs together."""
 
 import shlex
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,31 @@ class MaskRule:
 
 
 @dataclass(frozen=True)
+class MaskFile:
+    """A mask file as it was read, once: what every check, note and label map is made from.
+
+    Args:
+        size, crc, digest: of the file: its bytes, their CRC-32 and SHA-256.
+        shape: (H, W).
+        packed: the pixels at their own depth, `dtype`, compressed.
+        values, counts: the different values, rising, and how many pixels have each.
+    """
+
+    size: int
+    crc: int
+    digest: str
+    shape: tuple[int, int]
+    dtype: str
+    packed: bytes = field(repr=False)
+    values: np.ndarray = field(repr=False, compare=False)
+    counts: np.ndarray = field(repr=False, compare=False)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image of a list. `mask` is None for backgrounds without a mask file: all zeros."""
 
@@ -80,6 +106,31 @@ class Sample:
     image: Path
     mask: Path | None
     rule: MaskRule | None = None  # of its data set's masks
+    file: MaskFile | None = field(default=None, compare=False)  # the mask, where it was read
+
+
+@dataclass
+class ImageFile:
+    """An image on disk, before it is known whether it can be used."""
+
+    path: Path
+    part: str = ""  # train, trainval, test, val, … in split folders
+    subfolder: str = ""  # of the image folder
+    masks: Path | None = None  # the mask folder that belongs to its image folder
+    suffix: str = ""  # of its file, not of its name
+    mask: Path | None = None
+    name: str = ""
+    problem: str = ""  # why it has no mask that is its own
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem.removesuffix(self.suffix)
+
+    @property
+    def folder(self) -> str:
+        """Its split folder and sub-folder, for names: train/seq1."""
+        inside = self.part and f"{self.subfolder}/".lower().startswith(f"{self.part}/")
+        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
 
 
 @dataclass

@@ -225,15 +225,18 @@ class GreyRange:
         return to_units(pixels, limits)
 
     def read(
-        self, path: Path, name: str = "", look: bool = True
+        self, path: Path, name: str = "", look: bool = True, raw: bytes | None = None
     ) -> tuple[np.ndarray, GreyFacts | None]:
         """An image file in 0-255 units, HxWx3: uint8 for 8 bits, float32 for others; and what is to be
         said of its grey values: None for one of 8 bits without a doubt, and without `look`.
 
+        Args:
+            raw: what is in the file, where that was read already.
+
         Raises:
             DataError: not a readable image, or no pixel of it is a number.
         """
-        pixels = decode(path)
+        pixels = decode(path, raw)
         if not finite(pixels).size:
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
         limits = self.limits_of(pixels)

@@ -1,6 +1,7 @@
 """One image file: its pixels at their own depth, and its size."""
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,19 +21,22 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "TIFF"
 TURNED_PNG = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")
 
 
-def open_picture(path: Path) -> Image.Image:
-    """A file as Pillow opens it; a context manager."""
+def open_picture(path: Path, raw: bytes | None = None) -> Image.Image:
+    """A file, or what was read of it, as Pillow opens it; a context manager."""
     Image.init()  # all formats of FORMATS
     Image.MAX_IMAGE_PIXELS = most_pixels() // 2  # Pillow refuses more than twice as many
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large ones, odd EXIF: read all the same
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path if raw is None else io.BytesIO(raw), formats=FORMATS)
 
 
 @contextlib.contextmanager
-def open_pictures(path: Path) -> Iterator[Sequence[np.ndarray]]:
+def open_pictures(path: Path, raw: bytes | None = None) -> Iterator[Sequence[np.ndarray]]:
     """The pictures in an image file, which stays open; each HxW or HxWx3 at its own depth, as it is
     seen. A damaged one is a DataError of its own.
+
+    Args:
+        raw: what is in the file, where that was read already.
 
     Raises:
         DataError: not an image.
@@ -42,21 +46,24 @@ def open_pictures(path: Path) -> Iterator[Sequence[np.ndarray]]:
         return
     with contextlib.ExitStack() as stack:
         with reading(path):
-            if is_tiff(path):
-                pictures = stack.enter_context(open_tiff(path))
+            if is_tiff(path, raw):
+                pictures = stack.enter_context(open_tiff(path, raw))
             else:
-                pictures = Pictures(path, stack.enter_context(open_picture(path)))
+                pictures = Pictures(path, stack.enter_context(open_picture(path, raw)))
         yield pictures
 
 
-def decode(path: Path) -> np.ndarray:
+def decode(path: Path, raw: bytes | None = None) -> np.ndarray:
     """An image file as HxW or HxWx3, at its own depth; palettes expanded, alpha left out, EXIF
     orientation applied.
+
+    Args:
+        raw: what is in the file, where that was read already.
 
     Raises:
         DataError: not an image, truncated or damaged; or of several pictures.
     """
-    with open_pictures(path) as pictures:
+    with open_pictures(path, raw) as pictures:
         if (count := len(pictures)) > 1:
             raise DataError(
                 f"{path}: found {count} pictures in it, expected one; save each as a file of its own"

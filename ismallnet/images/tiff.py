@@ -1,6 +1,7 @@
 """TIFFs, by tifffile: scientific, large and odd ones, with what their tags say."""
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,16 +26,18 @@ def most_pixels() -> int:
     return int(memory_limit() / PIXEL_BYTES)
 
 
-def is_tiff(path: Path) -> bool:
+def is_tiff(path: Path, raw: bytes | None = None) -> bool:
+    if raw is not None:
+        return raw[:4] in SIGNATURES
     with open(path, "rb") as file:
         return file.read(4) in SIGNATURES
 
 
 @contextlib.contextmanager
-def open_tiff(path: Path) -> Iterator["TiffPictures"]:
-    """The pictures of a TIFF, which stays open."""
+def open_tiff(path: Path, raw: bytes | None = None) -> Iterator["TiffPictures"]:
+    """The pictures of a TIFF, which stays open; `raw` is what was read of it."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said in one error
-    with TiffFile(path) as file:
+    with TiffFile(path if raw is None else io.BytesIO(raw)) as file:
         yield TiffPictures(path, file)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ismallnet.cli import UserError, some
-from ismallnet.datasets.oddities import same_files
+from ismallnet.datasets.checks import copies
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import summary
 from ismallnet.inference.predict import autocast, evaluate, pictures
@@ -190,8 +190,10 @@ def output_state(probability: Tensor, target: Tensor) -> Tensor:
 def copies_note(train: list[Sequence], test: list[Sequence]) -> str:
     """A warning where a training image, of any data set, is byte for byte a test image of any; empty
     where none is."""
-    seen, tested = ([s for frames in lists for s in frames.samples] for lists in (train, test))
-    pairs = [f"{sample.image} = {other.image}" for sample, other in same_files(seen, tested)]
+    seen, tested = (
+        {s: d for frames in lists for s, d in frames.digests.items()} for lists in (train, test)
+    )
+    pairs = [f"{sample.image} = {other.image}" for sample, other in copies(seen, tested)]
     if not pairs:
         return ""
     return (

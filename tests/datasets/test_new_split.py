@@ -7,7 +7,6 @@ from sets import image, mask, names
 
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.datasets.splits import near
 
 
 def sequences(root, **lengths: int) -> None:
@@ -29,11 +28,7 @@ def test_frames_of_a_sequence_are_in_one_list(tmp_path):
     assert sorted(map(sorted, halves)) == [["Seq1", "Seq2"], ["Seq3", "Seq4"]]
     assert len(data.lists["train"]) == len(data.lists["test"]) == 7
     (note,) = (note for note in data.notes if "no list found" in note)
-    assert (
-        "a split by whole sub-folders" in note
-        and "7 training (Seq" in note
-        and "(Seq1/, Seq2/)" in note
-    )
+    assert "a split by whole sub-folders" in note and "7 training and 7 test images" in note
     again = find_dataset("s", tmp_path)
     assert again.lists == data.lists and not any("split" in note for note in again.notes)
 
@@ -73,12 +68,6 @@ def test_one_sub_folder_is_divided_with_a_warning(tmp_path):
     sequences(root, targets=4)  # of open-sirst-v2, no sequence
     data = find_dataset("t", tmp_path)
     assert len(data.lists["train"]) == 2 and not any("sub-folder" in note for note in data.notes)
-
-
-def test_sums_near_half():
-    assert sorted(near({"a": 3, "b": 3, "c": 2, "d": 2, "e": 2}, 6)) in (["a", "b"], ["c", "d", "e"])
-    assert near({"a": 9, "b": 4, "c": 2}, 7) == ["c", "b"]
-    assert near({"a": 9}, 4) == near({}, 0) == []
 
 
 def test_a_split_is_written_when_all_else_is_right(tmp_path):

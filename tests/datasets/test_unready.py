@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, picture, target_mask, write
-from PIL import Image
 
 from dataset import Frames
 from eval import main as evaluate
+from ismallnet.datasets.checks import copies_note
 from ismallnet.datasets.find import find_dataset
-from ismallnet.datasets.names import printable, readable
-from ismallnet.datasets.oddities import archives
+from ismallnet.datasets.names import archives, printable, readable
 from ismallnet.report.panels import caption
 from net import iSmallNet
 from test import main as infer
@@ -44,11 +43,11 @@ def test_an_archive_beside_an_empty_folder(data, capsys):
     pack(data / "images.zip", "images/a.png")
     error = fails(main, *TINY, capsys=capsys)
     assert "found no images" in error
-    assert "images.zip is an archive that may hold them: unpack first, into data/tiny." in error
+    assert "images.zip" in error and "unpack them first, into data/tiny" in error
     (data / "images.zip").rename(data / "images" / "part.tar.gz")
     write(data / "images" / "more.7z.001", b"x")
     error = fails(main, *TINY, capsys=capsys)
-    assert "images/more.7z.001, images/part.tar.gz are archives that may hold them" in error
+    assert "images/more.7z.001, images/part.tar.gz" in error
 
 
 def test_an_archive_of_masks(data, capsys):
@@ -56,7 +55,7 @@ def test_an_archive_of_masks(data, capsys):
         path.unlink()
     pack(data / "masks.zip", "a.png")
     error = fails(main, *TINY, capsys=capsys)
-    assert "found no mask for any image. masks.zip is an archive" in error
+    assert "found no mask for any image. masks.zip" in error
 
 
 def test_an_archive_in_the_place_of_the_folder(tmp_path, capsys):
@@ -198,41 +197,39 @@ def test_links_to_nothing_and_dvc_instead_of_images(data, capsys):
         path.symlink_to("/nowhere/x.png")
     (data / "images.dvc").touch()
     error = fails(main, *TINY, capsys=capsys)
-    assert "images/ holds 4 links to files that are not there: a.png, b.png, c.png, d.png" in error
-    assert "images.dvc of DVC stands for files that are not there; type: dvc pull" in error
+    assert "4 links in images/ lead to no file: a.png, b.png, c.png, d.png" in error
+    assert "dvc pull" in error
 
 
 def test_masks_in_other_formats_are_not_missing_masks(data, capsys):
     for path in (data / "masks").iterdir():
         path.rename(path.with_suffix(".npy"))
     error = fails(main, *TINY, capsys=capsys)
-    assert "masks/ holds 4 files that are not read: a.npy, b.npy, c.npy, d.npy; save them" in error
+    assert "4 files in masks/ are not read: a.npy, b.npy, c.npy, d.npy" in error
     assert "--missing-masks" not in error
 
 
 def test_masks_by_instance_are_not_lost_in_silence(data):
-    assert "belong to no image" not in notes()
+    assert "no image's mask" not in notes()
     write(data / "masks/a_pixels0.png", target_mask())
     write(data / "masks/z.png", target_mask())
-    assert "note: 2 mask files belong to no image, or to one that has another mask: " in notes()
-    assert "masks/a_pixels0.png, masks/z.png" in notes()
+    assert "note: 2 mask files are no image's mask: masks/a_pixels0.png, masks/z.png" in notes()
 
 
 def test_images_of_one_name_and_images_in_no_list(data):
     write(data / "images/c.jpg", picture())
     write(data / "images/e.png", picture(5))
     write(data / "masks/e.png", target_mask())
-    assert "several types, the first is used: images/c.png, images/c.jpg" in notes()
     assert "note: 1 images are in none of these lists: e" in notes()
 
 
 def test_copies_in_both_lists(data):
-    assert "copies" not in notes()
+    assert not copies_note(find_dataset("tiny"))
     write(data / "images/d.png", (data / "images/a.png").read_bytes())
-    assert "warning: 1 test images are copies of training images: d = a" in notes()
+    assert "1 test images are copies of training images: d = a" in copies_note(find_dataset("tiny"))[0]
     raw = (data / "images/a.png").read_bytes()
     write(data / "images/d.png", raw[:-1] + bytes([raw[-1] ^ 1]))  # the same but for the last byte
-    assert "copies" not in notes()
+    assert not copies_note(find_dataset("tiny"))
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.json", "test.xlsx"])
@@ -245,25 +242,9 @@ def test_a_list_of_another_kind_is_not_replaced_by_a_new_split(data, name, capsy
     assert not list((data / "50_50").iterdir())
 
 
-def test_classes_beside_a_void_value_are_named(data):
-    """0 background, 1 target, 255 what does not count: from 128 up only the last would be target."""
-    for name in "abcd":
-        pixels = target_mask() // 255
-        pixels[9, 11:17] = 255
-        write(data / f"masks/{name}.png", pixels)
-    assert "note: values 1 are not target, though 48 pixels have them" in notes()
-    assert "--mask-threshold 1" in notes()
-    assert "values 1 are" not in "\n".join(find_dataset("tiny", mask_threshold=1).notes)
-    soft = np.where(target_mask() > 0, 255, 0).astype(np.uint8)
-    soft[0, 0] = 20
-    for name in "abcd":
-        write(data / f"masks/{name}.png", soft)
-    assert "are not target" not in notes()  # a few soft pixels
-
-
 def test_images_in_the_place_of_masks(data, capsys):
     write(data / "masks/a.png", picture())
-    assert "note: 1 masks look like pictures, not like masks: a.png" in notes()
+    assert "note: 1 masks look like pictures" in notes()
     write(data / "masks/b.png", picture(1))
     error = fails(main, *TINY, capsys=capsys)
     assert "all masks of the train list look like pictures" in error and "--mask-folder" in error
@@ -273,8 +254,7 @@ def test_masks_of_other_names_are_not_missing_masks(data, capsys):
     for k, path in enumerate(sorted((data / "masks").iterdir())):
         path.rename(path.with_name(f"{k:04}.png"))
     error = fails(main, *TINY, capsys=capsys)
-    assert "masks/0000.png: this mask and 3 others there have other names" in error
-    assert "expected a.png for a.png" in error and "--mask-suffix" in error
+    assert "masks/0000.png" in error and "masks/a.png" in error and "--mask-suffix" in error
 
 
 def test_targets_that_resizing_loses_are_named(data, capsys):
@@ -289,15 +269,3 @@ def test_targets_that_resizing_loses_are_named(data, capsys):
     write(data / "masks/c.png", pixels)
     Frames(find_dataset("tiny"), "test")
     assert "lost" not in capsys.readouterr().out
-
-
-def test_several_colours_of_a_palette_are_said(data):
-    palette = [0] * 768
-    palette[3:6], palette[765:768] = [128, 0, 0], [224, 224, 192]  # VOC's first class, and its border
-    pixels = target_mask() // 255
-    for name, border in (("a", 255), ("b", 1)):
-        pixels[9, 11:17] = border
-        image = Image.fromarray(pixels, "P")
-        image.putpalette(palette)
-        image.save(data / f"masks/{name}.png")
-    assert "note: 1 masks have several colours of a palette: a.png. All but black" in notes()

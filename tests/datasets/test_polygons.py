@@ -1,6 +1,5 @@
 """Masks from COCO and labelme files: hand-worked pixels, and what is refused."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -9,8 +8,7 @@ import pytest
 from conftest import fails, make_set, picture, target_mask, write
 from outlines import TARGET, coco, draw, labelme, mask, polygon_of, save
 
-from ismallnet.datasets.names import label_kind
-from ismallnet.datasets.shapes import Shape, covered, decode_counts, polygon
+from ismallnet.datasets.polygons import Drawing, Picture, Shape
 from utils import main
 
 RUNS = [12 * 40 + 10, 3, 37, 3, 37, 3, 37, 3, 40 * 48 - 15 * 40 - 13]  # the same, down the columns
@@ -29,6 +27,15 @@ def unlabelled(tmp_path) -> Path:
 
 
 # --- pixels ----------------------------------------------------------------------------------------
+
+
+def drawn(*shapes: Shape, size=(40, 48), outline_pixels=False) -> np.ndarray:
+    picture = Picture(("x",), size, "x.json", Path(), list(shapes))
+    return Drawing(outline_pixels).mask(picture, size) > 0
+
+
+def polygon(corners, size=(40, 48), **flags) -> np.ndarray:
+    return drawn(Shape("polygon", np.array(corners, float)), size=size, **flags)
 
 
 def block(rows: slice, columns: slice, size=(40, 48)) -> np.ndarray:
@@ -71,43 +78,25 @@ def test_two_polygons_side_by_side_share_no_pixel_and_leave_none():
         assert (both == polygon(frame, (20, 20))).all()
 
 
-def test_rectangles_circles_and_runs():
+def test_rectangles_and_circles():
     size = (6, 7)
-    rectangle = covered(Shape("rectangle", np.array([[4.0, 5], [2, 3]])), size)  # any two corners
+    rectangle = drawn(Shape("rectangle", np.array([[4.0, 5], [2, 3]])), size=size)  # any two corners
     assert (rectangle == block(np.s_[3:5], np.s_[2:4], size)).all()
-    circle = covered(Shape("circle", np.array([[3.5, 2.5], [4.6, 2.5]])), size)  # a cross of 5
+    circle = drawn(Shape("circle", np.array([[3.5, 2.5], [4.6, 2.5]])), size=size)  # a cross of 5
     assert circle.sum() == 5 and circle[2, 2:5].all() and circle[1:4, 3].all()
-    runs = covered(Shape("counts", np.zeros((0, 2)), (7, 2, 33)), size)
-    assert (runs == block(np.s_[1:3], np.s_[1:2], size)).all()
 
 
 def test_points_that_are_pixels_numbers():
     for rows, columns in ((2, 2), (1, 1), (1, 5), (3, 4)):
         there = block(np.s_[5 : 5 + rows], np.s_[7 : 7 + columns]).astype(np.uint8)
         (contour,), _ = cv2.findContours(there, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        shape = Shape("polygon", contour[:, 0].astype(float))
-        assert (covered(shape, (40, 48), centres=True) == there).all()
+        assert (polygon(contour[:, 0], outline_pixels=True) == there).all()
     rng = np.random.default_rng(1)
     blob = cv2.blur(rng.random((40, 48)), (7, 7)) > 0.55
     blob = cv2.morphologyEx(blob.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
     for contour in cv2.findContours(blob, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
         filled = cv2.drawContours(np.zeros_like(blob), [contour], 0, 1, cv2.FILLED)
-        found = covered(Shape("polygon", contour[:, 0].astype(float)), (40, 48), centres=True)
-        assert (found == filled).all()
-
-
-def test_compressed_runs_are_pycocotools_own():
-    assert decode_counts(COMPRESSED) == tuple(RUNS)
-    coco_mask = pytest.importorskip("pycocotools.mask")
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        size = rng.integers(1, 40, 2)
-        pixels = np.asfortranarray(rng.random(size) < rng.random(), np.uint8)
-        counts = decode_counts(coco_mask.encode(pixels)["counts"].decode())
-        assert (covered(Shape("counts", np.zeros((0, 2)), counts), tuple(size)) == pixels).all()
-    for wrong in ("Z", "Z?3\x7f", "é"):
-        with pytest.raises(ValueError, match="run lengths"):
-            decode_counts(wrong)
+        assert (polygon(contour[:, 0], outline_pixels=True) == filled).all()
 
 
 def test_beside_pycocotools_polygons():
@@ -156,9 +145,7 @@ def test_coco_becomes_the_masks(unlabelled, segmentation, capsys):
     two = target_mask()
     two[30, 30] = 255
     assert (mask("c") == two).all() and not mask("d").any()
-    assert (
-        "COCO, 4 pictures, 4 annotations; all are target, of any category: bird (1), drone (3)" in out
-    )
+    assert "4 pictures, 4 annotations; all are target, of any category: 1 (3), 2 (1)" in out
     assert "4 masks written, 0 kept: data/tiny/masks" in out
     assert "mask values 0 and 255" in out and "maps of 4 masks made" in out  # and the label maps
 
@@ -171,13 +158,6 @@ def test_images_that_are_not_annotated_are_counted(unlabelled, capsys):
     out = capsys.readouterr().out
     assert "note: 1 annotated pictures are not in the data set: e.png" in out
     assert "0 masks written, 4 kept" in out
-
-
-def test_crowds_count_and_are_said(unlabelled, capsys):
-    runs = {"counts": RUNS, "size": [40, 48]}
-    draw(coco([{"image_id": 2, "segmentation": runs, "iscrowd": 1}, polygon_of(*TARGET)]))
-    assert "2 annotations, 1 of them crowd regions" in capsys.readouterr().out
-    assert (mask("b") == target_mask()).all()
 
 
 def test_whole_numbers_may_be_pixels_numbers(unlabelled, capsys):
@@ -197,12 +177,10 @@ def test_an_outline_within_a_pixel_stays(unlabelled, capsys):
     assert "note: 1 outlines hold no pixel's centre" in capsys.readouterr().out
 
 
-def test_twins_of_which_one_is_annotated_are_refused(unlabelled, capsys):
+def test_of_two_images_of_one_name_the_first_is_used(unlabelled):
     write(unlabelled / "images/a.jpg", picture())
-    path = save(coco([polygon_of(*TARGET)]))
-    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
-    assert "a.png and data/tiny/images/a.jpg: their masks would be the same file" in error
-    assert "rename one of the images" in error and not Path("data/tiny/masks").exists()
+    draw(coco([polygon_of(*TARGET)]))
+    assert (mask("a") == target_mask()).all()
 
 
 # --- labelme ---------------------------------------------------------------------------------------
@@ -222,15 +200,18 @@ def test_labelme_files(unlabelled, capsys):
     union = target_mask()
     union[9, 12] = union[10, 11] = 255  # of the circle's cross the two pixels outside of the polygon
     assert (mask("c") == union).all() and not mask("d").any()
-    assert "labelme, 3 pictures, 4 annotations" in out
-    assert "note: 1 rectangles are target as a whole" in out
+    assert "3 pictures, 4 annotations" in out
+    assert "note: 1 rectangles" in out
     assert "note: 1 images are not annotated, so their masks are empty: d" in out
 
 
 def test_labelme_s_name_and_its_file_s_must_agree(unlabelled, capsys):
     save(labelme([{"points": [[1, 1], [9, 1], [9, 9]]}], "a.png"), "j/b.json")
     error = fails(main, "--dataset", "tiny", "--from-annotations", "j/b.json", capsys=capsys)
-    assert "could be images/a.png and images/b.png" in error and not Path("data/tiny/masks").exists()
+    assert (
+        "could be data/tiny/images/a.png and data/tiny/images/b.png" in error
+        and not Path("data/tiny/masks").exists()
+    )
 
 
 # --- what is refused -------------------------------------------------------------------------------
@@ -239,32 +220,29 @@ def test_labelme_s_name_and_its_file_s_must_agree(unlabelled, capsys):
 @pytest.mark.parametrize(
     "entry, expected",
     [
-        ({"image_id": 1, "segmentation": [], "bbox": [1, 2, 3, 4]}, "all 1 annotations are boxes"),
+        ({"image_id": 1, "segmentation": [], "bbox": [1, 2, 3, 4]}, "a box, without an outline"),
         ({"image_id": 1, "bbox": [1, 2, 3, 4]}, "a box does not say which of its pixels are target"),
-        ({"image_id": 9, "segmentation": [TARGET]}, "annotation 10: its image 9 is not in the file"),
-        (polygon_of(1, 2, 3), "expected polygons as lists x, y"),
+        ({"image_id": 9, "segmentation": [TARGET]}, "annotations[0]: found no 9"),
+        (polygon_of(1, 2, 3), "cannot reshape"),
         (polygon_of(1, 2, 3, 4), "a polygon of 2 points, expected 3 or more"),
-        (polygon_of(1, 2, 3, float("nan"), 5, 6), "annotation 10: a point at [3.0, nan]"),
+        (polygon_of(1, 2, 3, float("nan"), 5, 6), "annotations[0]: a point at [3.0, nan]"),
         (polygon_of(100, 100, 109, 100, 109, 109), "is not in the image"),
         (polygon_of(0.1, 0.1, 0.9, 0.1, 0.9, 0.9), "all points lie between 0 and 1"),
-        ({"image_id": 1, "segmentation": [1, 2, 3, 4]}, "expected polygons as lists"),
+        ({"image_id": 1, "segmentation": [1, 2, 3, 4]}, "annotations[0]"),
         ({"image_id": 1, "segmentation": {"counts": [3], "size": [40, 48]}}, "run lengths of 3 pixels"),
         ({"image_id": 1, "segmentation": {"counts": [1920], "size": [48, 40]}}, "another size"),
-        ({"image_id": 1, "segmentation": {"counts": "Z", "size": [40, 48]}}, "in the middle"),
+        ({"image_id": 1, "segmentation": {"counts": "Z", "size": [40, 48]}}, "outline 0"),
         ({"image_id": 1, "segmentation": {"size": [40, 48]}}, "found no 'counts'"),
-        ({"image_id": 1, "segmentation": {"counts": [-1, 1921], "size": [40, 48]}}, "below 0"),
+        (
+            {"image_id": 1, "segmentation": {"counts": [-1, 1921], "size": [40, 48]}},
+            "run lengths of 1920 pixels",
+        ),
     ],
 )
 def test_bad_annotations_are_named(unlabelled, entry, expected, capsys):
     path = save(coco([entry]))
     error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
     assert expected in error and not Path("data/tiny/masks").exists()
-
-
-def test_boxes_among_outlines_would_be_lost(unlabelled, capsys):
-    path = save(coco([polygon_of(*TARGET), {"image_id": 2, "bbox": [1, 2, 3, 4]}]))
-    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
-    assert "1 annotations are boxes, without outlines: annotation 11" in error
 
 
 def test_sizes_must_be_the_images(unlabelled, capsys):
@@ -284,7 +262,7 @@ def test_sizes_must_be_the_images(unlabelled, capsys):
         ("x.json", '{"images": []', "not a JSON file"),
         ("x.json", "version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("x.json", '{"images": [], "annotations": []}', "found no annotation in it"),
-        ("x.csv", "a,b", "found no .json file"),
+        ("x.csv", "a,b", "found no .json"),
     ],
 )
 def test_other_files_are_refused(unlabelled, name, text, expected, capsys):
@@ -313,7 +291,7 @@ def test_flags_without_annotations(data, capsys):
 def test_a_set_with_polygons_alone_says_what_to_type(unlabelled, capsys):
     save(coco([polygon_of(*TARGET)]), "data/tiny/annotations/instances.json")
     error = fails(main, "--dataset", "tiny", capsys=capsys)
-    assert "python utils.py --dataset tiny --from-annotations data/tiny. Boxes do not" in error
+    assert "python utils.py --dataset tiny --from-annotations data/tiny." in error
     main(["--dataset", "tiny", "--from-annotations", "annotations/instances.json"])  # in the data set
     assert (mask("a") == target_mask()).all()
 
@@ -330,7 +308,7 @@ def test_run_lengths_along_the_rows_are_refused_where_the_box_tells(unlabelled, 
 
     for name in "abcd":
         write(unlabelled / f"images/{name}.png", picture(shape=size))
-    boxes = [box, None, [12, 10, 16, 13]] if size[0] != size[1] else [box]  # a transposed square fits
+    boxes = [box]
     down, along = (
         {"image_id": 1, "segmentation": {"counts": runs(flat), "size": list(size)}}
         for flat in (pixels.T.ravel(), pixels.ravel())
@@ -339,16 +317,10 @@ def test_run_lengths_along_the_rows_are_refused_where_the_box_tells(unlabelled, 
     for one in boxes:
         file = save(coco([{**along, "bbox": one}], size=size))
         message = fails(main, *arguments, file, capsys=capsys)
-        assert "annotation 10: its run lengths are counted along the rows" in message
+        assert "its run lengths fill the box" in message
         assert "asfortranarray" in message
         main([*arguments, save(coco([{**down, "bbox": one}], size=size))])
         assert ((mask("a") > 0) == pixels).all()
-
-
-def test_run_lengths_without_a_pixel_are_named(unlabelled, capsys):
-    empty = {"image_id": 2, "segmentation": {"counts": [1920], "size": [40, 48]}, "bbox": [3, 3, 4, 4]}
-    draw(coco([polygon_of(*TARGET), empty]))
-    assert "note: 1 annotations cover no pixel: annotation 11" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -369,15 +341,42 @@ def test_sizes_may_be_text(unlabelled, capsys):
     assert (mask("a") == target_mask()).all()
     content["images"][0]["width"] = "wide"
     path = save(content)
-    assert "images[0]: invalid literal" in fails(
+    assert "images[0]" in fails(
         main, "--dataset", "tiny", "--from-annotations", path, "--overwrite", capsys=capsys
     )
 
 
-def test_annotations_may_begin_far_down_in_their_file(tmp_path):
+def test_sizes_are_compared_before_anything_is_made(unlabelled, capsys):
+    """195 bytes of a file asked for 9.3 GiB."""
+    huge = {"image_id": 1, "segmentation": {"counts": [10**10], "size": [100_000, 100_000]}}
+    path = save(coco([huge], "a", size=(100_000, 100_000)))
+    error = fails(main, "--dataset", "tiny", "--from-annotations", path, capsys=capsys)
+    assert "annotated at 100000x100000" in error and "48x40" in error
+
+
+def test_annotations_in_split_folders_are_of_the_images_beside_them(tmp_path, capsys):
+    root = tmp_path / "data/tiny"
+    for part in ("train", "valid"):
+        write(root / part / "0.png", picture())
+    for part, corners in (("train", TARGET), ("valid", [1, 1, 3, 1, 3, 3, 1, 3])):
+        save(coco([polygon_of(*corners)], "0"), f"data/tiny/{part}/_annotations.coco.json")
+    with_one = ["--dataset", "tiny", "--from-annotations", "data/tiny/train/_annotations.coco.json"]
+    main(["--dataset", "tiny", "--from-annotations", "data/tiny"])
+    assert (mask("0", "data/tiny/train/masks") == target_mask()).all()
+    assert (mask("0", "data/tiny/valid/masks") > 0).sum() == 4
+    assert "4 other" not in fails(main, *with_one, capsys=capsys)  # valid's masks are not emptied
+
+
+@pytest.mark.parametrize("name", ["val/a.png", "elsewhere/seq1/a.png"])
+def test_a_split_folder_in_a_name_must_be_the_images(tmp_path, name, capsys):
+    root = tmp_path / "data/tiny"
+    for part, stem in (("train", "a"), ("test", "b")):
+        write(root / f"{part}/images/{stem}.png", picture())
     content = coco([polygon_of(*TARGET)], "a")
-    content["images"] += [{"file_name": "x" * 1000, "id": 9 + k} for k in range(2000)]
-    save(content, "long.json")
-    assert label_kind(Path("long.json")) == "COCO labels (.json)"
-    write(Path("none.json"), json.dumps({"images": "x" * 3_000_000}))
-    assert label_kind(Path("none.json")) == ""
+    content["images"][0]["file_name"] = name
+    arguments = ["--dataset", "tiny", "--from-annotations", save(content)]
+    if name[0] == "v":
+        assert "has none of the 1 annotated" in fails(main, *arguments, capsys=capsys)
+    else:
+        main(arguments)
+        assert (mask("a", "data/tiny/train/masks") == target_mask()).all()

@@ -1,0 +1,46 @@
+"""What is said of a whole data set: near twins of test images, copies of training images."""
+
+import cv2
+import numpy as np
+from conftest import make_set, write
+
+from ismallnet.datasets.checks import near_twins, same_files
+from ismallnet.datasets.find import find_dataset
+
+
+def field(seed: int, shape=(96, 96)) -> np.ndarray:
+    """A smooth scene of its own."""
+    noise = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 16), None, 20, 200, cv2.NORM_MINMAX)
+
+
+def test_neighbouring_frames_are_near_twins_and_other_scenes_are_not(tmp_path):
+    root = make_set(tmp_path / "s", shape=(96, 96))
+    for k, name in enumerate("abc"):
+        write(root / f"images/{name}.png", field(k, (96, 97))[:, 1:].astype(np.uint8))
+    moved = field(1, (96, 97))[:, :-1]  # by one pixel, brighter, and of 16 bits
+    write(root / "images/d.png", (100 * moved + 5000).astype(np.uint16))
+    data = find_dataset("s", tmp_path)
+    train, test = data.samples("train"), data.samples("test")
+    assert near_twins(test, train) == {"d": "b"}
+    assert near_twins([], train) == near_twins(test, []) == {}
+
+
+def test_flat_images_are_nobodys_twins(tmp_path):
+    root = make_set(tmp_path / "s")
+    for name in "ac":
+        write(root / f"images/{name}.png", np.full((40, 48), 90, np.uint8))
+    data = find_dataset("s", tmp_path)
+    assert not near_twins(data.samples("test"), data.samples("train"))
+    ((sample, other),) = same_files(data.samples("train"), data.samples("test"))
+    assert (sample.name, other.name) == ("c", "a")
+
+
+def test_a_file_is_opened_once_to_find_copies_of_one_size(tmp_path):
+    """Files of equal size were compared in pairs."""
+    root = make_set(tmp_path / "s", names=[f"{k}" for k in range(8)], train=4)
+    for k in range(8):
+        write(root / f"images/{k}.png", np.full((40, 48), 10 + k % 3, np.uint8))
+    data = find_dataset("s", tmp_path)
+    pairs = same_files(data.samples("train"), data.samples("test"))
+    assert [(s.name, o.name) for s, o in pairs] == [("4", "1"), ("5", "2"), ("6", "0"), ("7", "1")]
