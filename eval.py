@@ -12,6 +12,9 @@ says what maps they are of. Of several runs it also says which differences the c
 explain; of the seeds of one network, mean and standard deviation.
 """
 
+if __name__ == "__main__":
+    import ismallnet.threads  # noqa: F401  before PyTorch
+
 import argparse
 import re
 import sys
