@@ -2,6 +2,7 @@
 
     python eval.py --dataset IRSTD-1k
     python eval.py --dataset NUAA-SIRST --protocol all
+    python eval.py --detections results/clips --boxes boxes.csv # of detect.py, against boxes
     python eval.py --dataset NUAA-SIRST --interval              # 95 % intervals
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
     python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
@@ -30,6 +31,7 @@ from ismallnet.datasets.checks import complaint, near_twins
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.evaluation import metrics as single
+from ismallnet.evaluation.boxes import report
 from ismallnet.evaluation.intervals import Drawn, differences, draw, intervals
 from ismallnet.evaluation.map_files import TEST_LIST, Maps, maps_in, metrics_folder, open_maps
 from ismallnet.evaluation.protocols import PROTOCOLS, count_image
@@ -202,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=summary(__doc__),
         formatter_class=HelpFormatter,
     )
-    add_data_arguments(parser, images=False)
+    add_data_arguments(parser, images=False, required=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
     add(
@@ -235,6 +237,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out test images that have a near twin in the training list",
     )
+    add("--detections", metavar="DIR", help="in place of --dataset: results of detect.py, for --boxes")
+    add(
+        "--boxes",
+        metavar="FILE",
+        help="ground truth of --detections: CSV or COCO JSON (docs/METRICS.md)",
+    )
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     return parser
@@ -242,7 +250,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 @command()
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if bool(args.detections) != bool(args.boxes) or bool(args.detections) == bool(args.dataset):
+        parser.error("expected --dataset, or --detections and --boxes")
+    if args.detections:
+        print(report(Path(args.detections), Path(args.boxes)))
+        return
     if args.maps and args.results:
         raise DataError("--results and --maps: expected one of them; --maps can name all folders")
     if args.output and max(map(len, (args.dataset, args.maps or args.results or []))) > 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eval import main
 from ismallnet.cli import DataError
 from ismallnet.evaluation.boxes import (
     BoxedFrame,
@@ -106,3 +107,14 @@ def test_the_report_names_frames_and_targets_and_keeps_the_curve():
     assert content["thresholds"][1]["false_alarms"] == 0.5 and content["recall_at"]["0.1"] == 1.0
     with open(folder / "boxes.csv", newline="", encoding="utf-8") as file:
         assert [row["score"] for row in csv.DictReader(file)] == ["0.9", "0.4"]
+
+
+def test_the_command_compares_detections_with_boxes(capsys):
+    folder = results([("a.png", 0)], [("a.png", 0, 11, 21, 0.9)])
+    Path("boxes.csv").write_text("file,x,y,width,height\na.png,10,20,4,2\n")
+    main(["--detections", str(folder), "--boxes", "boxes.csv"])
+    assert "1 frames, 1 targets" in capsys.readouterr().out
+    for argv in ([], ["--detections", "x"], ["--boxes", "x"], ["--dataset", "x", "--boxes", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 2
