@@ -154,7 +154,7 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
     frames = frame_files(here, raw)
     below = {path.relative_to(folder).parts[0]: 0 for path in frame_files(set(files) - set(here), raw)}
     if not frames:
-        raise no_frames(folder, list(below), raw)
+        raise no_frames(folder, sorted(below), raw)
     left_out = {
         "files are left out, which are no frames, or tables beside them": set(here) - set(frames),
         "folders with frames are left out; --recursive takes them": map(folder.joinpath, below),

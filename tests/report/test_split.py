@@ -69,7 +69,7 @@ def test_the_images_in_which_a_part_occurs(page):
 
 def test_compared_maps_of_zero_and_one_are_said_and_the_subfolder_is_taken(page, capsys):
     main(["--dataset", "tiny", "--workers", "1", "--compare", "peer/tiny"])
-    assert "peer/tiny: the maps' values are 0 and 1; 1 is taken for 255" in capsys.readouterr().out
+    assert "peer/tiny: the maps' values are 0 and 1; 1 counts as 255" in capsys.readouterr().out
     assert known(page)["splits"][1]["seg_iou"] == 1
     write(Path("peer/tiny/unfinished.json"), "{}")
     message = fails(main, "--dataset", "tiny", "--workers", "1", "--compare", "peer", capsys=capsys)

@@ -19,7 +19,7 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from ismallnet.datasets import splits
+from ismallnet.datasets import lists
 from ismallnet.distributed import Interruption, PeerError, Processes
 from ismallnet.files import atomic_write
 from ismallnet.training.muon import Muon
@@ -112,7 +112,7 @@ def split_by(rank: int, world: int, folder: str) -> None:
             yield file
         time.sleep(0.05)
 
-    splits.atomic_write = slowly
+    lists.atomic_write = slowly
     assert train.main([*TINY, "--run-name", "x", "--epochs", "1"]) == 0
 
 
