@@ -104,9 +104,9 @@ def test_crops_without_target_give_no_state(root):
 
 
 def test_a_run_that_looks_has_the_weights_of_one_that_does_not(root, monkeypatch):
-    run("--epochs", 9, folder="with")  # 27 steps: it looks after 20 and 25
+    run("--epochs", 9, "--variant", "full", folder="with")  # 27 steps: it looks after 20 and 25
     monkeypatch.setattr(watch, "look_due", lambda step, steps: False)
-    run("--epochs", 9, folder="without")
+    run("--epochs", 9, "--variant", "full", folder="without")
     both, alone = (read_checkpoint(f"runs/tiny/{name}/last.pt") for name in ("with", "without"))
     assert equal(both["state_dict"], alone["state_dict"])
     assert equal(both["training"]["model"], alone["training"]["model"])
@@ -120,7 +120,7 @@ def test_a_run_that_looks_has_the_weights_of_one_that_does_not(root, monkeypatch
 def test_an_output_that_does_not_learn_is_named_after_a_while(root, monkeypatch, steps):
     """A network that gives about 10⁻⁶ everywhere, and a learning rate that changes nothing."""
     monkeypatch.setattr(watch, "LEAST_STEPS", steps)
-    run("--epochs", 7, "--prior", 1e-6, "--lr", 0)  # 21 steps: it looks after 20
+    run("--epochs", 7, "--prior", 1e-6, "--lr", 0, "--variant", "full")  # 21 steps: it looks after 20
     text = (RUN / "log.txt").read_text()
     assert ("warning: the outputs interior, boundary, mask" in text) == (steps == 20)
     assert logged(RUN, "outputs/mask_IoU") == {20: 0.0}
