@@ -60,7 +60,7 @@ def growth(values: list[float]) -> float:
 
 def test_memory_of_a_training_and_its_workers_is_flat(tell):
     make_set(Path("data/tiny"), names="abcdefgh", train=6)
-    steps = 2000 if SOAK else 60
+    steps = 2000 if SOAK else 300
     argv = [str(REPOSITORY / "train.py"), *TINY, "--epochs", str(steps // 3), "--workers", "2"]
     series, _ = watched([*argv, "--eval-every", "0"])
     full = [row for row in series if len(row) == 3]

@@ -206,7 +206,11 @@ def label_files(place: Path) -> str:
     files = [path for folder in walk(place) for path in sorted(folder.iterdir())] or [place]
     for path in files:
         kind, pattern = LABELS.get(path.suffix.lower(), ("", None))
-        if pattern and path.is_file() and pattern.search(path.read_text("utf-8", "replace")):
+        if (
+            pattern
+            and path.is_file()
+            and pattern.search(path.read_text(encoding="utf-8", errors="replace"))
+        ):
             kinds[kind, path.parent] += 1
     return " and ".join(
         f"{count} file{'s' if count > 1 else ''} of {kind} in {shown(folder, place)}/"
