@@ -26,7 +26,8 @@ def rows() -> list[tuple[str, str, list[float]]]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip(" `*") for cell in line.strip("| \n").split("|")]
-        if cells[0].endswith(".safetensors") and len(cells) > 6:
+        if cells[0].endswith(".safetensors"):
+            cells = [cell.split(" (")[0] for cell in cells]  # without the intervals
             figures = [float(cell) / 100 for cell in cells[2:5]] + [float(cells[5]) / 1e6]
             found.append((cells[0], cells[1], figures))
     return found
