@@ -164,6 +164,7 @@ class Names:
         self.endings: dict[str, str] = {}  # by file
         self.taken: dict[str, bool] = {}  # names of files -> whether a file has several frames
         self.heads: set[str] = set()  # names of pictures without the number at their end
+        self.untried: dict[tuple[str, bool], Iterator[str]] = {}  # endings: a refused one stays so
         for entry in done:
             name, stem = entry["frame"], Path(entry["file"]).stem
             numbered = f"{stem}_{entry['index']:06d}"
@@ -181,7 +182,8 @@ class Names:
         """What is behind the names of a file's frames: nothing, _2, _3, …"""
         file, stem, several = str(source.path), source.path.stem, source.kind != "image"
         if file not in self.endings:
-            endings = itertools.chain([""], (f"_{k}" for k in itertools.count(2)))
+            new = itertools.chain([""], (f"_{k}" for k in itertools.count(2)))
+            endings = self.untried.setdefault((stem, several), new)
             self.endings[file] = next(e for e in endings if self.claim(stem + e, several))
         return self.endings[file]
 

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import fails, picture, write
 from streaming import folder, results, run, video
 
 from detect import main
+from ismallnet.detection.folder import Names
 from ismallnet.files import lock
 from ismallnet.inference.predict import NotFiniteError
 from visualization import main as report
@@ -246,3 +248,16 @@ def test_the_command_for_a_report_can_be_typed(capsys):
     assert shlex.split(line) == ["--results", "my results", "--name", "my frames"]
     report(shlex.split(line))
     assert Path("my results/my frames/report/index.html").exists()
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
+    tried = []
+    claim = Names.claim
+    monkeypatch.setattr(Names, "claim", lambda self, *name: tried.append(name) or claim(self, *name))
+    names = Names([])
+    files = [SimpleNamespace(path=Path(f"{i}/a.png"), kind="image") for i in range(300)]
+    assert [names.of(file, 0) for file in files] == ["a", *(f"a_{k}" for k in range(2, 301))]
+    assert len(tried) == 300
