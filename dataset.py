@@ -8,12 +8,11 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, launch, progress, some
-from ismallnet.datasets.checks import complaint, offsets
-from ismallnet.datasets.masks import TARGET, is_resized, mask_file, nearly, read_mask, resized_note
+from ismallnet.cli import DataError, launch, progress
+from ismallnet.datasets.checks import complaint, components, offsets
+from ismallnet.datasets.masks import TARGET, is_resized, mask_file, read_mask, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
 from ismallnet.labels import check_maps, checksum, read_maps
@@ -116,23 +115,9 @@ class Frames:
 
     def _say_sizes(self) -> None:
         """Which masks have another size than their images."""
-        resized = [(s, f) for s, f in zip(self.samples, self.known) if is_resized(s, f.shape)]
-        if not resized:
-            return
-        print(f"{self.label}: {resized_note([sample.name for sample, _ in resized])}")
-        if close := [sample.name for sample, frame in resized if nearly(sample, frame.shape)]:
-            print(
-                f"note: {self.label}: {len(close)} of these masks differ from their images by up "
-                f"to 4 rows or columns: {some(close)}. They are stretched, so that targets move by "
-                "up to as many pixels; if rows or columns were cut off, put them back"
-            )
-        lost = []
-        for sample, frame in resized:
-            mask = read_mask(sample, mask_file(sample).shape, self.threshold)
-            if (count := cv2.connectedComponents(mask)[0] - 1) > len(frame.centres):
-                lost.append(f"{sample.name} ({count} targets, {len(frame.centres)} left)")
-        if lost:
-            print(f"note: {self.label}: targets were lost in that: {some(lost)}")
+        pairs = zip(self.samples, self.known)
+        if resized := [sample.name for sample, frame in pairs if is_resized(sample, frame.shape)]:
+            print(f"{self.label}: {resized_note(resized)}")
 
     def _say_greys(self) -> None:
         """Which grey values become 0 and 255, and whether targets are darker than around them."""
@@ -157,10 +142,10 @@ class Frames:
             return error
         except OSError as error:
             return DataError(f"{sample.image}: {error.strerror}")
-        _, _, _, centres = cv2.connectedComponentsWithStats(mask)
+        _, _, centres = components(mask)
         moved = offsets(image.mean(axis=-1, dtype=np.float32), mask)
         file = len(raw), hashlib.sha256(raw).hexdigest()
-        known = Frame(mask.shape, centres[1:, ::-1], grey, moved, darker(image, mask), *file)
+        known = Frame(mask.shape, centres, grey, moved, darker(image, mask), *file)
         return Item(image, mask), known
 
     def read(self, sample: Sample) -> Item:

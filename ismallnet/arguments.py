@@ -84,11 +84,7 @@ def add_data_arguments(
 
 
 def grey_range(args: argparse.Namespace) -> GreyRange:
-    """What a command line says of the images' grey values.
-
-    Raises:
-        DataError: values that cannot be used, or both flags.
-    """
+    """What a command line says of the images' grey values."""
     (low, high), dark = args.percentiles, args.polarity == "dark"
     if not 0 <= low < high <= 100:
         raise DataError(f"--percentiles: found {low:g} {high:g}, expected 0 <= LOW < HIGH <= 100")
@@ -110,11 +106,7 @@ def given_reading(args: argparse.Namespace) -> Reading:
 def refuse_idle(
     parser: argparse.ArgumentParser, args: argparse.Namespace, keys: Iterable[str], when: str
 ) -> None:
-    """Of the arguments named `keys` none may differ from its default, since they do nothing `when`.
-
-    Raises:
-        DataError: names those that do.
-    """
+    """Refuses those of the arguments named `keys` that differ from their default: they do nothing."""
     if idle := [key for key in keys if getattr(args, key) != parser.get_default(key)]:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
         raise DataError(f"{flags}: has no effect {when}; leave it out")

@@ -101,11 +101,8 @@ def maps_lock(data: list[DatasetFolder], maps_root: str | None) -> Iterator[None
 def read_maps(
     folder: Path, sample: Sample, shape: tuple[int, int], again: str = "python utils.py"
 ) -> list[np.ndarray]:
-    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8.
-
-    Args:
-        again: the command that makes them, for errors.
-    """
+    """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8; `again` is the command
+    that makes them, for errors."""
     maps = []
     for path in map_files(folder, sample):
         if not leads_inside(path, folder):
@@ -123,13 +120,13 @@ def checksum(maps: list[np.ndarray]) -> int:
     return zlib.crc32(np.stack(maps).tobytes())
 
 
-def check_maps(folder: Path, method: str, threshold: int, again: str) -> None:
-    """
-    Raises:
-        DataError: the label maps of a folder were made in another way than the one asked for.
-    """
+def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> None:
+    """Refuses a folder without label maps, or whose maps were made in another way."""
     record = read_json(folder / "maps.json")
+    if not record:
+        raise DataError(f"{folder}: found no label maps; make them: {again}")
     made = record.get("method"), record.get("mask_threshold")
+    method = method or made[0]
     if made != (method, threshold):
         raise DataError(
             f"{folder}: found label maps of method {made[0]} and mask threshold {made[1]}, expected "
@@ -138,28 +135,40 @@ def check_maps(folder: Path, method: str, threshold: int, again: str) -> None:
         )
 
 
-def signature(sample: Sample, shape: tuple[int, int]) -> list[int]:
-    """What a map is made from: the mask file's size and checksum, and the image's height and width."""
+def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
+    """Refuses label maps that are not there, of another threshold, or not of the masks as they are."""
+    check_maps(labels, None, threshold, again)
+    method = read_json(labels / "maps.json").get("method", "")
+    kept = kept_maps(labels, samples, method, threshold)
+    left = [sample for sample in samples if sample.name not in kept]
+    if stale := [s.name for s in left if all(path.exists() for path in map_files(labels, s))]:
+        raise DataError(
+            f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
+            f"them again: {again}"
+        )
+
+
+def mask_state(sample: Sample) -> list[int]:
+    """A mask file's size and checksum."""
     file = mask_file(sample)
-    return [*((file.size, file.crc) if file else (0, 0)), *shape]
+    return [file.size, file.crc] if file else [0, 0]
 
 
 def make_maps(
     task: tuple[Sample, tuple[int, int] | None], folder: Path, method: str, threshold: int
 ) -> tuple[str, list[int], bool] | DataError:
-    """Writes the two maps of a sample; returns its name, its record, and whether its mask was
-    resized, or what is wrong with its files."""
+    """Writes the two maps of a sample, given with the (H, W) of its image where that is known; returns
+    its name, its record, and whether its mask was resized, or what is wrong with its files."""
     sample, shape = task
     try:
         shape = shape or image_shape(sample.image)
         mask = read_mask(sample, shape, threshold)
-        resized, made_from = is_resized(sample, shape), signature(sample, shape)
-        time = modified(sample.mask)
+        resized, state, time = is_resized(sample, shape), mask_state(sample), modified(sample.mask)
     except (DataError, OSError) as error:
         return DataError(str(error))
     files = zip(map_files(folder, sample), decouple(mask, method))
     sizes = [write_png(path, pixels) for path, pixels in files]
-    return sample.name, [*made_from, *sizes, time], resized
+    return sample.name, [*state, *shape, *sizes, time], resized
 
 
 def masks_read(samples: list[Sample]) -> list:
@@ -175,8 +184,9 @@ def kept_maps(
     threshold: int,
     shapes: dict[str, tuple[int, int]] | None = None,
 ) -> dict:
-    """The entries of a folder's maps.json whose maps are still good, those of other lists' "
-    "samples too."""
+    """The entries of a folder's maps.json whose maps are still good, those of other lists' samples too:
+    by name the mask's size and checksum, the image's height and width, the maps' sizes, and when the
+    mask was changed."""
     record, shapes = read_json(folder / "maps.json"), shapes or {}
     masks = record.get("masks")
     made_so = (record.get("method"), record.get("mask_threshold")) == (method, threshold)
@@ -186,31 +196,20 @@ def kept_maps(
     names = {sample.name for sample in samples}
     good = {name: entry for name, entry in masks.items() if name not in names}
     for sample in samples:
-        entry = masks.get(sample.name, ())
+        entry = list(masks.get(sample.name, ()))
         try:
             sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
-            shape = shapes.get(sample.name) or image_shape(sample.image)
-            if list(entry[:6]) == [*signature(sample, shape), *sizes]:
+            if [*entry[:2], *entry[4:6]] != [*mask_state(sample), *sizes]:
+                continue
+            if tuple(entry[2:4]) == (shapes.get(sample.name) or image_shape(sample.image)):
                 good[sample.name] = [*entry[:6], modified(sample.mask)]
         except (OSError, DataError):  # made again, or named there
             continue
     return good
 
 
-def stale_maps(folder: Path, samples: list[Sample]) -> list[str]:
-    """The names of samples whose label maps, by the folder's maps.json, are not of their masks as they
-    are now."""
-    record = read_json(folder / "maps.json")
-    kept = kept_maps(folder, samples, record.get("method", ""), record.get("mask_threshold", TARGET))
-    left = [sample for sample in samples if sample.name not in kept]
-    return [s.name for s in left if all(path.exists() for path in map_files(folder, s))]
-
-
 def check_own(folder: Path, samples: list[Sample], force: bool) -> None:
-    """
-    Raises:
-        DataError: a map would be written through a link, or replace a file that utils.py did not write.
-    """
+    """Refuses to write through a link, or to replace files that utils.py did not write."""
     files = [path for sample in samples for path in map_files(folder, sample)]
     for place in sorted({path.parent for path in files}):
         if not leads_inside(place, folder):
@@ -218,10 +217,8 @@ def check_own(folder: Path, samples: list[Sample], force: bool) -> None:
                 f"{place}: a link that leads out of {folder}; remove it, or put the maps elsewhere "
                 "with --maps-root DIR"
             )
-    there = (
-        [] if force or (folder / "maps.json").exists() else [path for path in files if path.exists()]
-    )
-    if there:
+    ours = force or (folder / "maps.json").exists()
+    if not ours and (there := [path for path in files if path.exists()]):
         raise DataError(
             f"{there[0]}: {len(there)} files are there already that utils.py did not write, as there "
             f"is no {folder / 'maps.json'}; put the label maps elsewhere: --maps-root DIR (for "
@@ -236,26 +233,6 @@ def write_record(
     text = json.dumps(content | {"masks": dict(sorted(entries.items()))})
     with atomic_write(folder / "maps.json") as file:
         file.write(text.replace("], ", "],\n").encode())
-
-
-def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
-    """
-    Raises:
-        DataError: the label maps in a folder are not there, or of other masks or another threshold.
-    """
-    made = read_json(labels / "maps.json")
-    if not made:
-        raise DataError(f"{labels}: found no label maps; make them: {again}")
-    if made.get("mask_threshold", threshold) != threshold:
-        raise DataError(
-            f"{labels}: found label maps with --mask-threshold {made['mask_threshold']}, expected "
-            f"{threshold}; make them again: {again}"
-        )
-    if stale := stale_maps(labels, samples):
-        raise DataError(
-            f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
-            f"them again: {again}"
-        )
 
 
 def decouple_dataset(

@@ -1,13 +1,14 @@
 """What is said of a data set: entries that cannot be used, test images that are seen in training, masks
 that lie beside their targets."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ismallnet.cli import some
-from ismallnet.datasets.pairing import digest_of
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.images.picture import decode
 from ismallnet.parallel import read_ahead
@@ -23,6 +24,13 @@ STANDARD_ERRORS = 5.0  # of the mean, by which it differs from 0
 SIDES = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
 
 
+def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The 8-connected components of an HxW uint8 mask, as the metrics count them: labels, HxW, from 1;
+    (n, 5) left, top, width, height, area; (n, 2) centres y, x."""
+    _, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return labels, stats[1:], centres[1:, ::-1]
+
+
 def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """How far the masks' centres lie from those of the targets' light, (n, 2) y, x in px, of targets
     that stand alone and inside of the image.
@@ -34,33 +42,29 @@ def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: HxW, target above 0.
     """
     target = (mask > 0).astype(np.uint8)
-    count, groups, stats, centres = cv2.connectedComponentsWithStats(target)
+    labels, boxes, centres = components(target)
     found = []
-    for k in range(1, count):
-        left, top, width, height, area = stats[k]
+    for k, (left, top, width, height, area) in enumerate(boxes):
         rows = slice(top - AROUND, top + height + AROUND)
         columns = slice(left - AROUND, left + width + AROUND)
         inside = min(rows.start, columns.start) >= 0
         inside = inside and rows.stop <= mask.shape[0] and columns.stop <= mask.shape[1]
         if area not in AREAS or not inside or target[rows, columns].sum() != area:
             continue
-        near = cv2.dilate((groups[rows, columns] == k).astype(np.uint8), np.ones((5, 5))) > 0
+        near = cv2.dilate((labels[rows, columns] == k + 1).astype(np.uint8), np.ones((5, 5))) > 0
         pixels = image[rows, columns].astype(np.float64)
         light = (pixels - np.median(pixels[~near])).clip(0) * near
         if light.sum() > 0:
             y, x = np.indices(light.shape)
             centre = np.array([(y * light).sum(), (x * light).sum()]) / light.sum()
-            found.append(centres[k][::-1] - centre - (rows.start, columns.start))
+            found.append(centres[k] - centre - (rows.start, columns.start))
     return np.reshape(found, (-1, 2))
 
 
 def mirrors_for(found: np.ndarray) -> str:
-    """How crops may be mirrored, one of `--mirror`: masks that lie to one side of their targets lie to
-    the other in mirrored crops. At the diagonal y and x change places, so equal offsets stay.
-
-    Args:
-        found: `offsets` of all images of a training list.
-    """
+    """How crops may be mirrored, one of `--mirror`, by the `offsets` of all images of a training list:
+    masks that lie to one side of their targets lie to the other in mirrored crops. At the diagonal y
+    and x change places, so equal offsets stay."""
     mean, aside = offset(found)
     if not aside.any():
         return "all"
@@ -69,13 +73,7 @@ def mirrors_for(found: np.ndarray) -> str:
 
 def offset_note(name: str, found: np.ndarray, mirror: str) -> str:
     """A note where the masks of a training list lie to one side of their targets, and what is done
-    about it; empty where they do not.
-
-    Args:
-        name: of the data set.
-        found: `offsets` of all its training images.
-        mirror: how its crops are mirrored.
-    """
+    about it with `--mirror mirror`; empty where they do not."""
     mean, aside = offset(found)
     where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, SIDES, aside) if a]
     if not where:
@@ -104,13 +102,13 @@ def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
     kinds = split.split(" and ")
     total = sum(len(data.lists[kind]) + len(data.problems[kind]) for kind in kinds)
     lines = [f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"]
-    lines += named(problems)
+    lines += first_of(problems)
     if len(problems) > max(MOST_NAMED, total / 2):
         lines.append("More than half: is the download or the copy complete, and unpacked?")
     return "\n  ".join([*lines, "Fix or remove them, then type the same command again"])
 
 
-def named(problems: list[str]) -> list[str]:
+def first_of(problems: list[str]) -> list[str]:
     """The first problems, and how many more there are."""
     more = len(problems) - MOST_NAMED
     return problems[:MOST_NAMED] + ([f"… and {more} more, not named here"] if more > 0 else [])
@@ -126,6 +124,10 @@ def same_files(train: list[Sample], test: list[Sample]) -> list[tuple[Sample, Sa
     shared = {sizes[s.image] for s in train} & {sizes[s.image] for s in test} - {0}
     alike = [[s for s in samples if sizes[s.image] in shared] for samples in (train, test)]
     return copies(*({s: digest_of(s.image) for s in samples} for samples in alike))
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def copies(train: dict[Sample, str], test: dict[Sample, str]) -> list[tuple[Sample, Sample]]:

@@ -2,9 +2,9 @@
 new split."""
 
 import contextlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -15,7 +15,6 @@ from ismallnet.datasets.names import (
     KINDS,
     LIST_FOLDERS,
     LIST_SUFFIXES,
-    MASK_ENDINGS,
     composed,
     kind_of,
     leads_inside,
@@ -52,12 +51,12 @@ def two_files(root: Path, split: list[str]) -> dict[str, Path]:
 
 
 def lists_of_folder(root: Path, name: str, split: str) -> dict[str, Path]:
-    places = (root / split, Path(split))
+    places = [root / split, Path(split)]
     if any(place.is_file() for place in places):
         raise DataError(
             f"{split}: one list, expected a training and a test list: --split TRAIN.txt TEST.txt"
         )
-    if lists := most(lists_in(place, name, val) for place in places for val in (False, True)):
+    if lists := first_lists(places, name):
         return lists
     folders = sorted({shown(p.parent, root) for p in root.glob("**/*.txt")})
     raise DataError(
@@ -67,15 +66,14 @@ def lists_of_folder(root: Path, name: str, split: str) -> dict[str, Path]:
 
 
 def usual_lists(root: Path, name: str) -> dict[str, Path] | None:
-    places = [root / folder for folder in LIST_FOLDERS]
-    if (root / "train.txt").is_file() and (root / "test.txt").is_file():
-        places = [root]
-    return most(lists_in(place, name, val) for val in (False, True) for place in places)
+    right_in_it = (root / "train.txt").is_file() and (root / "test.txt").is_file()
+    return first_lists([root] if right_in_it else [root / f for f in LIST_FOLDERS], name)
 
 
-def most(candidates: Iterator[dict[str, Path]]) -> dict[str, Path] | None:
-    """The first of the candidates that has both lists, else the first that has one."""
-    candidates = [lists for lists in candidates if lists]
+def first_lists(places: list[Path], name: str) -> dict[str, Path] | None:
+    """The lists of the first of the folders that has both, with val for test if need be; else the first
+    list alone."""
+    candidates = [lists for val in (False, True) for f in places if (lists := lists_in(f, name, val))]
     return next((lists for lists in candidates if len(lists) == 2), next(iter(candidates), None))
 
 
@@ -99,12 +97,8 @@ def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
 
 
 def read_list(path: Path) -> tuple[list[str], str]:
-    """The lines of a list file that hold something, in Unicode NFC, and the file's encoding. Line ends
-    and byte-order marks do not count.
-
-    Raises:
-        DataError: neither UTF-8, UTF-16 with its mark, nor GBK.
-    """
+    """The lines of a list file that hold something, in Unicode NFC, and the file's encoding: UTF-8,
+    UTF-16 with its mark, or GBK."""
     raw = path.read_bytes()
     if raw and (what := disguise(path)):
         raise DataError(f"{path}: not a list of names ({what})")
@@ -121,98 +115,48 @@ def lines_of(text: str) -> list[str]:
 
 
 class Index:
-    """The images of a data set by every name that a list may give them: with their folders or not, with
-    their file's ending or not, or their mask's name; without case where no name fits as it is."""
+    """The images of a data set by every name that a list may give them: with or without their folders
+    and their file's ending."""
 
     def __init__(self, images: list[ImageFile], root: Path):
         self.root = root
         self.names: dict[str, list[ImageFile]] = defaultdict(list)
-        self.folded: dict[str, list[ImageFile]] = defaultdict(list)
-        self.masks: dict[str, list[ImageFile]] = defaultdict(list)
         for image in images:
-            keys = suffixes(image.path, root) | {composed(image.name)}
-            keys |= {key.removesuffix(image.suffix) for key in keys}
-            for key in keys:
+            parts = image.path.relative_to(root).parts
+            keys = {without_extension(composed("/".join(parts[k:]))) for k in range(len(parts))}
+            keys.add(composed(image.name))
+            for key in keys | {key.removesuffix(image.suffix) for key in keys}:
                 self.names[key].append(image)
-            for key in {key.casefold() for key in keys}:
-                self.folded[key].append(image)
-            for key in suffixes(image.mask, root) if image.mask else ():
-                self.masks[key].append(image)
 
     def named(self, text: str) -> list[ImageFile]:
         """The images that a name may mean."""
         key = text.replace("\\", "/").removeprefix("./").removeprefix(f"{self.root.name}/")
-        key = without_extension(key)
-        ending = next((e for e in MASK_ENDINGS if key.endswith(e)), "")
-        for name in dict.fromkeys((key, key.removesuffix(ending))):
-            for table, entry in (
-                (self.names, name),
-                (self.folded, name.casefold()),
-                (self.masks, name),
-            ):
-                if entry in table:
-                    return table[entry]
-        return []
-
-    def of_line(self, line: str) -> list[ImageFile]:
-        """The images of a line: one name, or columns that all name one and the same image."""
-        if images := self.named(line):
-            return images
-        columns = [self.named(text.strip("\"'")) for text in re.split(r"[,;\s]+", line) if text]
-        return columns[0] if columns and all(images == columns[0] for images in columns) else []
-
-
-def suffixes(path: Path, root: Path) -> set[str]:
-    """A file's path in the data set, and with fewer and fewer of its folders; without its ending."""
-    parts = path.relative_to(root).parts
-    return {without_extension(composed("/".join(parts[k:]))) for k in range(len(parts))}
+        return self.names.get(without_extension(key), [])
 
 
 def points_outside(line: str) -> bool:
     """Whether an entry is an absolute path or has `..` in it."""
-    path = line.strip("\"'").replace("\\", "/")
+    path = line.replace("\\", "/")
     return (
         path.startswith("/") or bool(PureWindowsPath(path).drive) or ".." in PurePosixPath(path).parts
     )
 
 
-def listed(
-    lines: list[str], path: Path, index: Index, kind: str, problems: list[str]
-) -> list[ImageFile]:
-    """The images that a list names; adds the entries that cannot be used to `problems`."""
-    entries: dict[str, ImageFile] = {}
-    for line in lines:
-        try:
-            image = entry(line, index, kind)
-            if entries.setdefault(image.name, image) is not image:
-                other = shown(entries[image.name].path, index.root)
-                raise DataError(f"{line!r} and {other} would share their results' name")
-        except DataError as error:
-            problems.append(f"{path}: {error}")
-    return list(entries.values())
-
-
 def entry(line: str, index: Index, kind: str) -> ImageFile:
-    """The image that a line of a list names.
-
-    Args:
-        kind: "train" or "test": where several split folders have the name, that of the list is meant.
-
-    Raises:
-        DataError: none, or several, or a path that leads out of the data set.
-    """
-    images = index.of_line(line)
+    """The image that a line of a list names; where several split folders have it, that of the list's
+    kind is meant. Refuses none, several, and a path that leads out of the data set."""
     if points_outside(line):
         last = re.split(r"[\\/]", line)[-1]
         hint = f"; write {last!r} for it: an image of this name is there" if index.named(last) else ""
         raise DataError(f"the entry {line!r} points outside the data set{hint}")
+    images = index.named(line)
     if len(images) > 1:
         own = [image for image in images if image.part and list_of(image.part) == kind]
         images = own or [i for i in images if composed(i.name) == without_extension(line)] or images
     if not images:
         raise DataError(
-            f"{line!r} is listed, but {index.root} has no such image; expected one name a line, "
-            "nothing else"
+            f"{line!r} is listed, but {index.root} has no such image; expected one name a line, as the "
+            "file is called, and nothing else"
         )
     if len(images) > 1:
         several = " and ".join(shown(image.path, index.root) for image in images[:3])
@@ -234,56 +178,64 @@ def choose_samples(
     """Fills in the data set's lists and problems: from the list files, from the split folders, or
     from a new 50:50 split, whose files and texts it returns for `write_split`."""
     new: dict[Path, str] = {}
-    chosen: dict[str, dict[str, ImageFile]] = {}
     if lists is None and any(image.part for image in images):
+        chosen = {list_of(i.part): [] for i in images}
         for image in images:
-            chosen.setdefault(list_of(image.part), {}).setdefault(image.name, image)
-        chosen = {kind: list(entries.values()) for kind, entries in chosen.items()}
+            chosen[list_of(image.part)].append(image)
     else:
         if not lists:
             new = make_split(data, images)
             lists = dict(zip(("train", "test"), new))
         data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
         index = Index(images, data.root)
-        for kind, path in lists.items():
-            problems = data.problems.setdefault(kind, [])
-            chosen[kind] = listed(lines_from(path, data, new), path, index, kind, problems)
+        chosen = {kind: listed(path, data, new, index, kind) for kind, path in lists.items()}
     for kind, entries in chosen.items():
-        problems = data.problems.setdefault(kind, [])
-        samples = [checked(image, data.root, data.reading, problems) for image in entries]
-        data.lists[kind] = [sample for sample in samples if sample is not None]
-    names = [{sample.name for sample in samples} for samples in data.lists.values()]
-    if len(names) == 2 and (both := sorted(names[0] & names[1])):
-        data.notes.append(
-            f"warning: {len(both)} images are in the training and the test list: {some(both)}"
-        )
-    used = {image.name for entries in chosen.values() for image in entries}
-    alone = sorted({image.name for image in images} - used)
-    if alone and lists and not any(data.problems.values()):
-        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
+        problems, data.lists[kind] = data.problems.setdefault(kind, []), []
+        for image in entries:
+            try:
+                data.lists[kind].append(checked(image, data.root, data.reading))
+            except DataError as error:
+                problems.append(str(error))
+    say_overlap(data, images if lists else [])
     return new
 
 
-def lines_from(path: Path, data: DatasetFolder, new: dict[Path, str]) -> list[str]:
-    """The lines of a list; notes say what was odd about it.
+def listed(
+    path: Path, data: DatasetFolder, new: dict[Path, str], index: Index, kind: str
+) -> list[ImageFile]:
+    """The images that a list names, each once; the entries that cannot be used become problems. `new`
+    has the texts of lists that are not written yet."""
+    problems = data.problems.setdefault(kind, [])
+    entries: dict[str, ImageFile] = {}
+    for line in lines_of(new[path]) if path in new else lines_from(path, data):
+        try:
+            image = entry(line, index, kind)
+            entries[image.name] = image
+        except DataError as error:
+            problems.append(f"{path}: {error}")
+    return list(entries.values())
 
-    Args:
-        new: texts of lists that are not written yet.
-    """
-    if path in new:
-        return lines_of(new[path])
-    if (
-        not data.reading.follow_links
-        and path.is_relative_to(data.root)
-        and not leads_inside(path, data.root)
-    ):
+
+def lines_from(path: Path, data: DatasetFolder) -> list[str]:
+    within = path.is_relative_to(data.root)
+    if within and not data.reading.follow_links and not leads_inside(path, data.root):
         raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
     lines, encoding = read_list(path)
     if encoding == "gbk":
         data.notes.append(f"{shown(path, data.root)}: not UTF-8, read as GBK")
-    if repeated := len(lines) - len(set(lines)):
-        data.notes.append(f"{shown(path, data.root)}: {repeated} repeated entries are used once")
     return lines
+
+
+def say_overlap(data: DatasetFolder, images: list[ImageFile]) -> None:
+    """Notes on images that are in both lists, and on those of `images` that are in none."""
+    names = {kind: {sample.name for sample in samples} for kind, samples in data.lists.items()}
+    if both := sorted(names.get("train", set()) & names.get("test", set())):
+        data.notes.append(
+            f"warning: {len(both)} images are in the training and the test list: {some(both)}"
+        )
+    alone = sorted({image.name for image in images}.difference(*names.values()))
+    if alone and not any(data.problems.values()):
+        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
 
 
 # --- a new split ----------------------------------------------------------------------------------
@@ -311,15 +263,15 @@ def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[Path, str]:
         groups = {"": next(iter(groups.values()))}
     halves = halved(groups)
     how = "a 50:50 split" if groups.keys() == {""} else "a split by whole sub-folders"
-    counts = " and ".join(f"{len(half)} {kind}" for half, kind in zip(halves, ("training", "test")))
-    data.notes.append(f"no list found: made {how} (seed {SPLIT_SEED}) in {folder}: {counts} images")
+    counts = f"{len(halves[0])} training and {len(halves[1])} test images"
+    data.notes.append(f"no list found: made {how} (seed {SPLIT_SEED}) in {folder}: {counts}")
     texts = ["".join(f"{name}\n" for name in sorted(half)) for half in halves]
     return dict(zip((folder / "train.txt", folder / "test.txt"), texts))
 
 
 def stray_lists(root: Path) -> list[str]:
-    """The files that look like lists of images by their names, at any depth; of a folder with more than
-    20 of them, as a folder of labels has, none."""
+    """The files at any depth that look like lists of images by their names; none of folders with more
+    than 20 of them, as folders of labels have."""
     strays = []
     for folder in walk(root):
         files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in LIST_SUFFIXES]
@@ -332,15 +284,14 @@ def sequences(images: list[ImageFile]) -> dict[str, list[str]]:
     """The names of images by their sub-folder, which may be a sequence, at the first depth at which
     there are several; "" for images in none."""
     folders = {
-        readable(image.name): [f for f in image.subfolder.split("/") if f and f not in IMAGE_SUBFOLDERS]
-        for image in images
+        readable(i.name): [f for f in i.subfolder.split("/") if f not in IMAGE_SUBFOLDERS]
+        for i in images
     }
-    deepest = max(map(len, folders.values()))
-    several = (d for d in range(1, deepest) if len({tuple(f[:d]) for f in folders.values()}) > 1)
-    depth = next(several, deepest)
-    groups: dict[str, list[str]] = {}
+    common = os.path.commonpath(["/".join(parts) for parts in folders.values()])
+    depth = len(PurePosixPath(common).parts) + 1
+    groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(folders):
-        groups.setdefault("/".join(folders[name][:depth]), []).append(name)
+        groups["/".join(folders[name][:depth])].append(name)
     return groups
 
 
@@ -362,11 +313,7 @@ def halved(groups: dict[str, list[str]]) -> tuple[list[str], list[str]]:
 
 
 def write_split(data: DatasetFolder, files: dict[Path, str]) -> None:
-    """Writes a new split, if all that it names can be used.
-
-    Args:
-        files: of `make_split`; none where there are lists.
-    """
+    """Writes a new split, if all that it names can be used."""
     if files and any(data.problems.values()):
         data.notes.append("note: the new lists are written when all images and masks can be used")
         return

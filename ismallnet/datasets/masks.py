@@ -1,6 +1,7 @@
 """What the pixels of mask files mean: decided once for a data set, from all masks of its lists. Each
 file is opened once."""
 
+import contextlib
 import hashlib
 import zlib
 from collections.abc import Iterable
@@ -24,11 +25,6 @@ TARGET = 128  # grey values from here up are target, unless --mask-threshold say
 
 
 def read_mask_file(path: Path) -> MaskFile:
-    """A mask file, opened once.
-
-    Raises:
-        DataError: not a readable image.
-    """
     raw = path.read_bytes()
     pixels = mask_pixels(path, raw)
     digest, packed = hashlib.sha256(raw).hexdigest(), zlib.compress(pixels.tobytes(), 1)
@@ -48,66 +44,37 @@ def values_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mask_pixels(path: Path, raw: bytes) -> np.ndarray:
     """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
     palette that is not grey every pixel that is not black is 255, of one that is black altogether the
-    numbers count; alpha is the mask where the colours are constant, and alpha is not or is 0, and in
-    cut-outs. Signed integers of 8 bits are taken for unsigned ones: 255 in them is -1.
-
-    Args:
-        raw: what is in the file.
-
-    Raises:
-        DataError: not a readable image.
+    numbers count; alpha is the mask where the colours are constant, and alpha is not or is 0. Signed
+    integers of 8 bits are taken for unsigned ones: 255 in them is -1.
     """
     pixels = decode(path, raw)
-    try:
-        with open_picture(path, raw) as picture:
-            special = picture.mode in ("P", "PA", "RGBA", "LA")
-            special = special and picture.size == pixels.shape[1::-1]
-            if special and (meant := by_palette_or_alpha(picture, pixels)) is not None:
-                return meant
-    except READ_ERRORS:  # a format that Pillow does not read
-        pass
+    with contextlib.suppress(*READ_ERRORS), open_picture(path, raw) as picture:  # that Pillow reads
+        special = picture.mode in ("P", "PA", "RGBA", "LA") and picture.size == pixels.shape[1::-1]
+        if special and (meant := by_palette_or_alpha(picture, pixels)) is not None:
+            return meant
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     pixels = pixels.view(np.uint8) if pixels.dtype == np.int8 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
 
 
 def by_palette_or_alpha(picture, pixels: np.ndarray) -> np.ndarray | None:
-    """A mask in a picture's palette or alpha; None where it is in its grey values.
-
-    Args:
-        picture: open, in Pillow.
-    """
-    if picture.mode == "P" and not pixels.any() and (numbers := np.array(picture)).any():
-        return numbers
+    """A mask in the palette or alpha of an open picture; None where it is in its pixels."""
+    if picture.mode == "P" and not pixels.any():
+        return np.array(picture)
     rgba = np.array(picture.convert("RGBA"))
     colours, alpha = rgba[..., :3], rgba[..., 3]
     if (np.ptp(alpha) or not alpha.any()) and not np.ptp(colours.reshape(-1, 3), axis=0).any():
         return alpha
-    if picture.mode != "P" and is_cut_out(colours, alpha):
-        return np.where(alpha > 0, np.maximum(alpha, colours.max(axis=2)), 0)
     if picture.mode in ("P", "PA") and (colours != colours[..., :1]).any():
         return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
     return None
-
-
-def is_cut_out(colours: np.ndarray, alpha: np.ndarray) -> bool:
-    """Whether a mask is its targets' own pixels before a transparent background: all transparent pixels
-    have one colour, and none of the others is black."""
-    clear = alpha == 0
-    if clear.all() or not clear.any() or np.ptp(colours[clear], axis=0).any():
-        return False
-    return bool(colours[~clear].any(axis=1).all())
 
 
 # --- the masks of samples ----------------------------------------------------------------------------
 
 
 def mask_file(sample: Sample) -> MaskFile | None:
-    """The mask file of a sample, read now if it was not; None where there is none.
-
-    Raises:
-        DataError: not a readable image.
-    """
+    """The mask file of a sample, read now if it was not; None where there is none."""
     return sample.file or (read_mask_file(sample.mask) if sample.mask else None)
 
 
@@ -142,12 +109,6 @@ def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
     return sample.mask is not None and mask_file(sample).shape != shape
 
 
-def nearly(sample: Sample, shape: tuple[int, int]) -> bool:
-    """Whether a sample's mask lacks, or has, up to 4 rows or columns of its image: it was cut or padded
-    rather than made smaller."""
-    return all(abs(side - other) <= 4 for side, other in zip(mask_file(sample).shape, shape))
-
-
 def resized_note(names: list[str]) -> str:
     """What a run says, once, of the masks that it resized."""
     which = f" ({some(names)})" if names else ""
@@ -155,10 +116,7 @@ def resized_note(names: list[str]) -> str:
 
 
 def check_aspect(path: Path, mask: tuple[int, int], shape: tuple[int, int]) -> None:
-    """
-    Raises:
-        DataError: a mask's shape is more than 2 % off its image's.
-    """
+    """Refuses a mask whose shape, (H, W), is more than 2 % off its image's."""
     (h, w), (height, width) = mask, shape
     aspect, turned = (w * height) / (h * width), (w * width) / (h * height)
     if max(aspect, 1 / aspect) <= 1 + ASPECT_TOLERANCE:
@@ -186,33 +144,21 @@ def masks_digest(samples: list[Sample]) -> str:
 
 def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
     """The rule of a set, from the different values of each of its masks."""
-    uniques = [values for values in uniques if len(values)]
-    deep = [values for values in uniques if values.dtype != np.uint8]
-    largest = max((float(values.max()) for values in deep), default=0.0)
-    whole = not any((values % 1).any() for values in deep)
-    if not deep or (largest <= 255 and (whole and largest > 1)):
-        top = 255.0
-    elif largest <= 1 and not whole:
-        top = 1.0
-    else:
-        top = 255.0 if largest <= 255 else 65535.0
-    rule = MaskRule(deep=top if deep else 0)
-    grey = np.unique(np.concatenate([np.unique(rule(values)) for values in uniques] or [np.zeros(0)]))
-    raw = np.unique(np.concatenate([values.astype(np.float64) for values in uniques] or [np.zeros(0)]))
-    few = [f"{value:g}" for value in raw]
-    text = ", ".join(few) if len(few) <= 6 else f"{', '.join(few[:3])} … {few[-1]}"
-    text = " and ".join(few) if len(few) <= 2 else text
-    reached = len(grey) and grey.max() >= min(threshold, TARGET)
+    uniques = [np.zeros(0), *uniques]
+    deep = np.concatenate([values for values in uniques if values.dtype != np.uint8])
+    largest = deep.max(initial=0)
+    top = 65535.0 if largest > 255 else 1.0 if largest <= 1 and (deep % 1).any() else 255.0
+    rule = MaskRule(deep=top if len(deep) else 0)
+    reached = max(rule(values).max(initial=0) for values in uniques) >= min(threshold, TARGET)
+    every = [f"{value:g}" for value in np.unique(np.concatenate(uniques))]
+    text = " and ".join(every) if len(every) <= 2 else ", ".join(every)
+    text = text if len(every) <= 6 else f"{', '.join(every[:3])} … {every[-1]}"
     return MaskRule(numbers=not reached, deep=rule.deep, values=text)
 
 
 def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> None:
     """Reads the masks of the lists that are needed, decides what their values mean, and counts target
-    pixels. Masks that cannot be read are left to whoever needs them, to name them all.
-
-    Raises:
-        DataError: all masks of a list are inverted, or are pictures.
-    """
+    pixels. Masks that cannot be read are left to whoever needs them, to name them all."""
     samples = [sample for entries in data.lists.values() for sample in entries]
     if data.reading.missing_masks == "empty":
         count = sum(sample.mask is None for sample in samples)
@@ -226,7 +172,7 @@ def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> 
     data.notes += notes_on(files, rule, threshold)
     for kind, entries in data.lists.items():
         read = [sample.mask for sample in entries if sample.mask in files]
-        refuse_no_masks(data, kind, {path: files[path] for path in read}, rule, threshold)
+        refuse_inverted(data, kind, {path: files[path] for path in read}, rule, threshold)
         data.targets[kind] = sum(target_pixels(files[path], rule, threshold) for path in read)
         data.lists[kind] = [replace(s, rule=rule, file=files.get(s.mask)) for s in entries]
 
@@ -267,10 +213,8 @@ def is_inverted(file: MaskFile, rule: MaskRule, threshold: int) -> bool:
     return 2 * target_pixels(file, rule, threshold) > file.counts.sum()
 
 
-def is_picture(file: MaskFile, rule: MaskRule) -> bool:
-    """Whether more than a fifth of a mask's pixels are neither nearly black nor nearly white."""
-    grey = rule(file.values)
-    return bool(5 * file.counts[(grey > 16) & (grey < 239)].sum() > file.counts.sum())
+def is_binary(file: MaskFile, rule: MaskRule) -> bool:
+    return bool(np.isin(rule(file.values), (0, 255)).all())
 
 
 def notes_on(files: dict[Path, MaskFile], rule: MaskRule, threshold: int) -> list[str]:
@@ -283,19 +227,17 @@ def notes_on(files: dict[Path, MaskFile], rule: MaskRule, threshold: int) -> lis
     if not any((file.values > 0).any() for file in files.values()):
         kind = "no mask holds a target"
     notes = [f"mask values {rule.values or 'none'}; {kind}"]
-    faint, inverted, pictures = [], [], []
+    grey, faint, inverted = [], [], []
     for path, file in sorted(files.items()):
         if is_inverted(file, rule, threshold):
             inverted.append(path.name)
         elif (file.values > 0).any() and not target_pixels(file, rule, threshold):
             faint.append(f"{path.name} (at most {file.values.max():g})")
-        pictures += [path.name] if is_picture(file, rule) else []
+        elif not is_binary(file, rule):
+            grey.append(path.name)
     for names, text in (
-        (
-            faint,
-            "hold values above 0, but no target (--mask-threshold 1: all values above 0 are target)",
-        ),
-        (pictures, "look like pictures, not like masks"),
+        (grey, "are not binary"),
+        (faint, "hold values above 0, but no target (--mask-threshold 1: all above 0 is target)"),
         (inverted, "are target in more than half of their pixels"),
     ):
         if names:
@@ -303,22 +245,13 @@ def notes_on(files: dict[Path, MaskFile], rule: MaskRule, threshold: int) -> lis
     return notes
 
 
-def refuse_no_masks(
+def refuse_inverted(
     data: DatasetFolder, kind: str, files: dict[Path, MaskFile], rule: MaskRule, threshold: int
 ) -> None:
-    """
-    Raises:
-        DataError: all masks of a list are inverted, or are pictures.
-    """
+    """Refuses a list whose masks are all inverted."""
     if files and all(is_inverted(file, rule, threshold) for file in files.values()):
         raise DataError(
             f"{data.root}: in all masks of the {kind} list more than half of the pixels are "
             "target: they are inverted, or their background has a colour. Change those in "
             f"{next(iter(files)).parent}: targets must be white, all else black"
-        )
-    if files and all(is_picture(file, rule) for file in files.values()):
-        raise DataError(
-            f"{data.root}: all masks of the {kind} list look like pictures, not like masks: many "
-            f"pixels are neither black nor white. Is {next(iter(files)).parent} the mask folder? Name "
-            "another: --mask-folder DIR"
         )

@@ -11,8 +11,8 @@ from pathlib import Path
 from ismallnet.cli import DataError, some
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-OTHER_PICTURES = (".webp", ".gif", ".jp2", ".pgm", ".ppm", ".heic", ".avif", ".fits", ".fit", ".dcm")
-OTHER_PICTURES += (".npy", ".npz", ".mat", ".raw", ".bin")
+NOT_READ = (".webp", ".gif", ".jp2", ".pgm", ".ppm", ".heic", ".avif", ".fits", ".fit", ".dcm")
+NOT_READ += (".npy", ".npz", ".mat", ".raw", ".bin")
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|gz|bz2|xz|zst)(\.\d+)?$", re.IGNORECASE)
 
 # Folders, compared without case; those that come first are tried first.
@@ -21,9 +21,7 @@ IMAGE_FOLDERS += ("img_dir",)
 MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label")
 MASK_FOLDERS += ("annotations", "gt", "ground_truth", "SegmentationClass", "ann_dir")
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2: no sequences
-# Mask files: that of X.png is X.png, X_pixels0.png, …, mask_X.png, …
-MASK_ENDINGS = ("_pixels0", "_mask", "_gt", "_label", "_seg")
-MASK_BEGINNINGS = ("mask_", "gt_", "label_", "seg_")
+MASK_ENDINGS = ("", "_pixels0", "_mask", "_gt", "_label", "_seg")  # the mask of X.png is X.png, …
 # Split folders and lists.
 KINDS = ("train", "trainval", "test", "val")
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
@@ -34,8 +32,6 @@ SPLIT_FORMS = (
     ("{part}_{images}", "{part}_{masks}"),
     ("{images}_{part}", "{masks}_{part}"),
     ("{part}-{images}", "{part}-{masks}"),
-    ("{images}-{part}", "{masks}-{part}"),
-    ("{part}{images}", "{part}{masks}"),
     ("{part}", "{part}/{masks}"),
 )
 COMMON_MASKS = ("{masks}/{part}", "{masks}")  # else the masks are in one folder for all of them
@@ -75,10 +71,6 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", readable(name))
 
 
-def folded(name: str) -> str:
-    return composed(name).casefold()
-
-
 def without_extension(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
     return stem if dot and f".{extension.lower()}" in EXTENSIONS else name
@@ -102,15 +94,8 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether an image file is in a folder or its sub-folders; looks no further than to the first."""
-    for place in walk(folder):
-        with os.scandir(place) as entries:
-            names = (
-                e.path for e in entries if e.name.lower().endswith(EXTENSIONS) and e.name[0] != "."
-            )
-            if any(map(os.path.isfile, names)):
-                return True
-    return False
+    """Whether an image file is in a folder or its sub-folders."""
+    return any(map(image_files, walk(folder)))
 
 
 def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -160,26 +145,17 @@ def leads_inside(path: Path, root: Path) -> bool:
 # --- what lies there and is not read -----------------------------------------------------------------
 
 
-def not_read(folder: Path) -> tuple[list[str], list[str]]:
-    """Of a folder and its sub-folders: the pictures in formats that are not read, and the links
-    that lead to no file; by their paths in it."""
+def not_read(folder: Path, root: Path) -> str:
+    """The pictures in a folder that are not read, in words: of other formats, and links to nothing."""
     files = [path for f in walk(folder) for path in sorted(f.iterdir()) if path.name[0] != "."]
-    broken = [path for path in files if path.is_symlink() and not path.exists()]
-    others = [path for path in files if path.suffix.lower() in OTHER_PICTURES and path.is_file()]
-    return tuple([path.relative_to(folder).as_posix() for path in group] for group in (others, broken))
-
-
-def not_read_text(folder: Path, root: Path) -> list[str]:
-    """`not_read` in words, with what to do."""
-    (others, broken), place, texts = not_read(folder), f"{shown(folder, root)}/", []
-    if others:
-        texts.append(f"{len(others)} files in {place} are not read: {some(others)}; save them as PNG")
-    if broken:
-        texts.append(
-            f"{len(broken)} links in {place} lead to no file: {some(broken)}; fetch the files (git "
-            "annex get, dvc pull), or copy them"
-        )
-    return texts
+    files = [path for path in files if path.suffix.lower() in NOT_READ or not path.exists()]
+    if not files:
+        return ""
+    return (
+        f"{len(files)} files in {shown(folder, root)}/ are not read: "
+        f"{some([path.relative_to(folder).as_posix() for path in files])}; save them as PNG, and fetch "
+        "those that are links to nothing (git annex get, dvc pull)"
+    )
 
 
 def archives(folder: Path) -> list[Path]:
@@ -191,28 +167,20 @@ def archives(folder: Path) -> list[Path]:
 def hint_for(root: Path, names: tuple[str, ...]) -> str:
     """For errors about files that a data set has not: what lies there instead, or nothing."""
     places = dict.fromkeys(f for name in (*names, *PARTS) if (f := inside(root, name)))
-    hints = [text for folder in places for text in not_read_text(folder, root)]
+    hints = [text for folder in places if (text := not_read(folder, root))]
     folders = [root, *sorted(f for f in root.iterdir() if f.is_dir())]
     if packed := [shown(path, root) for folder in folders for path in archives(folder)]:
         hints.append(f"{some(packed)}: archives that may hold them; unpack them first, into {root}")
-    if pointers := sorted(path.name for path in root.glob("*.dvc")):
-        hints.append(f"{some(pointers)}: of DVC, for files that are not there; type: dvc pull")
     return "".join(f". {hint}" for hint in hints)
 
 
 def label_files(place: Path) -> str:
     """The boxes and polygons in a data set, or in one file, in words."""
-    kinds: Counter[tuple[str, Path]] = Counter()
+    counts: Counter[str] = Counter()
     files = [path for folder in walk(place) for path in sorted(folder.iterdir())] or [place]
     for path in files:
         kind, pattern = LABELS.get(path.suffix.lower(), ("", None))
-        if (
-            pattern
-            and path.is_file()
-            and pattern.search(path.read_text(encoding="utf-8", errors="replace"))
-        ):
-            kinds[kind, path.parent] += 1
-    return " and ".join(
-        f"{count} file{'s' if count > 1 else ''} of {kind} in {shown(folder, place)}/"
-        for (kind, folder), count in kinds.items()
-    )
+        if pattern and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            counts[f"{kind} in {shown(path.parent, place)}/"] += bool(pattern.search(text))
+    return " and ".join(f"{count} files of {text}" for text, count in counts.items() if count)

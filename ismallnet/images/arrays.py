@@ -34,15 +34,11 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_csv(path: Path) -> np.ndarray:
-    """A table of numbers with commas, semicolons or tabs between them, (H, W) float32."""
-    with open(path, encoding="utf-8-sig") as file:
-        first = next((line for line in file if line[0] != "#"), "")
-    mark = next((mark for mark in ";\t" if mark in first), ",")
+    """A table of numbers with commas between them, (H, W) float32."""
     try:
-        options = {"delimiter": mark, "ndmin": 2, "encoding": "utf-8-sig"}
-        table = np.loadtxt(path, np.float32, **options) if first else np.empty((0, 0), np.float32)
+        table = np.loadtxt(path, np.float32, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
-        raise ValueError(f"{error}; expected rows of pixels alone, numbers as 7.5") from error
+        raise ValueError(f"{error}; expected rows of pixels alone, as 7.5,8.25") from error
     if table.shape[1] < 8:
         raise DataError(f"{path}: found a table of {table.shape[1]} columns, expected rows of pixels")
     return table
@@ -96,11 +92,7 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def read_raw(path: Path, layout: "RawLayout") -> np.ndarray:
-    """Frames of a file that holds nothing but their pixels, row by row, (N, H, W), left on disk.
-
-    Raises:
-        DataError: the file's size does not fit.
-    """
+    """Frames of a file that holds nothing but their pixels, row by row, (N, H, W), left on disk."""
     size, frame = path.stat().st_size, layout.width * layout.height * layout.dtype.itemsize
     if not size or size % frame:
         raise DataError(
@@ -112,11 +104,7 @@ def read_raw(path: Path, layout: "RawLayout") -> np.ndarray:
 
 
 class RawLayout:
-    """What --raw says of files without a header: 640x512:uint16, big-endian as >u2.
-
-    Raises:
-        DataError: not of that form.
-    """
+    """What --raw says of files without a header: 640x512:uint16, big-endian as >u2."""
 
     def __init__(self, text: str):
         try:

@@ -128,13 +128,8 @@ def unmasked(frame: np.ndarray) -> np.ndarray:
 def doubts(
     pixels: np.ndarray, limits: Limits | None, fixed: bool = False, dark: bool = False
 ) -> tuple[str, ...]:
-    """What makes one doubt the grey values of an image of any depth: keys of DOUBTS.
-
-    Args:
-        limits: that it is read with; None for 8 bits.
-        fixed: they are those of --range, or of other images; not percentiles of its own.
-        dark: targets are dark.
-    """
+    """What makes one doubt the grey values of an image of any depth, read with these limits: keys of
+    DOUBTS. Limits are `fixed` where they are not percentiles of the image's own values."""
     pixels = finite(pixels)
     if not pixels.size or pixels.min() == pixels.max():
         return ("flat",)
@@ -152,12 +147,7 @@ def doubts(
 
 
 def said_of(found: Iterable[tuple[str, str]], what: str) -> Iterator[str]:
-    """A sentence for each doubt about some of the images.
-
-    Args:
-        found: pairs (name of an image, key of DOUBTS).
-        what: they are called, as "images".
-    """
+    """A sentence for each doubt in pairs (name of an image, key of DOUBTS); `what`: "images", say."""
     found = list(found)
     for key, text in DOUBTS.items():
         if names := [name for name, doubt in found if doubt == key]:
@@ -166,11 +156,7 @@ def said_of(found: Iterable[tuple[str, str]], what: str) -> Iterator[str]:
 
 def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
     """Whether the targets of an image, HxWx3, are darker than a ring of 2 px around them, 2 px away;
-    None without targets, or without a ring.
-
-    Args:
-        mask: HxW uint8, 0 on all other pixels.
-    """
+    None without targets (mask HxW uint8, above 0), or without a ring."""
     near, far = (cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0 for side in (5, 9))
     target, ring = image[mask > 0], image[far & ~near]
     return bool(target.mean() < ring.mean()) if target.size and ring.size else None
@@ -228,10 +214,8 @@ class GreyRange:
         self, path: Path, name: str = "", look: bool = True, raw: bytes | None = None
     ) -> tuple[np.ndarray, GreyFacts | None]:
         """An image file in 0-255 units, HxWx3: uint8 for 8 bits, float32 for others; and what is to be
-        said of its grey values: None for one of 8 bits without a doubt, and without `look`.
-
-        Args:
-            raw: what is in the file, where that was read already.
+        said of its grey values: None for one of 8 bits without a doubt, and without `look`. `raw` is
+        what is in the file, where that was read already.
 
         Raises:
             DataError: not a readable image, or no pixel of it is a number.
@@ -247,13 +231,8 @@ class GreyRange:
         return self.units(pixels, limits), facts
 
     def report(self, label: str, facts: list[GreyFacts], total: int) -> Iterator[str]:
-        """What a run says of a list's grey values: one line, and a note for each doubt.
-
-        Args:
-            label: of the list.
-            facts: of its images, as `read` gives them.
-            total: all its images.
-        """
+        """What a run says of a list's grey values, by the facts that `read` gives for some of its
+        `total` images: one line, and a note for each doubt."""
         deep = [f for f in facts if f.limits]
         if deep:
             types = ", ".join(sorted({f.depth for f in deep}))

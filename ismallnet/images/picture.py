@@ -18,7 +18,6 @@ from ismallnet.images.scientific import DICOM, FITS, read_dicom, read_fits
 from ismallnet.images.tiff import ORIENTATION, is_tiff, most_pixels, open_tiff, oriented
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "TIFF")
-TURNED_PNG = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")
 
 
 def open_picture(path: Path, raw: bytes | None = None) -> Image.Image:
@@ -41,12 +40,13 @@ def open_pictures(path: Path, raw: bytes | None = None) -> Iterator[Sequence[np.
     Raises:
         DataError: not an image.
     """
-    if path.suffix.lower() in (*FITS, *DICOM):
-        yield decode_scientific(path)
-        return
     with contextlib.ExitStack() as stack:
         with reading(path):
-            if is_tiff(path, raw):
+            if path.suffix.lower() in FITS:
+                pictures = as_frames(read_fits(path), path)
+            elif path.suffix.lower() in DICOM:
+                pictures = as_frames(read_dicom(path), path)
+            elif is_tiff(path, raw):
                 pictures = stack.enter_context(open_tiff(path, raw))
             else:
                 pictures = Pictures(path, stack.enter_context(open_picture(path, raw)))
@@ -54,11 +54,8 @@ def open_pictures(path: Path, raw: bytes | None = None) -> Iterator[Sequence[np.
 
 
 def decode(path: Path, raw: bytes | None = None) -> np.ndarray:
-    """An image file as HxW or HxWx3, at its own depth; palettes expanded, alpha left out, EXIF
-    orientation applied.
-
-    Args:
-        raw: what is in the file, where that was read already.
+    """An image file, or what was read of it, as HxW or HxWx3 at its own depth; palettes expanded,
+    alpha left out, EXIF orientation applied.
 
     Raises:
         DataError: not an image, truncated or damaged; or of several pictures.
@@ -72,16 +69,8 @@ def decode(path: Path, raw: bytes | None = None) -> np.ndarray:
 
 
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
-    """(H, W) of an image file, from its header alone."""
-    with open_pictures(Path(path)) as pictures:
-        return pictures[0].shape[:2] if isinstance(pictures, np.ndarray) else pictures.shape
-
-
-def decode_scientific(path: Path) -> np.ndarray:
-    """The frames of a FITS or DICOM file, (N, H, W) or (N, H, W, 3)."""
-    with reading(path):
-        read = read_fits if path.suffix.lower() in FITS else read_dicom
-        return as_frames(read(path), path)
+    """(H, W) of an image file, as it is seen; errors as `decode`."""
+    return decode(Path(path)).shape[:2]
 
 
 class Pictures:
@@ -90,10 +79,11 @@ class Pictures:
 
     def __init__(self, path: Path, picture: Image.Image):
         self.path, self.picture = path, picture
-        self.size, self.pages = picture.size, [0]
+        self.pages = [0]
+        size = picture.size
         for page in range(1, getattr(picture, "n_frames", 1)):
             picture.seek(page)
-            if picture.format != "MPO" or picture.size == self.size:
+            if picture.format != "MPO" or picture.size == size:
                 self.pages.append(page)
         if picture.tell():
             picture.seek(0)
@@ -108,13 +98,6 @@ class Pictures:
                 self.picture.seek(self.pages[k])
             pixels = pixels_of(self.picture, self.path)
             return oriented(pixels, self.picture.getexif().get(ORIENTATION, 1))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the first picture. A PNG is decoded for its orientation only where it has one."""
-        asked = self.picture.format != "PNG" or any(s in self.path.read_bytes() for s in TURNED_PNG)
-        turned = asked and self.picture.getexif().get(ORIENTATION, 1) >= 5
-        return self.size if turned else self.size[::-1]
 
 
 def pixels_of(picture: Image.Image, path: Path) -> np.ndarray:
@@ -143,12 +126,7 @@ def is_cut(picture: Image.Image, args: str | tuple) -> bool:
 
 
 def read_by_opencv(path: Path) -> np.ndarray:
-    """
-    Raises:
-        OSError: damaged.
-    """
-    data = np.append(np.fromfile(path, np.uint8), np.uint8(10))  # a PGM of text must end in a new line
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise OSError("damaged, or it ends early")
     return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)

@@ -49,42 +49,21 @@ class TiffPictures:
         self.path, self.file = path, file
         self.pages = [n for n, page in enumerate(file.pages) if not int(page.subfiletype) & NO_PICTURE]
         self.pages = self.pages or [0]
-        self.behind = pictures_behind(file) if len(file.pages) == 1 else None
+        if len(file.pages) == 1 and 0 < file.pages[0].size < file.series[0].size:
+            raise DataError(
+                f"{path}: its only page stands for a stack, {file.series[0].shape}; save each picture "
+                "as a page (ImageJ: Image Sequence, or tifffile without truncate)"
+            )
 
     def __len__(self) -> int:
-        return len(self.pages) if self.behind is None else len(self.behind)
+        return len(self.pages)
 
     def __getitem__(self, k: int) -> np.ndarray:
-        if self.behind is not None:
-            return np.array(self.behind[k], self.behind.dtype.newbyteorder("="))
         with reading(self.path):
             return read_page(self.path, self.file.pages[self.pages[k]])
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the first picture."""
-        page = self.file.pages[self.pages[0]]
-        size = page.imagelength, page.imagewidth
-        return size[::-1] if turn_of(page) >= 5 else size
-
-
-def pictures_behind(file: TiffFile) -> np.ndarray | None:
-    """The pictures, (N, H, W), of a TIFF whose only page stands for several: ImageJ, and tifffile for
-    large stacks, write the others behind the first, without a page of their own. They stay on disk."""
-    series, page = file.series[0], file.pages[0]
-    if page.samplesperpixel > 1 or not page.is_contiguous or not 0 < page.size < series.size:
-        return None
-    shape = (series.size // page.size, page.imagelength, page.imagewidth)
-    dtype = page.dtype.newbyteorder(file.byteorder)
-    return np.memmap(file.filehandle.path, dtype, "r", page.dataoffsets[0], shape)
-
 
 def read_page(path: Path, page: TiffPage) -> np.ndarray:
-    """
-    Raises:
-        DataError: of several bands that are no colours, or of a compression that cannot be read.
-        ValueError: damaged.
-    """
     check_bands(path, page)
     check_size(page)
     pixels = stored_pixels(path, page)
@@ -102,31 +81,25 @@ def read_page(path: Path, page: TiffPage) -> np.ndarray:
 
 
 def check_bands(path: Path, page: TiffPage) -> None:
-    """
-    Raises:
-        DataError: several bands, which are neither colours nor grey with alpha.
-    """
+    """Refuses what is neither grey, with alpha or without, nor a palette, nor red, green and blue."""
     bands, planes = page.samplesperpixel, page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    grey = page.photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
-    colours = bands in (3, 4) and not grey
-    if colours and planes:
-        raise DataError(
-            f"{path}: found {bands} planes: frames or colours? Save frames as pages (tifffile: "
-            "photometric='minisblack'), or colours together (planarconfig='contig')"
-        )
+    if page.photometric == PHOTOMETRIC.RGB and bands in (3, 4):
+        if planes:
+            raise DataError(
+                f"{path}: found {bands} planes: frames or colours? Save frames as pages (tifffile: "
+                "photometric='minisblack'), or colours together (planarconfig='contig')"
+            )
+        return
     alpha = bands == 2 and not planes and page.extrasamples[:1] in ((1,), (2,))
-    if bands > 1 and not colours and not alpha:
+    if page.photometric > PHOTOMETRIC.PALETTE or (bands > 1 and not alpha):
         raise DataError(
-            f"{path}: found {bands} bands, expected 1 (grey) or 3 (colours); save the band you need as "
-            f"a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
+            f"{path}: found {bands} bands, expected 1 (grey) or 3 (red, green, blue); save the band "
+            f"you need as a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
         )
 
 
 def check_size(page: TiffPage) -> None:
-    """
-    Raises:
-        ValueError: more pixels than memory allows, a depth, or strips and tiles that are not there.
-    """
+    """Refuses more pixels than memory allows, a depth, and strips and tiles that are not there."""
     places = list(zip(page.dataoffsets, page.databytecounts))
     if not 0 < page.size <= page.samplesperpixel * most_pixels() or page.imagedepth > 1:
         raise ValueError(f"found {page.shape} pixels")
@@ -137,25 +110,19 @@ def check_size(page: TiffPage) -> None:
 
 
 def stored_pixels(path: Path, page: TiffPage) -> np.ndarray:
-    """A page's values as they lie in the file: by tifffile, and by Pillow where it lacks a codec.
-
-    Raises:
-        DataError: neither has it.
-    """
-    known = page.photometric <= PHOTOMETRIC.PALETTE  # not inks, YCbCr or Lab
-    if known:
-        try:
-            return page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
+    """A page as it lies in the file: by tifffile, and of a plain page by Pillow where tifffile
+    lacks the codec, as for LZW, which OpenCV writes."""
+    try:
+        return page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
     with Image.open(path) as picture:
         picture.seek(page.index)
-        pixels = np.asarray(picture if known else picture.convert("RGB"))
-    swapped = page.parent.byteorder == ">" and page.dtype.kind != "u"
-    white = page.photometric == PHOTOMETRIC.MINISWHITE
-    changed = turn_of(page) != 1 or white or swapped or 0 in page.dataoffsets  # Pillow's are others
-    if changed or pixels.dtype.newbyteorder("=") != page.dtype or pixels.size < page.size:
+        pixels = np.asarray(picture)
+    plain = turn_of(page) == 1 and page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
+    plain &= page.dtype.kind == "u" or page.parent.byteorder == "<"
+    if not plain or 0 in page.dataoffsets or (pixels.dtype, pixels.size) != (page.dtype, page.size):
         raise DataError(f"{path}: its compression needs one more package; type pip install imagecodecs")
     return pixels
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from conftest import make_set, write
 
-from ismallnet.datasets.checks import near_twins, same_files
+from ismallnet.datasets.checks import copies_note, near_twins, same_files
 from ismallnet.datasets.find import find_dataset
 
 
@@ -26,21 +26,16 @@ def test_neighbouring_frames_are_near_twins_and_other_scenes_are_not(tmp_path):
     assert near_twins([], train) == near_twins(test, []) == {}
 
 
-def test_flat_images_are_nobodys_twins(tmp_path):
-    root = make_set(tmp_path / "s")
-    for name in "ac":
-        write(root / f"images/{name}.png", np.full((40, 48), 90, np.uint8))
-    data = find_dataset("s", tmp_path)
-    assert not near_twins(data.samples("test"), data.samples("train"))
-    ((sample, other),) = same_files(data.samples("train"), data.samples("test"))
-    assert (sample.name, other.name) == ("c", "a")
-
-
-def test_a_file_is_opened_once_to_find_copies_of_one_size(tmp_path):
-    """Files of equal size were compared in pairs."""
+def test_copies_in_both_lists_and_flat_images(tmp_path):
     root = make_set(tmp_path / "s", names=[f"{k}" for k in range(8)], train=4)
     for k in range(8):
         write(root / f"images/{k}.png", np.full((40, 48), 10 + k % 3, np.uint8))
     data = find_dataset("s", tmp_path)
-    pairs = same_files(data.samples("train"), data.samples("test"))
-    assert [(s.name, o.name) for s, o in pairs] == [("4", "1"), ("5", "2"), ("6", "0"), ("7", "1")]
+    train, test = data.samples("train"), data.samples("test")
+    pairs = [(s.name, o.name) for s, o in same_files(train, test)]
+    assert pairs == [("4", "1"), ("5", "2"), ("6", "0"), ("7", "1")]
+    assert "4 test images are copies of training images: 4 = 1" in copies_note(data)[0]
+    assert not near_twins(test, train)
+    for k in range(4, 8):
+        write(root / f"images/{k}.png", np.full((40, 48), 20 + k, np.uint8))  # of the same size
+    assert not copies_note(find_dataset("s", tmp_path))

@@ -9,27 +9,7 @@ from dataset import Frames, mean_and_std
 from ismallnet.arguments import add_data_arguments, open_datasets
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
-from ismallnet.datasets.masks import read_mask
-from ismallnet.datasets.sample import Sample
 from ismallnet.images.grey import GreyRange
-
-
-def test_mask_threshold(tmp_path):
-    write(tmp_path / "m.png", np.array([[0, 64, 127, 128, 255]], np.uint8))
-    sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")
-    assert read_mask(sample, (1, 5)).tolist() == [[0, 0, 0, 255, 255]]
-    assert read_mask(sample, (1, 5), 64).tolist() == [[0, 255, 255, 255, 255]]
-
-
-def test_mask_of_another_size_is_resized_by_opencv_s_nearest(tmp_path):
-    large = np.zeros((400, 592), np.uint8)
-    large[207:217, 260:275] = 255
-    write(tmp_path / "m.png", large)
-    sample = Sample("m", tmp_path / "m.png", tmp_path / "m.png")
-    expected = cv2.resize(large, (325, 220), interpolation=cv2.INTER_NEAREST)
-    assert (read_mask(sample, (220, 325)) == expected).all() and expected.any()
-    with pytest.raises(DataError, match=r"592x400.*300x220"):
-        read_mask(sample, (220, 300))
 
 
 def test_one_error_names_all_offenders(tmp_path):
@@ -85,19 +65,6 @@ def test_what_was_found_is_printed_once(data, capsys):
     open_datasets(parser.parse_args(["--dataset", "tiny", "tiny"]))
     out = capsys.readouterr().out
     assert out.count("lists 50_50/train.txt and 50_50/test.txt; 2 train, 2 test") == 1
-
-
-def test_masks_that_lack_a_row_are_named_apart_from_smaller_ones(tmp_path, capsys):
-    root = make_set(tmp_path / "s", shape=(80, 96))
-    write(root / "masks/c.png", target_mask((79, 96)))
-    write(root / "masks/d.png", target_mask((40, 48)))
-    Frames(find_dataset("s", tmp_path), "test")
-    out = capsys.readouterr().out
-    assert "2 masks resized to their images (c, d)" in out
-    assert "1 of these masks differ from their images by up to 4 rows or columns: c. They are" in out
-    write(root / "masks/c.png", target_mask((80, 96)))
-    Frames(find_dataset("s", tmp_path), "test")
-    assert "rows or columns" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])

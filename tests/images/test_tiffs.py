@@ -65,33 +65,18 @@ def test_pages_of_all_types_packed_or_not(kind, order):
         decode(Path("s.tif"))
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressions_of_pillow(compression):
-    rgb = np.dstack([picture(k) for k in range(3)])
-    for pixels in (deep(), picture(), deep() > 4000, rgb):
-        if compression == "jpeg" and pixels.dtype != np.uint8:
-            continue
+    for pixels in (deep(), picture(), deep() > 4000, np.dstack([picture(k) for k in range(3)])):
         Image.fromarray(pixels).save("t.tif", compression=compression)
-        found, expected = (
-            decode(Path("t.tif")).astype(int),
-            pixels * (255 if pixels.dtype == bool else 1),
-        )
-        assert np.abs(found - expected).mean() < (20 if compression == "jpeg" else 1e-9)
+        expected = pixels * 255 if pixels.dtype == bool else pixels
+        assert np.array_equal(decode(Path("t.tif")), expected)
 
 
 def test_a_compression_that_cannot_be_read_is_refused_with_what_to_type():
     Image.fromarray(deep()).save("t.tif", compression="tiff_lzw", tiffinfo={274: 6})
     (problem,) = frames("t.tif")
     assert "t.tif" in problem and "pip install imagecodecs" in problem
-
-
-def test_one_bit_and_white_is_zero():
-    on = deep() > 4000
-    Image.fromarray(on).save("t.tif")
-    assert (decode(Path("t.tif")) == on * 255).all()
-    for pixels in (picture(), deep()):
-        tifffile.imwrite("w.tif", np.iinfo(pixels.dtype).max - pixels, photometric="miniswhite")
-        assert (decode(Path("w.tif")) == pixels).all()
 
 
 def test_the_second_page_is_turned_by_its_own_tag():
@@ -102,81 +87,57 @@ def test_the_second_page_is_turned_by_its_own_tag():
 
 
 def test_overviews_and_thumbnails_are_no_frames():
-    with tifffile.TiffWriter("cog.tif") as file:
-        file.write(deep()[::2, ::2], subfiletype=1)  # the thumbnail comes first
-        file.write(deep())
-        file.write(deep()[::4, ::4], subfiletype=1)
-    (found,) = frames("cog.tif")
-    assert (found == deep()).all() and image_shape("cog.tif") == deep().shape
-    assert (decode(Path("cog.tif")) == deep()).all()
     with tifffile.TiffWriter("two.tif") as file:
+        file.write(deep()[::2, ::2], subfiletype=1)  # the thumbnail comes first
         for k in (1, 2):
             file.write(deep(k))
             file.write(deep(k)[::2, ::2], subfiletype=1)
     assert [np.array_equal(f, deep(k)) for f, k in zip(frames("two.tif"), (1, 2))] == [True, True]
 
 
-def test_pictures_behind_the_only_page_of_a_tiff():
+def test_a_page_that_stands_for_a_stack_is_refused():
     """ImageJ writes stacks of more than 4 GB so, and tifffile truncated ones."""
     stack, text = np.stack([deep(k) for k in range(5)]), "ImageJ=1.53\nimages=5\nslices=5\n"
     tifffile.imwrite("i.tif", stack[0], description=text, metadata=None)
-    assert len(frames("i.tif")) == 1  # the others are not there
     write(Path("i.tif"), Path("i.tif").read_bytes() + stack[1:].tobytes())
-    assert np.array_equal(frames("i.tif"), stack)
     tifffile.imwrite("t.tif", stack, photometric="minisblack", truncate=True)
-    assert np.array_equal(frames("t.tif"), stack)
-    with pytest.raises(DataError, match=r"t\.tif: found 5 pictures in it, expected one"):
-        decode(Path("t.tif"))
+    for name in ("i.tif", "t.tif"):
+        assert f"{name}: its only page stands for a stack" in frames(name)[0]
 
 
 def test_planes_are_frames_or_colours_and_refused():
     """What tifffile writes of three frames unless it is told that they are grey."""
-    for stack in (np.stack([deep(k) for k in range(3)]), np.stack([picture(k) for k in range(3)])):
-        tifffile.imwrite("s.tif", stack, photometric="rgb", planarconfig="separate")
-        assert "frames or colours?" in frames("s.tif")[0]
-        tifffile.imwrite("s.tif", stack, photometric="minisblack")
-        assert np.array_equal(frames("s.tif"), stack)
-        tifffile.imwrite("s.tif", np.moveaxis(stack, 0, -1), photometric="rgb")
-        assert np.array_equal(frames("s.tif")[0], np.moveaxis(stack, 0, -1))
+    stack = np.stack([deep(k) for k in range(3)])
+    tifffile.imwrite("s.tif", stack, photometric="rgb", planarconfig="separate")
+    assert "frames or colours?" in frames("s.tif")[0]
+    tifffile.imwrite("s.tif", np.moveaxis(stack, 0, -1), photometric="rgb")
+    assert np.array_equal(frames("s.tif")[0], np.moveaxis(stack, 0, -1))
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-@pytest.mark.parametrize("bands", [2, 4, 5])
-def test_several_bands_are_refused_with_what_to_type(bands, planar):
+@pytest.mark.parametrize(("bands", "kind"), [(2, "minisblack"), (5, "minisblack"), (4, "separated")])
+def test_several_bands_are_refused_with_what_to_type(bands, kind, planar):
     stack = np.stack([deep(k) for k in range(bands)], axis=-1 if planar == "contig" else 0)
-    tifffile.imwrite("b.tif", stack, planarconfig=planar, photometric="minisblack")
+    tifffile.imwrite("b.tif", stack, planarconfig=planar, photometric=kind)
     (problem,) = frames("b.tif")
     assert f"b.tif: found {bands} bands" in problem and "gdal_translate -b 1" in problem
 
 
-def sparse(tile: np.ndarray, nodata: str = "") -> np.ndarray:
-    """What is read of two by two tiles without the second, as GDAL leaves out empty ones."""
-    tags = [(42113, 2, len(nodata) + 1, nodata, True)] if nodata else []
-    tifffile.imwrite("s.tif", np.block([[tile, tile], [tile, tile]]), tile=(16, 16), extratags=tags)
-    raw = bytearray(Path("s.tif").read_bytes())
-    with tifffile.TiffFile("s.tif") as file:
-        for name in ("TileOffsets", "TileByteCounts"):
-            tag = file.pages[0].tags[name]
-            size = 2 if tag.dtype == 3 else 4
-            raw[tag.valueoffset + size : tag.valueoffset + 2 * size] = bytes(size)
-    return decode(write(Path("s.tif"), bytes(raw)))
-
-
 def test_tiles_that_a_tiff_leaves_out_are_empty():
+    """Two by two tiles without the second, as GDAL leaves out empty ones."""
     tile = np.arange(256, dtype=np.uint16).reshape(16, 16) + 7000
     for nodata in ("", "0"):
-        found = sparse(tile, nodata)
+        tags = [(42113, 2, len(nodata) + 1, nodata, True)] if nodata else []
+        tifffile.imwrite("s.tif", np.block([[tile, tile]] * 2), tile=(16, 16), extratags=tags)
+        raw = bytearray(Path("s.tif").read_bytes())
+        with tifffile.TiffFile("s.tif") as file:
+            for name in ("TileOffsets", "TileByteCounts"):
+                tag = file.pages[0].tags[name]
+                size = 2 if tag.dtype == 3 else 4
+                raw[tag.valueoffset + size : tag.valueoffset + 2 * size] = bytes(size)
+        found = decode(write(Path("s.tif"), bytes(raw)))
         assert np.array_equal(found[:16, :16], tile) and np.array_equal(found[16:, 16:], tile)
         assert np.isnan(found[:16, 16:]).all() if nodata else not found[:16, 16:].any()
-
-
-def damaged(name: str, change) -> bytes:
-    """A TIFF of which a tag of the first page was changed."""
-    tifffile.imwrite(name, deep(), rowsperstrip=10)
-    raw = bytearray(Path(name).read_bytes())
-    with tifffile.TiffFile(name) as file:
-        change(raw, file.pages[0].tags)
-    return bytes(raw)
 
 
 def no_counts(raw: bytearray, tags) -> None:
@@ -195,7 +156,11 @@ def huge(raw: bytearray, tags) -> None:
     "change", [no_counts, huge, lambda raw, tags: raw.__delitem__(slice(-900, None))]
 )
 def test_damaged_tiffs_are_refused(change):
-    write(Path("c.tif"), damaged("c.tif", change))
+    tifffile.imwrite("c.tif", deep(), rowsperstrip=10)
+    raw = bytearray(Path("c.tif").read_bytes())
+    with tifffile.TiffFile("c.tif") as file:
+        change(raw, file.pages[0].tags)
+    write(Path("c.tif"), bytes(raw))
     with pytest.raises(DataError, match=r"c\.tif: not a readable image"):
         decode(Path("c.tif"))
 
@@ -211,7 +176,7 @@ def test_how_large_a_tiff_may_be_is_what_memory_allows(monkeypatch):
 def test_damaged_pages_leave_no_file_open():
     """Of 350 good pages behind damaged ones 99 were lost at 256 open files."""
     with tifffile.TiffWriter("p.tif") as file:
-        for k in range(40):
+        for k in range(10):
             file.write(deep(k % 5), compression="zlib", contiguous=False)
     raw = bytearray(Path("p.tif").read_bytes())
     with tifffile.TiffFile("p.tif") as file:
@@ -220,13 +185,10 @@ def test_damaged_pages_leave_no_file_open():
     write(Path("p.tif"), bytes(raw))
     before = len(os.listdir("/proc/self/fd"))
     with open_pictures(Path("p.tif")) as pictures:
-        for k in range(40):
-            if k % 2:
-                assert np.array_equal(pictures[k], deep(k % 5))
-                continue
+        for k in range(1, 10, 2):
+            assert np.array_equal(pictures[k], deep(k % 5))
             with pytest.raises(DataError):
-                pictures[k]
+                pictures[k - 1]
         assert len(os.listdir("/proc/self/fd")) <= before + 1
     assert len(os.listdir("/proc/self/fd")) == before
-    found = frames("p.tif")
-    assert [isinstance(frame, str) for frame in found] == [True, False] * 20
+    assert [isinstance(frame, str) for frame in frames("p.tif")] == [True, False] * 5
