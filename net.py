@@ -103,9 +103,8 @@ def aggregation_inputs(laterals: nn.ModuleList, features: list[Tensor]) -> list[
 class Stream(nn.Module):
     """The interior or the boundary stream: image (N, 3, H, W) -> multi-scale features.
 
-    Node x[i][j] is scale i (0 finest), column j; column 0 is the encoder, and the last node of
-    each scale, i + j = 4, goes into the aggregation. With `unet` these are the only nodes, and each
-    sees its scale's encoder and the deeper neighbour alone.
+    Node x[i][j] is scale i (0 finest), column j; column 0 is the encoder, and the last node of each
+    scale, i + j = 4, goes into the aggregation. With `unet` there are no others between.
     """
 
     def __init__(self, width: int, unet: bool = False):
@@ -170,7 +169,7 @@ class iSmallNet(nn.Module):
     """Image -> interior, boundary and mask logits.
 
     `mean` and `std` (3 values each, 0-255 units) are buffers: the normalisation travels with the
-    weights. `normalise` applies it; `forward` takes images that are normalised already.
+    weights. `normalise` applies it; `forward` takes normalised images.
 
     Args:
         width: channels at full resolution; 16 is the paper's (9,688,461 parameters).
@@ -239,17 +238,15 @@ LOSSES = ("jaccard", "authors")
 
 
 def jaccard_loss(p: Tensor, target: Tensor, empty: Tensor | None = None) -> Tensor:
-    """1 - Σ min(p, t) / Σ max(p, t) of each sample: the Jaccard metric loss for soft labels (Wang,
+    """1 - Σ min(p, t) / Σ max(p, t) of each sample, (N,): the Jaccard metric loss for soft maps (Wang,
     Ning and Blaschko, NeurIPS 2023). Smallest at p = t for soft maps too; soft IoU for hard ones.
+
+    Smoothing is 1 for empty samples, whose loss is then about Σp, and 0.001 for the others: with 1 an
+    empty map of a target of a few pixels would be nearly right.
 
     Args:
         p, target: (N, 1, H, W) in [0, 1].
-        empty: (N,), the samples whose masks hold no target, although a soft map may reach into them
-            from beyond; maps of zeros are empty, too.
-
-    Returns:
-        (N,). Smoothing is 1 for empty samples, whose loss is then about Σp, and 0.001 for the others:
-        with 1 an empty map of a target of a few pixels would be nearly right.
+        empty: (N,), the samples whose masks hold no target, although a soft map may reach into them.
     """
     total = target.sum((1, 2, 3))
     empty = total == 0 if empty is None else empty | (total == 0)
@@ -273,10 +270,8 @@ def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
 def map_loss(
     logits: Tensor, target: Tensor, loss: str = "jaccard", empty: Tensor | None = None
 ) -> Tensor:
-    """The loss of one output, a scalar.
-
-    "authors" is their published loss, whose best answer to a faint boundary map is an empty map
-    (docs/EXPERIMENTS.md). "jaccard" has its minimum at the map itself.
+    """The loss of one output, a scalar: "jaccard" has its minimum at the map itself; "authors" is their
+    published loss, whose best answer to a faint boundary map is an empty map (docs/EXPERIMENTS.md).
 
     Args:
         logits, target: (N, 1, H, W); the target in [0, 1], soft values enter as they are.
@@ -304,10 +299,8 @@ def losses(
         by_mask: samples are empty where their masks are, not map by map, as earlier runs had it.
     """
     empty = targets[-1].amax((1, 2, 3)) == 0 if by_mask else None
-    return {
-        name: map_loss(
-            logits.to(target.dtype), target, loss, empty
-        )  # in full precision, after autocast
+    return {  # in full precision, after autocast
+        name: map_loss(logits.to(target.dtype), target, loss, empty)
         for name, logits, target in zip(OUTPUTS, outputs, targets, strict=True)
         if logits is not None
     }
@@ -317,15 +310,12 @@ def losses(
 
 
 def load_weights(path: str | os.PathLike, width: int | None = None) -> iSmallNet:
-    """The network of a checkpoint, ours or the authors', in evaluation mode on the CPU.
+    """The network of a checkpoint in evaluation mode on the CPU, float32, with its normalisation, and
+    what the checkpoint says of itself in `info`.
 
     Args:
         path: a file of train.py or of the authors, also as other programs wrap it (`network_tensors`).
         width: the width that the network must have; any by default.
-
-    Returns:
-        iSmallNet of the checkpoint's width, float32, with its normalisation in `mean` and `std`
-        and what the checkpoint says of itself in `info`.
 
     Raises:
         WeightsError: unreadable, another width, tensors missing or of other shapes, not finite.

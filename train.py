@@ -34,7 +34,6 @@ from ismallnet.datasets.sample import DatasetFolder, Item
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, run_script
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
 from ismallnet.files import lock
-from ismallnet.images.grey import GreyRange
 from ismallnet.inference.predict import autocast, precision
 from ismallnet.inference.weights import merged
 from ismallnet.labels import decouple_dataset, maps_folder, maps_lock
@@ -48,7 +47,6 @@ from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losse
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
-TIMED = 20  # steps after which a run says how long it will take
 
 build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 
@@ -59,24 +57,27 @@ build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 def step(
     state: State,
     network: nn.Module,
-    settings: tuple[Callable, float, str],
     processes: Processes,
     batch: Iterable[Tensor],
     rate: float | Tensor,
     weight: float | Tensor,
     check: Callable[[dict[str, Tensor], Tensor], dict],
+    *,
+    loss_of: Callable,
+    clip: float,
+    amp: str,
 ) -> dict:
     """One step: a batch -> its losses, and weights that are a little better.
 
     Args:
         network: the state's model, compiled or of several processes.
-        settings: the loss, as net.losses, the largest gradient norm, and --amp.
         batch: an `Item` of (N, 3, S, S) images in 0-255 units and (N, 1, S, S) maps in [0, 1].
         rate, weight: the learning rate, and the network's share in the moving average; tensors in a
             CUDA graph.
         check: makes numbers of the losses and the gradient's norm, and raises where one is not finite.
+        loss_of: as net.losses.
+        clip: the largest gradient norm; 0: any.
     """
-    loss_of, clip, amp = settings
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     image, mask, interior, boundary = (x.to(processes.device, non_blocking=True) for x in batch)
@@ -125,8 +126,6 @@ def train(
         run.scalars({f"loss/{name}": v for name, v in values.items()} | {"lr": rate}, state.step)
         bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update(size)
-        if state.step == first + TIMED:
-            run.say(watch.duration_note((time.monotonic() - began) / TIMED))
         watch.look()
         watch.evaluate(rate)
         stop = watch.processes.any(interruption.check()) and not state.finished
@@ -138,36 +137,38 @@ def train(
     bar.close()
 
 
-# --- what it is made of ------------------------------------------------------------------------------
+# --- what it is made of ----------------------------------------------------------------------------
 
 
 def read_data(
-    data: list[DatasetFolder], reading: tuple[int, GreyRange], maps: tuple, processes: Processes
-) -> tuple[list[Frames], list[Frames]]:
-    """The frames of all training lists, with label maps, and of all test lists.
-
-    Args:
-        reading: mask threshold, and the values that become 0 and 255.
-        maps: their folder, None for the data set's, and their method.
+    args: argparse.Namespace, processes: Processes
+) -> tuple[list[DatasetFolder], list[Frames], list[Frames]]:
+    """The data sets, the frames of their training lists, with label maps, and of their test lists.
 
     Raises:
         DataError: files that cannot be used, or no target at all.
     """
-    learned, tested = read_lists(data, *reading)
-    first = processes.rank == 0
-    with maps_lock(data if first else [], maps[0]):
-        for folder, *lists in zip(data, learned, tested) if first else ():
-            print(decouple_dataset(folder, *maps, reading[0], shapes=shapes_of(lists)))
+    data = processes.first(lambda: open_datasets(args, copies=False))
+    for folder in data:
+        folder.hold_out(args.hold_out)
+    threshold, maps = args.mask_threshold, (args.maps_root, args.labels)
+    learned, tested = read_lists(data, threshold, grey_range(args))
+    making = [] if processes.rank else data  # the first process makes the maps
+    with maps_lock(making, args.maps_root):
+        for folder, *lists in zip(making, learned, tested):
+            print(decouple_dataset(folder, *maps, threshold, shapes=shapes_of(lists)))
         processes.barrier()
         for folder, frames in zip(data, learned):
-            frames.add_maps(maps_folder(folder, maps[0]), maps[1])
+            frames.add_maps(maps_folder(folder, args.maps_root), args.labels)
         processes.barrier()
     if not any(len(centres) for frames in learned for centres in frames.centres):
         raise DataError(
             f"{', '.join(folder.name for folder in data)}: no training mask holds a target pixel, so "
             "there is nothing to learn; look at the masks, or type another --mask-threshold"
         )
-    return learned, tested
+    if text := copies_note(learned, tested):
+        print(text)
+    return data, learned, tested
 
 
 def settle_mirrors(data: list[DatasetFolder], learned: list[Frames], wanted: str) -> list[str]:
@@ -190,44 +191,91 @@ def digests(learned: list[Frames], tested: list[Frames]) -> dict[str, str]:
     }
 
 
-def new_weights(width: int, variant: str, seed: int, prior: float, lists: list[Frames]) -> iSmallNet:
-    """A new network, with the normalisation of its training images and `prior` as the probability that
-    its outputs give at first."""
-    torch.manual_seed(seed)
-    model = iSmallNet(width, variant)
+def names_of(data: list[DatasetFolder], kind: str) -> dict[str, list[str]]:
+    """The names of all images of a list, by data set."""
+    return {folder.name: [sample.name for sample in folder.samples(kind)] for folder in data}
+
+
+def build_network(width: int, variant: str, init: str | None = None) -> iSmallNet:
+    """A network, or that of --init, with its normalisation and `info`.
+
+    Raises:
+        DataError: another variant.
+        WeightsError: it cannot be read, or holds another width.
+    """
+    if not init:
+        return iSmallNet(width, variant)
+    model = load_weights(init, width)
+    if model.variant != variant:
+        raise DataError(
+            f"--init {init}: found variant {model.variant}, expected {variant}; type "
+            f"--variant {model.variant} or take other weights"
+        )
+    return model
+
+
+def initialise(model: iSmallNet, prior: float, lists: list[Frames]) -> None:
+    """Gives a new network the normalisation of its training images, and `prior` as the probability
+    that its outputs give at first."""
     mean, std = mean_and_std(lists)
     model.mean.copy_(torch.tensor(mean))
     model.std.copy_(torch.tensor(std))
     for name, layer in model.named_modules():
         if name in ("interior_head", "boundary_head", "mask_head.3"):
             nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
-    return model
 
 
-def given_weights(file: str, width: int, variant: str, seed: int) -> iSmallNet:
-    """The network of --init, with its normalisation and `info`.
+def make_samples(
+    args: argparse.Namespace, steps: int, data: list[DatasetFolder], learned: list[Frames]
+) -> TrainingSet:
+    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
+    mirrors = settle_mirrors(data, learned, args.mirror)
+    chosen = {key: getattr(args, key) for key in SAMPLES}
+    return TrainingSet(learned, last_from=last_from, mirrors=mirrors, **chosen)
 
-    Raises:
-        DataError: another variant.
-        WeightsError: it cannot be read, or holds another width.
+
+def make_network(
+    args: argparse.Namespace, info: dict | None, data: list[DatasetFolder], learned: list[Frames]
+) -> tuple[iSmallNet, dict]:
+    """The network that a training begins with, and `seen`, the names of all images that its weights
+    learn from: nothing where those of --init do not say theirs.
+
+    Args:
+        info: that of the checkpoint that will be restored; its weights need no values here.
     """
-    torch.manual_seed(seed)
-    model = load_weights(file, width)
-    if model.variant != variant:
-        raise DataError(
-            f"--init {file}: found variant {model.variant}, expected {variant}; type "
-            f"--variant {model.variant} or take other weights"
-        )
-    return model
+    torch.manual_seed(args.seed)
+    model = build_network(args.width, args.variant, None if info else args.init)
+    if not (info or args.init):
+        initialise(model, args.prior, learned)
+        info = {"seen": {}}
+    elif not info:
+        info = model.info
+        if text := seen_note(args.init, info, names_of(data, "test"), args.hold_out):
+            print(text)
+    names = names_of(data, "train")
+    return model, {"seen": merged(names, info["seen"])} if "seen" in info else {}
 
 
-def images_seen(data: list[DatasetFolder], before: dict | None) -> dict:
-    """`seen`, the names of all images that the weights learn from; nothing where the weights that they
-    are initialised from, whose info is `before`, do not say theirs."""
-    if before is not None and "seen" not in before:
-        return {}
-    learned = {folder.name: [sample.name for sample in folder.samples("train")] for folder in data}
-    return {"seen": merged(learned, (before or {}).get("seen", {}))}
+def make_state(args: argparse.Namespace, model: iSmallNet, steps: int) -> State:
+    """The state of a training before its first step, of a network on its device."""
+    device = model.mean.device
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    average = MovingAverage(model, args.ema) if args.ema else None
+    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    return State(model, optimizer, average, scaler, steps, model.info)
+
+
+def make_step(args: argparse.Namespace, state: State, processes: Processes) -> Callable:
+    """`step` of a batch, a rate, a weight and a check; on CUDA as a graph where that is possible."""
+    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
+    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
+    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
+    take_step = partial(step, state, network, processes, **options)
+    graphs = not (args.no_graphs or args.compile)
+    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
+        return GraphedStep(state, take_step, processes.device)
+    return take_step
 
 
 # --- a run -------------------------------------------------------------------------------------------
@@ -236,50 +284,19 @@ def images_seen(data: list[DatasetFolder], before: dict | None) -> dict:
 def session(
     args: argparse.Namespace, checkpoint: dict | None, folder: Path, processes: Processes
 ) -> int:
-    """Sets a run up, or continues it, and trains; returns the exit code. What the command line said
-    goes no further than here."""
-    # The lists
-    data = processes.first(lambda: open_datasets(args, copies=False))
-    for data_set in data:
-        data_set.hold_out(args.hold_out)
-    reading, maps = (args.mask_threshold, grey_range(args)), (args.maps_root, args.labels)
-    learned, tested = read_data(data, reading, maps, processes)
-    if text := copies_note(learned, tested):
-        print(text)
-
-    # The samples
+    """Sets a run up, or continues it, and trains; returns the exit code."""
+    data, learned, tested = read_data(args, processes)
     steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
-    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
-    mirrors = settle_mirrors(data, learned, args.mirror)
-    chosen = {key: getattr(args, key) for key in SAMPLES}
-    samples = TrainingSet(learned, last_from=last_from, mirrors=mirrors, **chosen)
-
-    # The state, new or restored
-    kind = (args.width, args.variant, args.seed)
-    if checkpoint:
-        model = iSmallNet(args.width, args.variant)
-        before = checkpoint["info"] if args.init or "seen" in checkpoint["info"] else None
-    elif args.init:
-        model = given_weights(args.init, *kind)
-        before = model.info
-        names = {folder.name: [sample.name for sample in folder.samples("test")] for folder in data}
-        if text := seen_note(args.init, model.info, names, args.hold_out):
-            print(text)
-    else:
-        model, before = new_weights(*kind, args.prior, learned), None
-    device, model = processes.device, processes.place(model)
-    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
-    average = MovingAverage(model, args.ema) if args.ema else None
-    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-    state = State(model, optimizer, average, scaler, steps, model.info)
+    samples = make_samples(args, steps, data, learned)
+    model, seen = make_network(args, checkpoint and checkpoint["info"], data, learned)
+    state = make_state(args, processes.place(model), steps)
     about = {
         "images": len(samples),
         "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
-        "environment": environment(device),
+        "environment": environment(processes.device),
         **{key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")},
         "args": vars(args),
-        **images_seen(data, before),
+        **seen,
     }
     run = Run(folder, about, digests(learned, tested), args.save_every, processes.rank == 0)
     if checkpoint:
@@ -291,17 +308,11 @@ def session(
         print(f"{folder}: finished already, {steps} steps")
         return 0
 
-    # The training
     crops = None if processes.rank else training_crops(learned, args.crop, args.seed)
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
     evaluations = (dict(zip(args.dataset, tested)), args.eval_every, args.select == "test", amp)
     watch = Watch(state, run, samples, crops, *evaluations, processes)
-    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
-    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
-    take_step = partial(step, state, network, (loss_of, args.clip, args.amp), processes)
-    graphs = not (args.no_graphs or args.compile)
-    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
-        take_step = GraphedStep(state, take_step, device)
+    take_step = make_step(args, state, processes)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate_of = partial(learning_rate, **schedule)
     with run.session(state), Interruption(args.max_minutes, processes.world) as interruption:
@@ -323,16 +334,15 @@ def open_run(argv: list[str] | None) -> Iterator[tuple[argparse.Namespace, dict 
         args.resume = args.resume or "newest"  # torchrun --max-restarts: from the last checkpoint
     with contextlib.ExitStack() as stack:
         if not first:
-            stack.enter_context(
-                contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
-            )
-        if args.resume is not None:
-            path = options.find_run(runs, args.resume, args.run_name)
-            if first:
-                stack.enter_context(lock(path.parent, "a training is running"))
-            yield *options.resume(build_parser(), argv, path), path.parent
-        else:
+            silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        if args.resume is None:
             yield args, None, stack.enter_context(claim(runs, args.run_name)) if first else runs
+            return
+        path = options.find_run(runs, args.resume, args.run_name)
+        if first:
+            stack.enter_context(lock(path.parent, "a training is running"))
+        yield *options.resume(build_parser(), argv, path), path.parent
 
 
 @command("if a checkpoint was saved, continue with --resume", several=True)

@@ -21,8 +21,10 @@ from ismallnet.cli import UserError, note, some
 from ismallnet.files import atomic_write, disguise
 
 # Under these names programs keep a state dict in a checkpoint.
-WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
-WRAPPINGS += ("params", "weights")
+WRAPPINGS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module"),
+    *("params", "weights"),
+)
 # The authors' letters for the streams: "b" is the interior ("body"), "d" the boundary ("detail").
 STREAMS = {"b": "interior", "d": "boundary"}
 # The authors' normalisation of 0-255 images; their checkpoints carry none, so these go with them.
@@ -74,18 +76,15 @@ def save_weights(state: dict[str, Tensor], info: dict, path: Path) -> None:
 
 
 def plain_types() -> list:
-    """What a pickle may hold beside tensors: NumPy's floats and integers, argparse's arguments and
-    paths, which many programs leave in their checkpoints. They are data, and call nothing."""
+    """What a pickle may hold beside tensors: NumPy's numbers, argparse's arguments and paths, which
+    many programs leave in their checkpoints. They are data, and call nothing."""
     multiarray = sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # NumPy 1 and 2
-    types = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")}
-    paths = [
-        (kind, f"{module}.{kind.__name__.removeprefix('Pure')}")
-        for kind in (PurePosixPath, PureWindowsPath)
-        for module in ("pathlib", "pathlib._local")
-    ]
-    numbers = [(multiarray.scalar, name) for name in names]
-    return [argparse.Namespace, np.dtype, *types, *numbers, *paths]
+    numbers = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    numbers += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
+    kinds = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
+    modules = ("pathlib", "pathlib._local")
+    paths = [(kind, f"{module}.{name}") for name, kind in kinds.items() for module in modules]
+    return [argparse.Namespace, np.dtype, *numbers, *paths]
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -100,17 +99,17 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
     with open(path, "rb") as file:
-        head = file.read(64)
+        is_safetensors = file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
     check_archive(path)
     try:
-        if head[8:9] == b"{" or path.suffix == ".safetensors":
+        if is_safetensors:
             return read_safetensors(path)
         with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
         raise WeightsError(
-            f"{path}: not a readable checkpoint ({reason(path, head, error)}); expected a file written "
+            f"{path}: not a readable checkpoint ({reason(path, str(error))}); expected a file written "
             "by train.py or the authors' weights. Nothing in it was executed. Name another file"
         ) from error
     if not isinstance(content, dict):
@@ -143,27 +142,19 @@ def check_archive(path: Path) -> None:
             raise WeightsError(f"{path}: damaged: {damaged}; copy it again")
 
 
-def reason(path: Path, head: bytes, error: Exception) -> str:
-    """Why a file cannot be read, and what to do.
-
-    Args:
-        head: its first bytes.
-        error: torch's, whose own text ends in advice on how to run the file after all.
-    """
-    text, what = str(error).strip(), disguise(path)
-    named = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", text)
-    objects = f"Python objects, {named[1]}, and to read these may run code" if named else ""
-    reasons = {
-        "an ONNX file; name the weights that it was exported from": path.suffix == ".onnx"
-        or (head[:1] == b"\x08" and b"pytorch" in head),
-        f"a TorchScript program, not weights alone; {SAVE}": "TorchScript" in text,
-        f"it holds {objects}; {SAVE}": objects,
-        "cut off; copy it again": head[:2] == b"PK" and not zipfile.is_zipfile(path),
-        what: what,
-        f"another program's file; {SAVE}": isinstance(error, LookupError) or "eights" in text,
-    }
-    plain = next(iter(text.splitlines()), type(error).__name__)
-    return next((reason for reason, applies in reasons.items() if applies), plain)
+def reason(path: Path, error: str) -> str:
+    """Why a file cannot be read, and what to do; torch's own text ends in advice on how to run the file
+    after all."""
+    if path.suffix == ".onnx":
+        return "an ONNX file; name the weights that it was exported from"
+    if "TorchScript" in error:
+        return f"a TorchScript program, not weights alone; {SAVE}"
+    if named := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", error):
+        return f"it holds Python objects, {named[1]}, and to read these may run code; {SAVE}"
+    what = disguise(path)
+    if "zip" in what and not zipfile.is_zipfile(path):
+        return "cut off; copy it again"
+    return what or f"damaged, or another program's file; {SAVE}"
 
 
 # --- the network in it -----------------------------------------------------------------------------
@@ -188,26 +179,17 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
 
 
 def unwrapped(path: str | os.PathLike, checkpoint: dict) -> dict:
-    """The state dict in a checkpoint, out of the wrappings in use.
-
-    Raises:
-        WeightsError: the network is under another name.
-    """
+    """The state dict in a checkpoint, out of the wrappings in use."""
     state = checkpoint
     for _ in range(4):  # one in another, at most so deep
         inner = next((name for name in WRAPPINGS if isinstance(state.get(name), dict)), None)
+        if not inner:
+            break
         others = [key for key in state if key != inner and holds_network(state[key])]
-        if inner and others:
-            note(
-                f"several networks in {path}",
-                f"{path}: holds several networks; {inner} is used, {', '.join(others)} left out",
-            )
-        elif others:
-            raise WeightsError(
-                f"{path}: found the network under {', '.join(map(repr, others))}; save that alone: "
-                f"torch.save(torch.load('{Path(path).name}')[{others[0]!r}], 'weights.pt')"
-            )
-        state = state[inner] if inner else state
+        if others:
+            text = f"{path}: holds several networks; {inner} is used, {', '.join(others)} left out"
+            note(f"several networks in {path}", text)
+        state = state[inner]
     return state
 
 
@@ -226,10 +208,11 @@ def without_prefix(path: str | os.PathLike, state: dict[str, Tensor]) -> dict[st
     if len(prefixes) != 1:
         networks = " and ".join(f"the network {prefix}" for prefix in prefixes)
         names = networks or ", ".join(list(state)[:3]) or "no tensors"
-        raise WeightsError(f"{path}: not iSmallNet weights: found {names}; name another file")
+        raise WeightsError(
+            f"{path}: not iSmallNet weights: found {names}, expected one network's tensors; name "
+            f"another file, or {SAVE}"
+        )
     ours = {k.removeprefix(prefixes[0]): v for k, v in state.items() if k.startswith(prefixes[0])}
-    if left := [key for key in state if not key.startswith(prefixes[0])]:
-        note(f"left in {path}", f"{path}: {len(left)} tensors are not the network's: {some(left, 3)}")
     claimed, size = sum(v.numel() * v.element_size() for v in ours.values()), os.path.getsize(path)
     if claimed > size:  # one number may stand for a whole tensor
         raise WeightsError(f"{path}: damaged: its tensors claim {claimed} bytes, the file has {size}")
@@ -274,12 +257,12 @@ def check_tensors(
         WeightsError: tensors are missing, unknown, of other shapes, or not finite.
     """
     wrong = [f"{k} is missing" for k in expected if k not in state]
-    wrong += [f"{k} is not part of the network" for k in state if k not in expected]
-    wrong += [
-        f"{k}: found {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
-        for k, v in state.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
+    for key, value in state.items():
+        if key not in expected:
+            wrong.append(f"{key} is not part of the network")
+        elif value.shape != expected[key].shape:
+            shapes = tuple(value.shape), tuple(expected[key].shape)
+            wrong.append(f"{key}: found {shapes[0]}, expected {shapes[1]}")
     if wrong:
         raise WeightsError(f"{path}: not iSmallNet weights: {some(wrong)}")
     bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]

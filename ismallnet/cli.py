@@ -1,6 +1,7 @@
 """What all command lines share: errors, help, flags that went, progress bars, optional packages."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import importlib
@@ -31,8 +32,8 @@ class Launch(NamedTuple):
 
 
 def launch() -> Launch:
-    """What torchrun says in the environment, where a variable that is empty counts as not set. Without
-    WORLD_SIZE, or with 1, this process is alone, whatever else is there.
+    """What torchrun says in the environment. Without WORLD_SIZE, or with 1, this process is alone,
+    whatever else is there; a variable that is empty counts as not set.
 
     Raises:
         DataError: WORLD_SIZE says that there are several processes, and something else is missing.
@@ -40,11 +41,10 @@ def launch() -> Launch:
     values = {name: os.environ.get(name, "").strip() for name in TORCHRUN}
     if values["WORLD_SIZE"] in ("", "1"):
         return Launch()
-    texts = [*list(values.values())[:2], os.environ.get("LOCAL_RANK") or "0"]
-    texts.append(os.environ.get("LOCAL_WORLD_SIZE") or "1")
-    if all(values.values()) and all(text.isdecimal() for text in texts):
-        process = Launch(*map(int, texts))
-        if process.rank < process.world:
+    local = (os.environ.get("LOCAL_RANK") or "0", os.environ.get("LOCAL_WORLD_SIZE") or "1")
+    with contextlib.suppress(ValueError):
+        process = Launch(*map(int, (values["RANK"], values["WORLD_SIZE"], *local)))
+        if all(values.values()) and 0 <= process.rank < process.world:
             return process
     seen = " ".join(f"{name}={value}" for name, value in values.items())
     raise DataError(
@@ -98,8 +98,8 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
 
 
 def prepare_streams() -> None:
-    """Standard output and error, made fit for any text: names of files that are not UTF-8 are escaped,
-    and where the shell has closed a stream (2>&-) what is said there is lost, and nothing else."""
+    """Makes standard output and error fit for any text: file names that are not UTF-8 are escaped. What
+    is said to a stream that the shell has closed (2>&-) is lost, and nothing else."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -148,35 +148,23 @@ def positive(text: str) -> int:
 
 
 def progress(
-    items: Iterable,
-    label: str,
-    total: int,
-    unit: str = "image",
-    leave: bool = True,
-    initial: int = 0,
+    items: Iterable, label: str, total: int, unit: str = "image", leave: bool = True, initial: int = 0
 ) -> tqdm:
     """A progress bar on standard error; in a log file it moves every 20 seconds only.
 
     Args:
         initial: of the total, what an earlier call did, which does not count in the rate.
     """
-    pace = 0.1 if sys.stderr.isatty() else 20.0
-    return tqdm(
-        items,
-        desc=label,
-        total=total,
-        unit=unit,
-        initial=initial,
-        mininterval=pace,
-        leave=leave,
-        dynamic_ncols=True,
-        # Of several processes one speaks, and a log file gets no bar below another.
-        disable=launch().rank != 0 or not (leave or sys.stderr.isatty()),
-    )
+    terminal = sys.stderr.isatty()
+    options = {"unit": unit, "initial": initial, "leave": leave, "dynamic_ncols": True}
+    # Of several processes one speaks, and a log file gets no bar below another.
+    silent = launch().rank != 0 or not (leave or terminal)
+    pace = 0.1 if terminal else 20.0
+    return tqdm(items, label, total, mininterval=pace, disable=silent, **options)
 
 
 def note(kind: str, text: str) -> None:
-    """Says something of which one kind is enough for a run."""
+    """Says something once a run for each kind."""
     if kind not in _noted:
         _noted.add(kind)
         tqdm.write(f"note: {text}", sys.stderr)

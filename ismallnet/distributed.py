@@ -59,8 +59,8 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def deterministic() -> None:
-    """The same bytes from the same steps on CUDA, as on the CPU without it; before the first use of
-    CUDA. (https://docs.pytorch.org/docs/stable/notes/randomness.html)"""
+    """The same bytes from the same steps on CUDA, too. Before CUDA's first use.
+    (https://docs.pytorch.org/docs/stable/notes/randomness.html)"""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -94,12 +94,8 @@ class Processes:
 
     @contextlib.contextmanager
     def collective(self) -> Iterator[None]:
-        """Around what processes do together, a forward or a backward pass, too.
-
-        Raises:
-            PeerError: in place of the RuntimeError (NCCL: DistBackendError) with which PyTorch says
-                that another process does not answer. Gloo has no class of its own for it.
-        """
+        """Around what processes do together: PeerError in place of the RuntimeError (NCCL:
+        DistBackendError) with which PyTorch says that another process does not answer."""
         try:
             yield
         except RuntimeError as error:
@@ -112,8 +108,8 @@ class Processes:
             ) from error
 
     def first(self, function: Callable[[], T]) -> T:
-        """What a function returns on each process. The first one calls it before all others, so that
-        these find what it wrote."""
+        """What a function returns, which the first process calls before all others: these find what it
+        wrote."""
         result = function() if self.rank == 0 else None
         self.barrier()
         return function() if self.rank else result
@@ -148,8 +144,8 @@ class Processes:
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def share(self, model: torch.nn.Module) -> None:
-        """Gives all processes the first one's weights and batch-norm statistics. Outside CUDA the
-        statistics are each process's own, since SyncBatchNorm exists there alone."""
+        """Gives all processes the first one's weights and batch-norm statistics; outside CUDA each has
+        statistics of its own."""
         if self.world > 1:
             with self.collective():
                 for tensor in model.state_dict().values():
@@ -157,12 +153,11 @@ class Processes:
 
 
 class Interruption:
-    """Ctrl-C, SIGTERM and the clock: `reason` is set, and the loop saves and leaves. A second
-    Ctrl-C ends at once. In a thread the signals are left to the main thread, as Python asks.
+    """Ctrl-C, SIGTERM and the clock: `reason` is set, and the loop saves and leaves. A second Ctrl-C
+    ends at once. Only the main thread may handle signals.
 
     Of several processes one that leaves with an error stays deaf to SIGTERM: torchrun sends it as
-    soon as another has died, and the message would be lost.
-    """
+    soon as another has died, and the message would be lost."""
 
     def __init__(self, minutes: float | None, processes: int = 1):
         self.reason, self.code, self.processes = "", 0, processes
@@ -191,39 +186,30 @@ class Interruption:
 
 
 def loader_worker(_: int) -> None:
-    """Loader processes leave Ctrl-C and SIGTERM, which job schedulers send to all of a group, to the
-    training process, which needs samples until it has saved. They end with it."""
+    """Loader processes leave signals, which a group is sent as a whole, to the training process, which
+    needs samples until it has saved. They end with it."""
     follow()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run_script(main: Callable[[], int]) -> None:
-    """Calls a script's main and ends the program with its exit code.
-
-    Of several processes one that fails ends at once, when its message is out: Python's own clean-up
-    could wait for the others in NCCL."""
+    """Calls a script's main and ends the program with its exit code. Of several processes one that
+    fails ends at once, with its message: Python's own clean-up could wait for the others in NCCL."""
+    several = os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
     try:
         code = main()
     except SystemExit as stop:
         code = stop.code
     except BaseException:
-        if not several():
+        if not several:
             raise
         traceback.print_exc()
         code = 1
-    if code and several():
+    if code and several:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)
-
-
-def several() -> bool:
-    """Whether torchrun started this process beside others."""
-    try:
-        return launch().world > 1
-    except DataError:  # it is said elsewhere
-        return False
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -234,14 +220,11 @@ def environment(device: torch.device) -> dict[str, str]:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
-    try:
-        name = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
-    except (OSError, TypeError):  # not Linux, or a processor that has no name there
-        name = platform.processor() or platform.machine()
-    instructions = torch.backends.cpu.get_cpu_capability()  # that torch uses
-    hardware = f"{name} ({instructions}), {torch.get_num_threads()} threads"
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
+    else:
+        instructions = torch.backends.cpu.get_cpu_capability()  # that torch uses
+        hardware = f"{processor()} ({instructions}), {torch.get_num_threads()} threads"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -251,3 +234,9 @@ def environment(device: torch.device) -> dict[str, str]:
         "hardware": hardware,
         "commit": commit,
     }
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError, TypeError):  # not Linux, or a processor that has no name there
+        return re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
+    return platform.processor() or platform.machine()

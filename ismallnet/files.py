@@ -23,7 +23,6 @@ from PIL import Image
 from ismallnet.cli import DataError
 
 LOCK_SECONDS = 3.0  # a killed training's loader processes hold its lock for a second
-LONGEST_NAME = 255  # bytes in a file's name
 HOST = re.sub(r"[^\w-]", "-", platform.node(), flags=re.ASCII)[:32] or "host"
 
 # What libraries raise on damaged files.
@@ -52,7 +51,7 @@ DISGUISES = (
 def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when all of it is written, or never.
 
-    Until then it is `.NAME.HOST.PID.tmp` beside it, which `sweep` knows again.
+    Until then it is a `temporary_for` it, which `sweep` knows again.
 
     Args:
         sync: wait until the disk has it, for what must outlive a power cut.
@@ -104,12 +103,9 @@ def check_place(path: Path) -> None:
 
 
 def temporary_for(path: Path) -> Path:
-    """Where a file is written before it is whole; a name that leaves no room for more is shortened."""
-    ending = f".{HOST}.{os.getpid()}.tmp"
-    name, room = path.name, LONGEST_NAME - 1 - len(ending)
-    if len(os.fsencode(name)) > room:
-        name = f"{zlib.crc32(os.fsencode(name)):08x}"
-    return path.with_name(f".{name}{ending}")
+    """Where a file is written before it is whole; short, as the file's own name may be the longest."""
+    name = f"{zlib.crc32(os.fsencode(path.name)):08x}"
+    return path.with_name(f".{name}.{HOST}.{os.getpid()}.tmp")
 
 
 def open_in_folder(path: Path) -> BinaryIO:
@@ -122,28 +118,24 @@ def open_in_folder(path: Path) -> BinaryIO:
 
 
 def sweep(*folders: Path) -> None:
-    """Removes from folders what processes of this machine that were killed left half-written.
-
-    Only names that `atomic_write` gives: other programs' temporary files stay, and on shared disks
-    those of other machines, whose process numbers say nothing here.
-    """
-    ours = re.compile(rf"\..+\.{re.escape(HOST)}\.(\d+)\.tmp")
+    """Removes from folders what killed processes of this machine left half-written: names of
+    `atomic_write` alone, and on shared disks none of other machines."""
+    ours = re.compile(rf"\.[0-9a-f]{{8}}\.{re.escape(HOST)}\.(\d+)\.tmp")
     for folder in folders if os.name == "posix" else ():  # elsewhere signal 0 does something else
         for path in folder.glob(".*.tmp"):
-            if not (match := ours.fullmatch(path.name)):
-                continue
-            try:
-                os.kill(int(match[1]), 0)  # asks whether it lives
-            except (ProcessLookupError, OverflowError):
-                path.unlink(missing_ok=True)
-            except OSError:  # it lives, and belongs to another user
-                continue
+            if match := ours.fullmatch(path.name):
+                try:
+                    os.kill(int(match[1]), 0)  # asks whether it lives
+                except (ProcessLookupError, OverflowError):
+                    path.unlink(missing_ok=True)
+                except OSError:  # it lives, and belongs to another user
+                    continue
 
 
 @contextlib.contextmanager
 def lock(folder: Path, doing: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Keeps other programs from writing to a folder, which is made where there is none. The lock ends
-    with this process, however it ends.
+    """Keeps other programs from writing to a folder, which is made where there is none, while this
+    process lives.
 
     Args:
         doing: what this program does there, for the error, as "a training is running".
@@ -177,10 +169,8 @@ def read_json(path: Path) -> dict:
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence]) -> None:
-    """A table as CSV (UTF-8, lines end in \\n); None is an empty field.
-
-    Bytes of a file name that are not UTF-8 are written as \\udcXX.
-    """
+    """A table as CSV (UTF-8, lines end in \\n); None is an empty field, and bytes of a file name that
+    are not UTF-8 are \\udcXX."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

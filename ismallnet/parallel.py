@@ -17,13 +17,18 @@ from ismallnet.cli import DataError, progress
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
     """map(function, items) in threads, in order, never more than `ahead` results in memory."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting = []
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) == ahead:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
+        yield from results((pool.submit(function, item) for item in items), ahead)
+
+
+def results(futures: Iterator[Future], ahead: int) -> Iterator:
+    """The results of futures, in order; no more than `ahead` are asked for before they are used."""
+    waiting: deque[Future] = deque()
+    for future in futures:
+        waiting.append(future)
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def cores() -> int:
@@ -70,15 +75,11 @@ def in_processes(function: Callable, items: Sequence, workers: int, at_once: int
         yield from map(function, items)
         return
     with ProcessPoolExecutor(workers, initializer=follow) as pool:
-        waiting: deque[Future] = deque()
+        starts = range(0, len(items), at_once)
+        parts = ([items[i] for i in range(s, min(s + at_once, len(items)))] for s in starts)
         try:
-            for start in range(0, len(items), at_once):
-                part = [items[i] for i in range(start, min(start + at_once, len(items)))]
-                waiting.append(pool.submit(apply, function, part))
-                if len(waiting) == 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+            for part in results((pool.submit(apply, function, part) for part in parts), 2 * workers):
+                yield from part
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

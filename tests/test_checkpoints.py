@@ -24,35 +24,19 @@ def state():
     return iSmallNet(2).state_dict()
 
 
-def renamed(state: dict, prefix: str) -> dict:
-    return {f"{prefix}{key}": value for key, value in state.items()}
-
-
 def same(path: str, state: dict) -> bool:
     found = load_weights(path).state_dict()
     return found.keys() == state.keys() and all(torch.equal(found[k], v) for k, v in state.items())
 
 
-@pytest.mark.parametrize(
-    "prefix", ["model.", "net.", "module.", "model._orig_mod.", "_orig_mod.module.", "a.b.net."]
-)
-def test_what_is_before_the_names_does_not_matter(state, prefix):
-    torch.save({"state_dict": renamed(state, prefix), "epoch": 3}, "w.ckpt")
-    assert same("w.ckpt", state)
-
-
-def test_a_checkpoint_of_lightning(state, capsys, monkeypatch):
-    monkeypatch.setattr("ismallnet.cli._noted", set())
-    content = {
-        "epoch": 9,
-        "pytorch-lightning_version": "2.4.0",
-        "state_dict": renamed(state, "model.") | {"loss.weight": torch.ones(3)},
-        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.7)}},
-        "hyper_parameters": {"lr": 1e-3, "args": argparse.Namespace(data=Path("data"), gpus=[0])},
-    }
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod.module.", "a.b.net."])
+@pytest.mark.parametrize("names", [(), ("network",), ("model", "state_dict")])
+def test_neither_wrappings_nor_what_is_before_the_names_matter(state, prefix, names):
+    content = {f"{prefix}{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(3)}
+    for name in names:
+        content = {name: content, "epoch": 9, "callbacks": {"best": {"score": torch.tensor(0.7)}}}
     torch.save(content, "w.ckpt")
     assert same("w.ckpt", state)
-    assert "w.ckpt: 1 tensors are not the network's: loss.weight" in capsys.readouterr().err
 
 
 def test_arguments_beside_the_weights_are_read_and_call_nothing(state):
@@ -72,7 +56,8 @@ def test_the_kind_of_a_file_is_told_by_its_content(state):
 
 
 def test_two_networks_in_one_file_are_not_guessed_between(state):
-    torch.save({"state_dict": renamed(state, "model.") | renamed(state, "ema.")}, "w.pt")
+    both = {f"{name}.{key}": value for key, value in state.items() for name in ("model", "ema")}
+    torch.save({"state_dict": both}, "w.pt")
     with pytest.raises(WeightsError, match=r"found the network ema\. and the network model\."):
         load_weights("w.pt")
 
@@ -99,32 +84,19 @@ def cut(name: str) -> None:
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 BAD = {
-    "whole.pt": (lambda n: torch.save(Whole(), n), "test_checkpoints.Whole, and to read these may run"),
+    "whole.pt": (lambda n: torch.save(Whole(), n), "test_checkpoints.Whole"),
     "lfs.pt": (lambda n: Path(n).write_bytes(LFS), "git lfs pull"),
-    "lfs.safetensors": (lambda n: Path(n).write_bytes(LFS), "git lfs pull"),
-    "page.pth": (lambda n: Path(n).write_text("<!DOCTYPE html><title>x"), "a web page, saved under"),
-    "page.safetensors": (lambda n: Path(n).write_text("\n<html>"), "a web page, saved under"),
-    "empty.pt": (lambda n: Path(n).write_bytes(b""), "an empty file"),
-    "keras.h5": (lambda n: Path(n).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
-    "archive.pt": (lambda n: zipped(n, "best.pth"), "a zip archive; unpack it first"),
-    "cut.pt": (cut, "cut off; copy it again"),
-    "script.pt": (scripted, "a TorchScript program, not weights alone"),
-    "x.pdparams": (
-        lambda n: Path(n).write_bytes(pickle.dumps({"a": np.zeros(3)})),
-        "another program's file",
-    ),
-    "text.pt": (lambda n: Path(n).write_text("hello"), "another program's file"),
+    "page.safetensors": (lambda n: Path(n).write_text("\n<html>"), "web page"),
+    "empty.pt": (lambda n: Path(n).write_bytes(b""), "empty"),
+    "archive.pt": (lambda n: zipped(n, "best.pth"), "unpack"),
+    "cut.pt": (cut, "cut off"),
+    "script.pt": (scripted, "TorchScript"),
+    "x.pdparams": (lambda n: Path(n).write_bytes(pickle.dumps({"a": np.zeros(3)})), ""),
+    "text.pt": (lambda n: Path(n).write_text("hello"), "another program"),
     "w.onnx": (lambda n: Path(n).write_bytes(b"\x08\x08\x12\x07pytorch"), "an ONNX file"),
-    "onnx.pt": (lambda n: Path(n).write_bytes(b"\x08\x08\x12\x07pytorch"), "an ONNX file"),
-    "other.safetensors": (
-        lambda n: save_file({"conv1.weight": torch.zeros(3)}, n),
-        "not iSmallNet weights: found conv1.weight",
-    ),
-    "damaged.safetensors": (
-        lambda n: Path(n).write_bytes(struct.pack("<Q", 10**6) + b"{}"),
-        "damaged.safetensors: not a readable checkpoint",
-    ),
-    "optimiser.pt": (lambda n: torch.save({"epoch": 3}, n), "found no tensors"),
+    "other.safetensors": (lambda n: save_file({"conv1.weight": torch.zeros(3)}, n), "conv1.weight"),
+    "damaged.safetensors": (lambda n: Path(n).write_bytes(struct.pack("<Q", 10**6) + b"{}"), ""),
+    "optimiser.pt": (lambda n: torch.save({"epoch": 3}, n), "no tensors"),
 }
 
 
@@ -141,22 +113,18 @@ def test_what_is_no_checkpoint_of_ours_is_named(name):
 def test_on_the_command_line_too(capsys):
     write(Path("x.png"), picture())
     Path("w.pt").write_bytes(LFS)
-    message = fails(main, "x.png", "--weights", "w.pt", capsys=capsys)
-    assert "error: w.pt: not a readable checkpoint (a Git LFS pointer" in message
+    assert "error: w.pt" in fails(main, "x.png", "--weights", "w.pt", capsys=capsys)
 
 
-def test_several_networks_in_a_file_are_said(tmp_path, capsys):
-    first, second = iSmallNet(4).state_dict(), iSmallNet(4).state_dict()
+def test_several_networks_in_a_file_are_said(capsys):
+    first, second = iSmallNet(2).state_dict(), iSmallNet(2).state_dict()
     torch.save({"model": first, "ema": second, "step": 3}, "two.pt")
     found, _ = network_tensors("two.pt")
     assert torch.equal(found["mask_head.0.weight"], first["mask_head.0.weight"])
-    assert "holds several networks; model is used, ema left out" in capsys.readouterr().err
+    assert "ema" in capsys.readouterr().err
     torch.save({"netG": first}, "other.pt")
-    with pytest.raises(WeightsError, match=r"found the network under 'netG'; save that alone: torch"):
+    with pytest.raises(WeightsError, match=r"other.pt.*torch\.save"):
         network_tensors("other.pt")
-    torch.save({"optimizer": {}, "epoch": 1}, "none.pt")
-    with pytest.raises(WeightsError, match="found no tensors"):
-        network_tensors("none.pt")
 
 
 def test_a_checkpoint_with_one_changed_bit_is_refused():
@@ -173,32 +141,18 @@ def test_a_checkpoint_with_one_changed_bit_is_refused():
 # --- files that would take much more memory than they have bytes -----------------------------------
 
 
-@pytest.fixture
-def least_memory(monkeypatch):
-    """No network is made."""
+def test_no_network_is_made_that_is_larger_than_the_file(state, monkeypatch):
+    """A file of 1.9 KB claimed a width of 60,000: one number stood for a tensor."""
     monkeypatch.setattr("net.iSmallNet", lambda *shape: pytest.fail(f"made a network of {shape}"))
-
-
-def test_one_number_does_not_stand_for_a_tensor(state, least_memory):
-    """A file of 1.9 KB claimed a width of 60,000."""
-    first = "interior.nodes.0_0.0.conv1.weight"
-    torch.save({"state_dict": {first: torch.zeros(1).expand(60000, 3, 3, 3)}}, "wide.pt")
-    assert Path("wide.pt").stat().st_size < 4000
-    with pytest.raises(WeightsError, match=r"wide\.pt"):
-        load_weights("wide.pt")
-    one = torch.zeros(())
-    torch.save({key: one.expand(value.shape) for key, value in state.items()}, "inflated.pt")
-    with pytest.raises(WeightsError, match=r"inflated\.pt"):
-        load_weights("inflated.pt")
-
-
-def test_one_wide_layer_does_not_make_a_wide_network(state, least_memory):
     first = [f"{stream}.nodes.0_0.0.conv1.weight" for stream in ("interior", "boundary")]
-    wide = state | dict.fromkeys(first, torch.zeros(6000, 3, 3, 3))
-    wide = {key: value.clone() for key, value in wide.items() if not key.startswith("mask_head")}
-    save_file(wide, "wide.safetensors")
-    with pytest.raises(WeightsError, match=r"wide\.safetensors"):
-        load_weights("wide.safetensors")
+    torch.save({"state_dict": {first[0]: torch.zeros(1).expand(60000, 3, 3, 3)}}, "wide.pt")
+    assert Path("wide.pt").stat().st_size < 4000
+    torch.save({key: torch.zeros(()).expand(v.shape) for key, v in state.items()}, "inflated.pt")
+    wide = {key: v.clone() for key, v in state.items() if not key.startswith("mask_head")}
+    save_file(wide | {key: torch.zeros(6000, 3, 3, 3) for key in first}, "layer.safetensors")
+    for name in ("wide.pt", "inflated.pt", "layer.safetensors"):
+        with pytest.raises(WeightsError, match=name):
+            load_weights(name)
 
 
 def test_compressed_checkpoints_are_not_unpacked(state):

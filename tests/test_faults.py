@@ -83,11 +83,10 @@ def whole(folder: Path) -> int:
 
 def test_a_training_killed_at_any_moment_ends_as_if_it_never_was(tell):
     make_set(Path("data/tiny"), names="abcdefgh", train=6)
-    options = [*TINY, "--epochs", 6, "--eval-every", 1, "--save-every", 0]
-    finish("train", [*options, "--run-name", "warm"])  # what a first run loads
-    longest = 1.3 * finish("train", [*options, "--run-name", "whole"])
+    options = [*TINY, "--epochs", 6, "--eval-every", 2, "--save-every", 0]
+    longest = 1.1 * finish("train", [*options, "--run-name", "whole"])
     rng, kills, rounds, beyond = random.Random(0), 0, 0, 0
-    while kills < (50 if SOAK else 3):
+    while kills < (50 if SOAK else 2):
         rounds += 1
         folder = Path(f"runs/tiny/r{rounds}")
         argv = [*options, "--run-name", folder.name]
@@ -109,23 +108,19 @@ def test_a_training_killed_at_any_moment_ends_as_if_it_never_was(tell):
         logs = [logged(path) for path in ("runs/tiny/whole", folder)]
         assert logs[0] == logs[1] and len(logs[0]) == 18
         assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
-    tell(
-        f"train.py killed {kills} times ({beyond} after a checkpoint)", f"{rounds} runs ended the same"
-    )
+    tell(f"train.py killed {kills} times ({beyond} with a checkpoint)", f"{rounds} runs ended the same")
 
 
 def test_label_decoupling_and_inference_killed_at_any_moment(tell):
     """Every file is whole or absent, and the same after the next call."""
     make_set(Path("data/many"), names=[f"n{k}" for k in range(60)], train=30)
-    torch.manual_seed(0)
-    save_weights(iSmallNet(4).state_dict(), {}, Path("w.safetensors"))
+    save_weights(iSmallNet(2, "plain").state_dict(), {}, Path("w.safetensors"))
     for name, *options in (
         ("utils", "--workers", 2, "--maps-root"),
         ("test", "--weights", "w.safetensors", "--device", "cpu", "--results"),
     ):
         argv = ["--dataset", "many", *options]
-        finish(name, [*argv, f"{name}-whole"])
-        longest = 1.2 * finish(name, [*argv, f"{name}-again"])
+        longest = 1.1 * finish(name, [*argv, f"{name}-whole"])
         expected = contents(Path(f"{name}-whole"))
         rng, kills, k = random.Random(1), 0, 0
         while kills < (20 if SOAK else 2):
@@ -198,7 +193,7 @@ def ranks_of(launcher: subprocess.Popen) -> list[int]:
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_process_that_dies_stops_the_others_and_is_started_again_if_asked(restarts, tell):
     make_set(Path("data/tiny"), names="abcdefgh", train=6)
-    epochs = 5000 if not restarts else 40
+    epochs = 30 if restarts else 5000
     argv = [REPOSITORY / "train.py", *TINY, "--epochs", epochs, "--save-every", 0, "--run-name", "x"]
     job = launch("--max-restarts", restarts, *argv, "--eval-every", 0, processes=2)
     deadline = time.monotonic() + 120
@@ -211,13 +206,8 @@ def test_a_process_that_dies_stops_the_others_and_is_started_again_if_asked(rest
     step = read_checkpoint(RUN / "last.pt")["info"]["step"]
     if restarts:
         assert job.returncode == 0 and step == 3 * epochs and "resumed at step" in out, out
-        tell(
-            "one of two processes killed, --max-restarts 1",
-            "resumed from the checkpoint, ran to its end",
-        )
     else:
-        assert "error: another process has ended" in out
         assert job.returncode != 0 and seconds < 60 and step > 0, out
-        tell(
-            "one of two processes killed", f"the other stopped after {seconds:.0f} s, checkpoint whole"
-        )
+        assert "error: another process has ended" in out
+    ended = "resumed and ran to its end" if restarts else f"the other stopped after {seconds:.0f} s"
+    tell(f"one of two processes killed, --max-restarts {restarts}", ended)

@@ -8,20 +8,14 @@ import pytest
 from ismallnet.parallel import in_processes
 
 
-class Counted:
-    """0...n - 1, and how many were read."""
+class Counted(list):
+    """A list that knows how many of its items were read."""
 
-    def __init__(self, n: int):
-        self.n, self.read = n, 0
+    read = 0
 
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> int:
-        if i >= self.n:
-            raise IndexError(i)
+    def __getitem__(self, i: int):
         self.read += 1
-        return i
+        return super().__getitem__(i)
 
 
 def slow_square(x: int) -> int:
@@ -35,15 +29,13 @@ def fails_at_50(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize(
-    "workers, n, at_once", [(1, 40, 4), (2, 40, 4), (3, 101, 7), (2, 33, 50), (4, 5, 1)]
-)
+@pytest.mark.parametrize("workers, n, at_once", [(1, 40, 4), (3, 101, 7), (2, 33, 50)])
 def test_results_are_those_of_map_in_order(workers, n, at_once):
     assert list(in_processes(slow_square, range(n), workers, at_once)) == [x * x for x in range(n)]
 
 
 def test_only_a_few_items_are_read_before_the_first_result_is_used():
-    items = Counted(500)
+    items = Counted(range(500))
     results = in_processes(abs, items, 2)
     assert next(results) == 0 and items.read <= 2 * 2 * 4
     assert list(itertools.islice(results, 100)) == [*range(1, 101)] and items.read <= 101 + 2 * 2 * 4

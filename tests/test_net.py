@@ -7,14 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import GOLDEN
-from plain import plain
 from torch._subclasses import FakeTensorMode
 
-from ismallnet.checkpoints import WeightsError, read_checkpoint, save_weights
+from ismallnet.checkpoints import WeightsError, save_weights
 from net import (
     OUTPUTS,
     VARIANTS,
-    Block,
     Outputs,
     iSmallNet,
     load_weights,
@@ -43,21 +41,9 @@ def saved(content, name="weights.pt"):
     return name
 
 
-@pytest.mark.parametrize("names", [["model", "state_dict"], ["state_dict", "model"], ["network"]])
-def test_wrapped_checkpoints(names):
-    state = iSmallNet(2).state_dict()
-    content = {f"module.{k}": v for k, v in state.items()}
-    for name in names:
-        content = {name: content, "epoch": 3}
-    loaded = load_weights(saved(content)).state_dict()
-    assert all(torch.equal(loaded[k], v) for k, v in state.items())
-
-
-@pytest.mark.parametrize("wrapping", ["bare", "state_dict", "model", "module."])
-def test_authors_checkpoint_gives_the_authors_outputs(authors, golden, wrapping):
-    state = {f"module.{k}": v for k, v in authors.items()} if wrapping == "module." else authors
-    content = {wrapping: state, "epoch": 3} if wrapping in ("state_dict", "model") else state
-    model = load_weights(saved(content))
+def test_authors_checkpoint_gives_the_authors_outputs(authors, golden):
+    state = {f"module.{k}": v for k, v in authors.items()}
+    model = load_weights(saved({"state_dict": state, "epoch": 3}))
     image = torch.from_numpy(fill.image())
     with torch.no_grad():
         single = model(image)
@@ -72,16 +58,6 @@ def test_parameter_count():
     assert sum(p.numel() for p in iSmallNet().parameters()) == 9_688_461
 
 
-def test_fusion_of_our_own_checkpoints_has_a_convolution_for_every_scale():
-    torch.manual_seed(0)
-    model = iSmallNet(4)
-    ours = load_weights(saved({"state_dict": model.state_dict()}))
-    lateral = ours.fusion.lateral
-    assert not torch.equal(lateral[0].weight, lateral[1].weight)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, ours.state_dict()[key]), key
-
-
 def test_initialisation():
     torch.manual_seed(0)
     model = iSmallNet(16)
@@ -91,13 +67,10 @@ def test_initialisation():
     assert (conv.weight.mean().abs() < 1e-3).item()
 
 
-@pytest.mark.parametrize("width", [4, 8])
-def test_widths(width):
-    model = iSmallNet(width).eval()
-    assert model.interior.nodes["3_1"][0].conv1.weight.shape[:2] == (8 * width, 32 * width)
+def test_widths():
+    model = iSmallNet(4)
+    assert model.interior.nodes["3_1"][0].conv1.weight.shape[:2] == (32, 128)
     assert model.interior.nodes["0_0"][0].ca.fc1.weight.shape[0] == 1  # never less than one channel
-    with torch.no_grad():
-        assert [o.shape for o in model(torch.zeros(2, 3, 32, 48))] == [(2, 1, 32, 48)] * 3
 
 
 # What is there of each variant, by its tensors' names: streams, nested nodes, fusion, heads.
@@ -115,20 +88,19 @@ PARTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_have_their_parts_outputs_and_gradients_and_are_told_by_their_names(variant):
     torch.manual_seed(0)
-    model = iSmallNet(4, variant)
+    model = iSmallNet(2, variant)
     state = model.state_dict()
     assert {key.split(".")[0] for key in state} - {"mean", "std"} == PARTS[variant]
     assert any(".nodes.1_1." in key for key in state) == (variant not in ("unet", "plain"))
     outputs = model(torch.randn(2, 3, 32, 32))
     there = [f"{name}_head" in PARTS[variant] for name in OUTPUTS]
-    assert [out is not None for out in outputs] == there
+    assert [out is not None for out in outputs] == there and isinstance(outputs, Outputs)
     target = torch.rand(2, 1, 32, 32)
     parts = losses(outputs, (target, target, target))
     each = {n: map_loss(out, target) for n, out in zip(OUTPUTS, outputs) if out is not None}
     assert parts == each
     sum(parts.values()).backward()
-    unused = [name for name, p in model.named_parameters() if p.grad is None]
-    assert not unused
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
     assert load_weights(saved({"state_dict": state})).variant == variant
 
 
@@ -141,11 +113,10 @@ def test_unet_decoders_see_their_encoder_and_the_deeper_neighbour_alone():
 
 @pytest.mark.parametrize("width", [8, 16])
 def test_the_plain_control_has_as_many_parameters_and_neither_attention_nor_nodes(width):
-    counts = [
-        sum(p.numel() for p in iSmallNet(width, variant).parameters()) for variant in ("full", "plain")
-    ]
+    networks = [iSmallNet(width, variant) for variant in ("full", "plain")]
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
     assert counts[1] == pytest.approx(counts[0], rel=0.03)
-    layers = {type(layer).__name__ for layer in iSmallNet(width, "plain").plain.modules()}
+    layers = {type(layer).__name__ for layer in networks[1].plain.modules()}
     assert layers == {"UNet", "ModuleList", "Sequential", "Conv2d", "BatchNorm2d", "ReLU"}
 
 
@@ -175,17 +146,14 @@ def test_the_fusion_by_sum_is_the_sum():
         assert torch.equal(model(x).mask, expected)
 
 
-def test_no_other_variants():
-    with pytest.raises(ValueError, match="found 'double', expected one of full, single"):
-        iSmallNet(4, "double")
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 4000), (16, 16), (17, 33), (2, 31)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 400), (17, 33)])
 def test_any_size(size):
-    model = iSmallNet(4).eval()
+    model, x = iSmallNet(2).eval(), torch.randn(1, 3, *size)
     with torch.no_grad():
-        for out in model(torch.randn(1, 3, *size)):
-            assert out.shape == (1, 1, *size) and out.isfinite().all()
+        outputs, padded = model(x), model(pad_to_multiple(x))
+    for out, whole in zip(outputs, padded):
+        assert out.shape == (1, 1, *size) and out.isfinite().all()
+        assert torch.equal(out, whole[..., : size[0], : size[1]])
 
 
 def test_padding_reflects_where_it_can_and_repeats_where_it_cannot():
@@ -193,26 +161,8 @@ def test_padding_reflects_where_it_can_and_repeats_where_it_cannot():
     padded = pad_to_multiple(x)
     assert padded.shape == (1, 1, 16, 16)
     assert padded[0, 0, 5].tolist() == [*range(10), 8, 7, 6, 5, 4, 3]  # rows repeat, columns reflect
-    assert pad_to_multiple(torch.zeros(1, 1, 1, 7)).shape == (1, 1, 16, 16)
     x = torch.randn(1, 3, 32, 16)
     assert pad_to_multiple(x) is x
-
-
-def test_forward_pads_and_crops_in_itself():
-    torch.manual_seed(0)
-    model, x = iSmallNet(4).eval(), torch.randn(1, 3, 30, 41)
-    with torch.no_grad():
-        direct, padded = model(x).mask, model(pad_to_multiple(x)).mask
-    assert torch.equal(direct, padded[..., :30, :41])
-
-
-def test_block_by_hand():
-    """With all convolutions zero and batch norm fresh, a block is ReLU of its identity."""
-    block = Block(4, 4).eval()
-    for p in block.parameters():
-        torch.nn.init.zeros_(p)
-    x = torch.randn(1, 4, 5, 5)
-    assert torch.equal(block(x), torch.relu(x))
 
 
 def test_the_published_loss_by_hand():
@@ -225,14 +175,10 @@ def test_the_published_loss_by_hand():
     parts = losses((logits, None, logits), (target,) * 3, "authors")
     assert list(parts) == ["interior", "mask"]
     assert [part.item() for part in parts.values()] == pytest.approx([expected] * 2, abs=1e-6)
-
-
-def test_the_published_iou_loss_is_a_mean_over_samples():
-    logits = torch.tensor([50.0, -50.0]).reshape(2, 1, 1, 1)  # one sample all target, one all none
-    target = torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
-    bce = 25.0  # 0 and 50
-    expected = bce + (0 + (1 - 1 / 2)) / 2
-    assert map_loss(logits, target, "authors").item() == pytest.approx(expected, abs=1e-4)
+    # The IoU loss is a mean over samples: of one that is all target, and one that is none of it.
+    logits = torch.tensor([50.0, -50.0]).reshape(2, 1, 1, 1)
+    loss = map_loss(logits, torch.ones(2, 1, 1, 1), "authors").item()
+    assert loss == pytest.approx(25 + (0 + (1 - 1 / 2)) / 2, abs=1e-4)
 
 
 def test_normalise():
@@ -248,41 +194,35 @@ class Payload:
         return os.mkdir, ("executed",)
 
 
-BAD = {
-    "payload": (lambda: saved({"state_dict": Payload()}), "not a readable checkpoint"),
-    "a list": (lambda: saved([1, 2]), "found a list"),
-    "absent": (lambda: "nothere.pt", "no such weights file"),
-    "not finite": (lambda: saved(changed("mask_head.3.bias", float("nan"))), "not finite in mask_head"),
-    "tensor missing": (lambda: saved(changed("mask_head.3.bias", None)), "mask_head.3.bias is missing"),
-}
-
-
 def changed(key, value):
-    state = iSmallNet(4).state_dict()
+    state = iSmallNet(2, "plain").state_dict()
     state[key] = value if value is None else torch.full_like(state[key], value)
     return {"state_dict": state}
 
 
+BAD = {
+    "payload": lambda: saved({"state_dict": Payload()}),
+    "a list": lambda: saved([1, 2]),
+    "absent": lambda: "nothere.pt",
+    "mask_head.3.bias": lambda: saved(changed("mask_head.3.bias", float("nan"))),
+    "mask_head.3.weight": lambda: saved(changed("mask_head.3.weight", None)),
+}
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_bad_checkpoints(case):
-    make, message = BAD[case]
-    with pytest.raises(WeightsError, match=message) as error:
-        load_weights(make())
+def test_bad_checkpoints_are_refused_and_never_executed(case):
+    path = BAD[case]()
+    with pytest.raises(WeightsError, match=rf"^{path}.*{case if 'mask' in case else ''}") as error:
+        load_weights(path)
     assert "weights_only" not in str(error.value)  # no advice on how to run it after all
     assert not os.path.exists("executed")
 
 
-def test_checkpoint_of_another_width():
-    path = saved({"state_dict": iSmallNet(4).state_dict()})
-    assert load_weights(path, width=4).width == 4
-    with pytest.raises(WeightsError, match="width 4, expected width 8"):
-        load_weights(path, width=8)
-
-
-def test_info_travels():
+def test_width_and_info_of_a_checkpoint():
     path = saved({"state_dict": iSmallNet(4).state_dict(), "info": {"seed": 3}})
-    assert load_weights(path).info == {"seed": 3}
-    assert read_checkpoint(path)["info"] == {"seed": 3}
+    assert load_weights(path, width=4).info == {"seed": 3}
+    with pytest.raises(WeightsError, match=r"weights\.pt.*width 4, expected width 8"):
+        load_weights(path, width=8)
 
 
 def test_shipped_weights_are_half_the_size_and_say_what_they_are():
@@ -298,31 +238,6 @@ def test_shipped_weights_are_half_the_size_and_say_what_they_are():
         assert torch.equal(found.state_dict()[key], rounded), key
     full = Path(saved({"state_dict": model.state_dict()})).stat().st_size
     assert Path("x.safetensors").stat().st_size < 0.65 * full
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 48, 64), (1, 3, 40, 21)])
-def test_the_network_is_the_one_that_is_written_down(shape):
-    torch.manual_seed(0)
-    model = iSmallNet(4).double()
-    image = torch.randn(shape, dtype=torch.float64)
-    for mode in (model.eval(), model.train()):
-        before = {key: value.clone() for key, value in mode.state_dict().items()}
-        found = []
-        for network in (lambda x: plain(model, x), model):
-            model.load_state_dict(before)
-            outputs = network(image)
-            model.zero_grad()
-            sum((out * out).mean() for out in outputs).backward()
-            found.append((outputs, [p.grad.clone() for p in model.parameters()]))
-        for a, b in zip(*(outputs for outputs, _ in found), strict=True):
-            assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
-        if (
-            shape[0] == 1
-        ):  # reflected pixels are equal: which of two is the maximum is rounding's choice
-            continue
-        largest = max(p.grad.abs().max().item() for p in model.parameters())
-        for a, b in zip(*(gradients for _, gradients in found), strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-11 * largest)
 
 
 def operations(node, seen: set) -> set[str]:
@@ -343,18 +258,8 @@ def test_the_network_has_a_deterministic_backward_pass_on_cuda():
     assert "AmaxBackward0" in names and not any("AdaptiveMax" in name for name in names)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_outputs_have_names_and_stay_a_tuple(variant):
-    outputs = iSmallNet(2, variant).eval()(torch.zeros(1, 3, 16, 20))
-    assert isinstance(outputs, Outputs) and isinstance(outputs, tuple)
-    interior, boundary, mask = outputs
-    assert mask is outputs.mask and mask.shape == (1, 1, 16, 20)
-    assert (interior is None) == (variant in ("single", "plain", "boundary"))
-    assert (boundary is None) == (variant in ("single", "plain", "interior"))
-
-
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("factor", [2, 0.5, 8])
+@pytest.mark.parametrize("factor", [2, 0.5])
 def test_the_gradient_of_a_part_of_a_concatenation_is_the_same_packed(form, factor):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 8, 8).contiguous(memory_format=form)

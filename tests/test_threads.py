@@ -24,22 +24,12 @@ def environment_after(code: str, **given: str) -> dict[str, str]:
     return {name: after[name] for name in NAMES if name in after}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_sets_it_before_anything_else_and_only_as_a_script(path):
-    first = ast.parse(path.read_text()).body[1]  # after the docstring
-    assert ast.unparse(first) == "if __name__ == '__main__':\n    import ismallnet.threads"
-
-
-def test_no_module_of_the_library_sets_it():
+def test_scripts_set_it_before_anything_else_and_only_as_scripts():
+    for path in SCRIPTS:
+        first = ast.parse(path.read_text()).body[1]  # after the docstring
+        assert ast.unparse(first) == "if __name__ == '__main__':\n    import ismallnet.threads", path
     importing = [p for p in REPOSITORY.rglob("*.py") if "ismallnet.threads" in p.read_text()]
     assert {p.name for p in importing} == {p.name for p in SCRIPTS} | {"test_threads.py"}
-
-
-def test_it_is_set_when_a_script_runs_and_not_when_it_is_imported():
-    script = "import contextlib, runpy\nwith contextlib.suppress(SystemExit):\n"
-    script += "    runpy.run_path('utils.py', run_name='__main__')"
-    assert environment_after("import utils") == {}
-    assert environment_after(script).keys() == {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from ismallnet.training.recipes import RECIPES
 
 # What runs did that do not name these arguments, since there were none.
 EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all", "empty_by": "map"}
-# Of one session, not of the run; "help" was written by mistake when a run was resumed.
-SESSION = ("config", "resume", "run_name", "max_minutes", "help")
+SESSION = ("config", "resume", "run_name", "max_minutes", "help")  # not the run's
 # What may differ between a run and its continuation: it changes the weights by rounding at most.
 FREE = {
     *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
@@ -143,7 +142,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     """
     argv = sys.argv[1:] if argv is None else argv
     typed = parser.parse_args(argv)
-    config = read_config(parser, typed.config) if typed.config else {}
+    config = read_config(parser, typed.config)
     recipe = typed.recipe or config.get("recipe", "default")
     if typed.recipe:  # it sets these
         config = {key: value for key, value in config.items() if key not in RECIPES["default"]}
@@ -173,12 +172,14 @@ def idle(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     }
 
 
-def read_config(parser: argparse.ArgumentParser, path: str) -> dict:
-    """The arguments in a run's config.json, less those of that one session.
+def read_config(parser: argparse.ArgumentParser, path: str | None) -> dict:
+    """The arguments in a run's config.json, less those of that one session; none of no file.
 
     Raises:
         DataError: not a config.json, or it holds what could not be typed.
     """
+    if not path:
+        return {}
     try:
         kept = EARLIER | json.loads(Path(path).read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -216,10 +217,7 @@ def as_typed(kept: dict) -> list[str]:
 
 
 def find_run(runs: Path, resume: str, run_name: str | None) -> Path:
-    """The checkpoint of the run that --resume means.
-
-    Args:
-        runs: the folder of the data set's runs.
+    """The checkpoint of the run that --resume means, of those in the data set's folder `runs`.
 
     Raises:
         DataError: there is no such run.
@@ -265,8 +263,8 @@ def resume(
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: expected a last.pt that train.py wrote, found no {error}") from error
     kept = {key: kept[key] for key in kept if key not in ("resume", "max_minutes", "help")}
-    before, typed = parse_kept(parser, kept, str(path)), parser.parse_args(argv)
-    config = read_config(parser, typed.config) if typed.config else {}
+    before = parse_kept(parser, kept, str(path))
+    config = read_config(parser, parser.parse_args(argv).config)
     args = parser.parse_args([*as_typed(kept), *as_typed(config), *argv])
     args.dataset = list(dict.fromkeys(args.dataset))
     for name, value in vars(args).items():  # what differs from the checkpoint was typed, or --config's

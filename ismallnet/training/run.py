@@ -25,6 +25,8 @@ from ismallnet.evaluation.map_files import NOTHING, TEST_LIST
 from ismallnet.files import disk_errors_of, lock, sweep, write_json
 from ismallnet.training.recipes import MovingAverage
 
+COUNTED = ("step", "history", "best", "recent", "seconds")  # of `State`: kept in a checkpoint
+
 
 @dataclass
 class State:
@@ -69,7 +71,7 @@ class State:
             "averaged": self.ema.count if self.ema else 0,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
-            **{key: getattr(self, key) for key in ("step", "history", "best", "recent", "seconds")},
+            **{key: getattr(self, key) for key in COUNTED},
         }
 
     def restore(self, checkpoint: dict, name: str) -> None:
@@ -88,7 +90,7 @@ class State:
             if training["scaler"]:  # none of a run without fp16
                 self.scaler.load_state_dict(training["scaler"])
             torch.set_rng_state(training["rng"])
-            for key in ("step", "history", "best", "recent", "seconds"):
+            for key in COUNTED:
                 setattr(self, key, training[key])
             self.init = checkpoint["info"]["init"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -121,32 +123,23 @@ class Run:
         sweep(self.folder)
         config = {key: self.about[key] for key in ("args", "environment")}
         write_json(self.folder / "config.json", config)
+        # Not tensorboardX's SummaryWriter: what waits in its thread is lost when a run is killed.
+        events = EventsWriter(str(self.folder / "events"), f".{state.step + 1}")
         log = self.folder / "log.txt"  # with names of files as they are on disk
         with (
             disk_errors_of(self.folder),
             open(log, "a", encoding="utf-8", errors="surrogateescape") as self.log,
+            contextlib.closing(events) as self.events,
         ):
-            # Not tensorboardX's SummaryWriter: what waits in its thread is lost when a run is killed.
-            self.events = EventsWriter(str(self.folder / "events"), f".{state.step + 1}")
             # What a killed run logged beyond its checkpoint is logged again, and shown once.
             start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
             self.event(state.step + 1, session_log=start)
-            self.greet(state)
-            try:
-                yield
-            finally:
-                self.events.close()
-                self.log = self.events = None
-
-    def greet(self, state: State) -> None:
-        """Says where a session starts, and on what; what was typed is in the log and config.json."""
-        args, images = self.about["args"], self.about["images"]
-        if args["batch_size"] > images:
-            self.say(f"note: --batch-size {args['batch_size']} is more than all {images} images")
-        start = "resumed at" if state.step else "from"
-        self.say(f"run {self.folder}: {start} step {state.step} of {state.steps}")
-        self.note(f"arguments: {json.dumps(args)}")
-        self.say(f"environment: {json.dumps(self.about['environment'])}")
+            begun = "resumed at" if state.step else "from"
+            self.say(f"run {self.folder}: {begun} step {state.step} of {state.steps}")
+            self.say(f"arguments: {json.dumps(config['args'])}", screen=False)  # it shows the command
+            self.say(f"environment: {json.dumps(config['environment'])}")
+            yield
+        self.log = self.events = None
 
     def finish(self, state: State, reason: str) -> None:
         """Says where the weights are, or how to continue after an interruption."""
@@ -163,13 +156,10 @@ class Run:
             best = f"chosen on {self.about['figures_on']}: IoU {100 * state.best:.2f}"
             self.say(f"weights: {self.folder / 'best.pt'} ({best})")
 
-    def say(self, line: str) -> None:
-        """Prints a line, above the progress bar, and logs it."""
-        tqdm.write(line)
-        self.note(line)
-
-    def note(self, line: str) -> None:
-        """Logs a line."""
+    def say(self, line: str, screen: bool = True) -> None:
+        """Logs a line, and prints it above the progress bar."""
+        if screen:
+            tqdm.write(line)
         if self.log:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             print(now, line, file=self.log, flush=True)
@@ -190,7 +180,7 @@ class Run:
         """A picture for TensorBoard, HxWx3 uint8."""
         self.event(step, summary=summary.image(name, pixels, dataformats="HWC"))
 
-    def info(self, state: State, selected_on: str = NOTHING) -> dict:
+    def info(self, state: State, selected_on: str) -> dict:
         """What a weights file says of itself; plain values only."""
         before = state.init.get("selected_on", NOTHING)
         if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
@@ -211,17 +201,18 @@ class Run:
     def save(self, state: State) -> None:
         """Writes last.pt, after all that was logged before it."""
         self.saved = time.monotonic()
-        if not self.writes:
-            return
-        self.events.flush()
-        checkpoint = {"state_dict": state.kept.state_dict(), "info": self.info(state)}
-        save_checkpoint(checkpoint | {"training": state.training() | self.data}, self.last)
+        if self.writes:
+            self.events.flush()
+            self.write(self.last, state, NOTHING, training=state.training() | self.data)
 
     def save_best(self, state: State, selected_on: str) -> None:
         """Writes best.pt, which says what it was chosen on."""
         if self.writes:
-            best = {"state_dict": state.kept.state_dict(), "info": self.info(state, selected_on)}
-            save_checkpoint(best, self.folder / "best.pt")
+            self.write(self.folder / "best.pt", state, selected_on)
+
+    def write(self, path: Path, state: State, selected_on: str, **more: dict) -> None:
+        info = self.info(state, selected_on)
+        save_checkpoint({"state_dict": state.kept.state_dict(), "info": info, **more}, path)
 
     def write_metrics(self, state: State) -> None:
         metrics = {"final": state.metrics() if state.finished else {}, "selected_on": NOTHING}
@@ -230,10 +221,7 @@ class Run:
             write_json(self.folder / "metrics.json", metrics)
 
     def check_data(self, training: dict) -> None:
-        """
-        Raises:
-            DataError: a checkpoint's `training` part was made with other data.
-        """
+        """DataError where a checkpoint's `training` part was made with other data."""
         for key, what in (("list", "the training list"), ("contents", "an image or a mask")):
             if training.get(key) != self.data[key]:
                 raise DataError(
@@ -253,12 +241,7 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
     Raises:
         DataError: there is a run of that name, or another training is running there.
     """
-    if name:
-        folder = runs / name
-    else:
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
-        folder = next(runs / name for name in names if made(runs / name))
+    folder = runs / name if name else new_folder(runs)
     with lock(folder, "a training is running"):  # a run that was killed early may have left the folder
         if (folder / "last.pt").exists():
             raise DataError(
@@ -274,10 +257,10 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
                     runs.rmdir()
 
 
-def made(folder: Path) -> bool:
-    """Makes a folder; whether there was none."""
-    try:
-        folder.mkdir(parents=True)
-        return True
-    except FileExistsError:
-        return False
+def new_folder(runs: Path) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = runs / (f"{now}_{number}" if number > 1 else now)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder

@@ -2,7 +2,6 @@
 crops, the metrics of the test lists; and what would make these too good."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch.utils.data import default_collate
 
 from ismallnet.cli import UserError, some
 from ismallnet.datasets.checks import copies
+from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import summary
 from ismallnet.inference.predict import autocast, evaluate, pictures
@@ -23,7 +23,6 @@ from ismallnet.training.run import Run, State
 DEAD = 0.1  # of the true map's peak
 LEAST_STEPS = 100  # before an output may be called dead
 CROPS = 16  # that are looked at
-LONG = 2  # hours on a CPU: from there on a smaller network is named
 
 
 class TrainingError(UserError):
@@ -37,19 +36,15 @@ class Watch:
     state: State
     run: Run
     samples: TrainingSet  # that are trained on
-    crops: tuple | None  # of `training_crops`; None in processes that do not look
+    crops: Item | None  # of `training_crops`; None in processes that do not look
     lists: dict[str, Sequence]  # that are tested on, by data set
     every: int  # epochs between evaluations; 0 for the last step alone
     select: bool  # keep the best evaluation's weights
     amp: str  # of the evaluations, "auto" or "off"
     processes: Processes
 
-    @property
-    def batch_size(self) -> int:
-        return self.samples.batch_size
-
     def epoch(self, step: int) -> float:
-        return step * self.batch_size / len(self.samples)
+        return step * self.samples.batch_size / len(self.samples)
 
     def where(self) -> str:
         """The last step of a run may reach beyond its last epoch."""
@@ -70,48 +65,37 @@ class Watch:
         return values
 
     def not_finite(self, what: str) -> str:
-        step, last = self.state.step, self.run.last
-        first = step * self.batch_size
-        names = [self.samples.name(p) for p in range(first, first + self.batch_size)]
+        step, last, size = self.state.step, self.run.last, self.samples.batch_size
+        names = [self.samples.name(p) for p in range(step * size, (step + 1) * size)]
         return (
             f"the {what} is not finite in step {step + 1} (epoch {self.epoch(step):.1f}); its samples: "
             f"{', '.join(names)}. Last good checkpoint: {last if last.exists() else 'none yet'}. Try a "
             "lower --lr, --clip 1, or --amp off"
         )
 
-    def duration_note(self, seconds: float) -> str:
-        """How long a run will take whose steps take so long; on a CPU what is faster, if it is long."""
-        hours = seconds * (self.state.steps - self.state.step) / 3600
-        time = f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
-        text = f"the steps that are left take about {time}, without evaluations"
-        if self.processes.device.type == "cuda" or hours < LONG or self.state.model.width < 16:
-            return text
-        names = shlex.join(self.run.about["dataset"])
-        return f"{text}. Half the width is faster: python train.py --dataset {names} --width 8"
-
     def look(self) -> None:
         """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""
         state, run = self.state, self.run
         if self.crops is None or not look_due(state.step, state.steps):
             return
-        lines, dead = [], []
-        for name, (peak, true_peak, iou) in output_states(state.kept, self.crops, self.amp).items():
+        states = output_states(state.kept, self.crops, self.amp)
+        texts, dead = [], []
+        for name, (peak, true_peak, iou) in states.items():
             run.scalars({f"outputs/{name}_peak": peak, f"outputs/{name}_IoU": iou}, state.step)
-            lines.append(f"{name} peak {peak:.2f} of {true_peak:.2f}, IoU {100 * iou:.0f}")
+            texts.append(f"{name} peak {peak:.2f} of {true_peak:.2f}, IoU {100 * iou:.0f}")
             dead += [name] if peak < DEAD * true_peak else []
-        if lines:  # some crop holds a target
-            run.say(f"{self.where()} on training crops | {'; '.join(lines)}")
+        if texts:  # some crop holds a target
+            run.say(f"{self.where()} on training crops | {'; '.join(texts)}")
         if dead and state.step >= max(LEAST_STEPS, state.steps // 10):
-            other = "" if run.about["args"]["loss"] == "jaccard" else ", or --loss jaccard"
             run.say(
-                f"warning: the outputs {', '.join(dead)} are nearly empty after {state.step} of "
-                f"{state.steps} steps: they do not learn. Try a lower --lr{other}"
+                f"warning: the outputs {', '.join(dead)} are nearly empty: they do not learn. Try a "
+                "lower --lr, and the default --loss"
             )
 
     def evaluation_due(self) -> bool:
         if self.state.finished or not self.every:
             return self.state.finished
-        every = self.every * len(self.samples) / self.batch_size  # steps
+        every = self.every * len(self.samples) / self.samples.batch_size  # steps
         return int(self.state.step / every) > int((self.state.step - 1) / every)
 
     def evaluate(self, lr: float) -> None:
@@ -120,7 +104,7 @@ class Watch:
         if not self.evaluation_due():
             return
         state, run = self.state, self.run
-        size = self.batch_size if self.processes.device.type == "cuda" else 1
+        size = self.samples.batch_size if self.processes.device.type == "cuda" else 1
         metrics = evaluate(state.kept, self.lists, size, self.amp, self.processes)
         loss = float(np.sum(state.recent) / len(state.recent))
         entry = {"step": state.step, "epoch": self.epoch(state.step), "loss": loss, "lr": lr}
@@ -148,40 +132,39 @@ def look_due(step: int, steps: int) -> bool:
     return step in (25, 50, 100, 200, 400) or step % max(20, steps // 20) == 0
 
 
-def training_crops(lists: list[Sequence], crop: int, seed: int) -> tuple[Tensor, ...]:
-    """Fixed crops with a target, where there are any: an `Item` of (N, 3, crop, crop) images and
-    (N, 1, crop, crop) maps, the same in every run with that seed."""
+def training_crops(lists: list[Sequence], crop: int, seed: int) -> Item:
+    """Fixed crops with a target, where there are any: (N, 3, crop, crop) images and (N, 1, crop, crop)
+    maps, the same in every run with that seed."""
     plain = {"scale_jitter": 1.0, "brightness": 0.0, "contrast": 0.0, "target_share": 1.0}
     crops = TrainingSet(lists, 1, seed, crop=crop, mirrors=["none"] * len(lists), **plain)
     return default_collate([crops[i] for i in range(min(CROPS, len(crops)))])
 
 
 @torch.no_grad()
-def output_states(model: nn.Module, crops: tuple, amp: str = "auto") -> dict[str, list[float]]:
-    """What each output that the network has gives, by name: of the crops that hold a target the mean
-    of the largest probability on it, of its label map's peak (1 of a mask), and of IoU at half of that.
-    Nothing where no crop holds a target. The network is left in the mode it was in."""
+def output_states(model: nn.Module, crops: Item, amp: str = "auto") -> dict[str, list[float]]:
+    """What each output that the network has gives, by name, as `output_state`; of the crops that hold
+    a target, where there are any. The network is left in the mode it was in."""
     training, states = model.training, {}
     model.eval()
     with autocast(model.mean.device, amp):
         outputs = model(model.normalise(crops.image.to(model.mean.device)))
     model.train(training)
     for name, logits in outputs._asdict().items():
-        if logits is None:
-            continue
-        pairs = zip(torch.sigmoid(logits.float()).cpu(), getattr(crops, name))
-        values = [output_state(p, target) for p, target in pairs if target.any()]
-        if values:
-            states[name] = torch.stack(values).mean(0).tolist()
+        target = getattr(crops, name)
+        held = target.amax((1, 2, 3)) > 0
+        if logits is not None and held.any():
+            states[name] = output_state(torch.sigmoid(logits.float()).cpu()[held], target[held])
     return states
 
 
-def output_state(probability: Tensor, target: Tensor) -> Tensor:
-    """Peak, true peak and IoU of an output on a crop, (1, H, W) in [0, 1]."""
-    peak = target.max()
+def output_state(probability: Tensor, target: Tensor) -> list[float]:
+    """Of an output and its label map, (N, 1, H, W) in [0, 1], the means over N of the output's largest
+    value on the target, of the map's peak (1 of a mask), and of IoU at half of that peak."""
+    peak = target.amax((1, 2, 3), keepdim=True)
     guess, truth = probability >= peak / 2, target >= peak / 2
-    iou = (guess & truth).sum() / (guess | truth).sum()
-    return torch.stack([probability[target > 0].max(), peak, iou])
+    iou = (guess & truth).sum((1, 2, 3)) / (guess | truth).sum((1, 2, 3))
+    reached = (probability * (target > 0)).amax((1, 2, 3))
+    return [values.mean().item() for values in (reached, peak, iou)]
 
 
 # --- test images that were trained on --------------------------------------------------------------
@@ -203,30 +186,19 @@ def copies_note(train: list[Sequence], test: list[Sequence]) -> str:
 
 
 def seen_note(file: str, info: dict, tested: dict[str, list[str]], hold_out: int) -> str:
-    """A warning where the weights of --init have learned from images that this training is tested on;
-    empty where they have not, or where they do not say.
-
-    Args:
-        info: what the weights say of themselves.
-        tested: the names of the images, by data set.
-    """
-    known = {dataset: seen_of(info, dataset, names) for dataset, names in tested.items()}
-    if None not in known.values():
-        seen = [name for names in known.values() for name in names]
-        if not seen:
-            return ""
-        return (
-            f"warning: --init {file} has learned from {len(seen)} of the "
-            f"{sum(map(len, tested.values()))} images that are tested on here, {some(seen)}, so their "
-            "metrics are too good; take weights of a training with the same lists"
-        )
-    args = info.get("args") if isinstance(info.get("args"), dict) else {}
-    names = info.get("dataset") if isinstance(info.get("dataset"), list) else []
-    both = [name for name in tested if name in names]
-    if not hold_out or not both or args.get("hold_out") == hold_out:
+    """A warning where the weights of --init, whose `info` is given, have learned from images that this
+    training is tested on, by data set; empty where they have not. The shipped weights name no images:
+    they have seen the training lists of their data sets, less what they held out."""
+    known = [seen_of(info, dataset, names) for dataset, names in tested.items()]
+    if None not in known:
+        seen = [name for names in known for name in names]
+    elif not hold_out or info.get("args", {}).get("hold_out") == hold_out:
+        seen = []
+    else:
+        seen = [f"all held out of {name}" for name in tested if name in info.get("dataset", ())]
+    if not seen:
         return ""
     return (
-        f"warning: --init {file} was trained on images of {', '.join(both)} that are held out here, so "
-        "the metrics on these are too good; take weights of a training with the same --hold-out "
-        f"{hold_out}"
+        f"warning: --init {file} has learned from images that are tested on here: {some(seen)}. The "
+        "metrics are too good: take weights of a training with the same lists and --hold-out"
     )

@@ -114,18 +114,6 @@ def test_a_sample_depends_on_seed_and_position_only(frames):
     assert not torch.equal(TrainingSet([frames], 2, 8, crop=32)[0].image, one[0].image)
 
 
-def test_the_last_crops_have_a_side_of_their_own(frames):
-    """Every sample is that of a run with one side throughout, before the switch and from it on."""
-    options = {"target_share": 1.0, "scale_jitter": 1.5}
-    samples = TrainingSet([frames], 2, 0, crop=32, last_crop=48, last_from=6, **options)
-    small, large = (TrainingSet([frames], 2, 0, crop=side, **options) for side in (32, 48))
-    for position in range(12):
-        expected = (small if position < 6 else large)[position]
-        for found, right in zip(samples[position], expected):
-            assert torch.equal(found, right)
-        assert samples[position].image.shape == (3, *[32 if position < 6 else 48] * 2)
-
-
 def spotted(*spots: tuple[int, int, int]) -> Item:
     """A dark image of 200x160 with bright squares of 3x3 px, (y, x, height); the first is a target."""
     image, mask = np.full((200, 160, 3), 20, np.uint8), np.zeros((200, 160), np.uint8)
@@ -144,21 +132,27 @@ def test_clutter_is_what_is_bright_and_small_and_no_target():
     assert len(clutter(spotted((50, 40, 200)))) == 0
 
 
+class One:
+    """A list of one item without targets to place crops on."""
+
+    centres = (np.empty((0, 2)),)
+
+    def __init__(self, item: Item):
+        self.item = item
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, i: int) -> Item:
+        return self.item
+
+
 def test_clutter_share():
     """Crops without a target for certain lie on the only bright spot that is none, or anywhere."""
     item = spotted((180, 140, 200), (20, 30, 150))
 
-    class One:
-        centres = (np.empty((0, 2)),)
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, i):
-            return item
-
     def share(p: float) -> float:
-        samples = TrainingSet([One()], 2, 0, crop=32, clutter_share=p, brightness=0, contrast=0)
+        samples = TrainingSet([One(item)], 2, 0, crop=32, clutter_share=p, brightness=0, contrast=0)
         return np.mean([(samples[i].image > 100).any().item() for i in range(200)])
 
     assert share(1.0) == 1.0 and share(0.0) < 0.3 and 0.45 < share(0.5) < 0.8
@@ -174,16 +168,8 @@ def test_how_crops_are_mirrored(mirror, seen, augment):
     image[:, :30] = 200
     mask = (image[..., 0] > 100).astype(np.uint8) * 255
 
-    class One:
-        centres = (np.empty((0, 2)),)
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, i):
-            return Item(image, mask, mask, mask)
-
-    samples = TrainingSet([One()], 2, 0, augment, crop=64, mirrors=[mirror], scale_jitter=1.0)
+    frames = One(Item(image, mask, mask, mask))
+    samples = TrainingSet([frames], 2, 0, augment, crop=64, mirrors=[mirror], scale_jitter=1.0)
     found = set()
     for position in range(60):
         item = samples[position]
@@ -198,22 +184,18 @@ def test_how_crops_are_mirrored(mirror, seen, augment):
         assert found == {"U" if side == "diagonal" else side for side in seen}
 
 
-def test_crops_of_images_smaller_than_the_crop_are_reflected():
+def test_crops_by_hand():
+    """Images smaller than the crop are reflected, a centre is held even at a border, and the authors
+    take less than an eighth of a side away."""
     planes = np.arange(6, dtype=np.uint8).reshape(1, 6, 1).repeat(4, 0)
     cut = random_crop(planes, 12, None, np.random.default_rng(0))
     assert cut.shape == (12, 12, 1)
     assert cut[0, :, 0].tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 5, 4, 3, 2]
-
-
-def test_centred_crops_hold_their_centre_even_at_a_border():
     planes = np.zeros((50, 50, 1), np.uint8)
     planes[2, 47] = 255
     for seed in range(20):
         cut = random_crop(planes, 16, np.array([2.0, 47.0]), np.random.default_rng(seed))
         assert cut.shape == (16, 16, 1) and cut.any()
-
-
-def test_authors_crop_takes_less_than_an_eighth_of_a_side():
     planes = np.zeros((80, 160, 6), np.uint8)
     shapes = [authors_crop(planes, np.random.default_rng(s)).shape for s in range(200)]
     heights, widths = {s[0] for s in shapes}, {s[1] for s in shapes}

@@ -32,8 +32,7 @@ def rectangle() -> np.ndarray:
     return mask
 
 
-SMALL = {"rectangle of 12 px": rectangle(), "disc of 21 px": disc(2.3)}
-MASKS = SMALL | {"disc of 81 px": disc(5), "both": np.maximum(rectangle(), np.roll(disc(2.3), 40))}
+MASKS = {"rectangle of 12 px": rectangle(), "disc of 21 px": disc(2.3), "disc of 81 px": disc(5)}
 CASES = [(mask, method) for mask in MASKS for method in METHODS]
 
 
@@ -62,7 +61,7 @@ def answers(target: Tensor, loss: str) -> tuple[float, float, float]:
 # --- which answer is the best ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask", SMALL)
+@pytest.mark.parametrize("mask", list(MASKS)[:2])
 def test_by_the_published_loss_an_empty_boundary_map_is_as_good_as_the_right_one(mask):
     target = maps(mask, "authors")["boundary"]
     assert 0.1 < target.max() < 0.3
@@ -71,45 +70,32 @@ def test_by_the_published_loss_an_empty_boundary_map_is_as_good_as_the_right_one
 
 
 @pytest.mark.parametrize("mask, method", CASES)
-def test_by_the_published_loss_ones_are_better_than_a_soft_map_that_reaches_half(mask, method):
-    """The interior maps of both methods, and the paper's boundary map."""
-    soft = ("interior", "boundary") if method == "paper" else ("interior",)
-    for name in soft:
-        target = maps(mask, method)[name]
-        assert target.max() > 0.49
-        _, perfect, ones = answers(target, "authors")
-        assert ones < perfect, name
-
-
-@pytest.mark.parametrize("mask, method", CASES)
-def test_by_the_jaccard_loss_the_map_itself_is_the_best_answer_of_all_outputs(mask, method):
+def test_by_the_jaccard_loss_the_map_itself_is_the_best_answer_and_by_the_published_one_it_is_not(
+    mask, method
+):
     for name, target in maps(mask, method).items():
         empty, perfect, ones = answers(target, "jaccard")
         assert perfect < 0.01 and empty > 1, name
         assert ones > 1 or (name == "mask" and ones == perfect), name
-        alone = jaccard_loss(torch.zeros_like(target), target).item()  # without the focal part
-        assert alone > 0.99, name
+        assert jaccard_loss(torch.zeros_like(target), target).item() > 0.99, name  # without focal
+        if 0.49 < target.max() < 1 or name == "interior":  # soft, and reaches half
+            _, perfect, ones = answers(target, "authors")
+            assert ones < perfect, name
 
 
 # --- the Jaccard loss ------------------------------------------------------------------------------
 
 
 def test_jaccard_loss_by_hand():
-    """Of (0.5, 0.5, 0, 0) and (1, 0, 0, 0.25) the smaller add up to 0.5, the larger to 1.75."""
-    p, target = sample([0.5, 0.5, 0, 0]), sample([1, 0, 0, 0.25])
-    assert jaccard_loss(p, target).tolist() == pytest.approx([1 - 0.501 / 1.751])
-    assert jaccard_loss(target, target).tolist() == [0]
-    assert jaccard_loss(torch.zeros_like(p), target).tolist() == pytest.approx([1 - 0.001 / 1.251])
-
-
-def test_samples_without_target_are_smoothed_by_1():
-    """False alarms that add up to 1 are half wrong, 3 three quarters; an empty answer is right. Each
-    sample has its own smoothing and its own value."""
-    p = torch.cat([sample([0.5, 0.5, 0, 0]), sample([1, 1, 0.5, 0.5]), torch.zeros(1, 1, 1, 4)])
-    nothing = torch.zeros_like(p)
-    assert jaccard_loss(p, nothing).tolist() == [0.5, 0.75, 0]
-    target = torch.cat([nothing[:2], sample([0, 0, 0, 1])])
-    assert jaccard_loss(p, target).tolist() == pytest.approx([0.5, 0.75, 1 - 0.001 / 1.001])
+    """Of (0.5, 0.5, 0, 0) and (1, 0, 0, 0.25) the smaller add up to 0.5, the larger to 1.75. Samples
+    without target are smoothed by 1: false alarms that add up to 1 are half wrong, an empty answer is
+    right. Each sample has its own smoothing and its own value."""
+    rows = [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [1, 1, 0.5, 0.5], [0, 0, 0, 0], [0, 0, 0, 0]]
+    true = [[1, 0, 0, 0.25], [0] * 4, [0] * 4, [0] * 4, [1, 0, 0, 0.25]]
+    p, target = (torch.cat([sample(row) for row in table]) for table in (rows, true))
+    expected = [1 - 0.501 / 1.751, 0.5, 0.75, 0, 1 - 0.001 / 1.251]
+    assert jaccard_loss(p, target).tolist() == pytest.approx(expected)
+    assert jaccard_loss(target, target).tolist() == [0] * 5
 
 
 def test_a_crop_without_a_target_is_empty_though_a_soft_map_reaches_into_it():
@@ -117,12 +103,14 @@ def test_a_crop_without_a_target_is_empty_though_a_soft_map_reaches_into_it():
     rest, nothing = sample([5e-5, 0, 0, 0]), torch.zeros(1, 1, 1, 4, dtype=torch.float64)
     logits = torch.full_like(rest, -30)
     outputs, targets = Outputs(logits, None, logits), Outputs(rest, nothing, nothing)
-    assert losses(outputs, targets)["interior"].item() == pytest.approx(5e-5, rel=0.01)
-    assert losses(outputs, targets, by_mask=False)["interior"].item() == pytest.approx(
-        5e-5 / 105e-5, rel=0.01
-    )
     with_target = targets._replace(mask=sample([1, 0, 0, 0]))
-    assert losses(outputs, with_target)["interior"].item() == pytest.approx(5e-5 / 105e-5, rel=0.01)
+    for given, by_mask, expected in (
+        (targets, True, 5e-5),
+        (targets, False, 5e-5 / 105e-5),
+        (with_target, True, 5e-5 / 105e-5),
+    ):
+        loss = losses(outputs, given, by_mask=by_mask)["interior"].item()
+        assert loss == pytest.approx(expected, rel=0.01)
 
 
 # --- the focal loss, and both together -------------------------------------------------------------
@@ -138,15 +126,11 @@ def test_focal_loss_by_hand():
     assert focal_loss(torch.zeros_like(target), target).item() == pytest.approx(expected)
     confident = sample([50.0, -50.0, 0.0, 0.0])
     assert focal_loss(confident, target).item() == pytest.approx(0, abs=1e-12)
-
-
-def test_the_weight_of_the_focal_loss_is_held_constant():
-    """The gradient is weight · (p - t) / (Σt + 1), without a term of the weight's own."""
+    # The weight is held constant: the gradient is weight · (p - t) / (Σt + 1).
     target = sample([1, 0, 0, 0.25])
     logits = torch.zeros_like(target).requires_grad_()
     focal_loss(logits, target).backward()
-    error = 0.5 - target
-    assert torch.allclose(logits.grad, error.square() * error / 2.25)
+    assert torch.allclose(logits.grad, (0.5 - target).square() * (0.5 - target) / 2.25)
 
 
 def test_the_default_loss_is_the_jaccard_loss_and_half_the_focal_loss():
@@ -173,10 +157,7 @@ def test_the_table_of_a_data_set_s_training_masks(tmp_path):
     for name, plane in zip(OUTPUTS, decouple(target_mask())):
         row = table["authors", name]
         assert row["images"] == "2" and row["peak"] == f"{plane.max() / 255:.2f}"
-        for title, loss in (("published", "authors"), ("jaccard", "jaccard")):
-            expected = [f"{value:.3f}" for value in answers(sample(plane / 255), loss)]
-            assert [row[f"{title}: {answer}"] for answer in ("empty", "p = t", "p = 1")] == expected
-    boundary = table["authors", "boundary"]
-    assert boundary["published: empty best"] == "100 %" and boundary["jaccard: empty best"] == "0 %"
-    assert cv2.imread("losses.png") is not None
-    assert not (root / "interior").exists()
+        expected = [f"{value:.3f}" for value in answers(sample(plane / 255), "jaccard")]
+        assert [row[f"jaccard: {answer}"] for answer in ("empty", "p = t", "p = 1")] == expected
+    assert table["authors", "boundary"]["published: empty best"] == "100 %"
+    assert cv2.imread("losses.png") is not None and not (root / "interior").exists()

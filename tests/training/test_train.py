@@ -1,7 +1,6 @@
 """Trainings, from the command line to the weights that are kept."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -20,9 +19,8 @@ from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.inference.predict import infer
 from ismallnet.training.augmentation import TrainingSet
-from ismallnet.training.watch import Watch
 from net import load_weights
-from train import main, new_weights
+from train import initialise, main
 
 
 @pytest.fixture(autouse=True)
@@ -56,16 +54,9 @@ def test_a_run_leaves_all_that_it_promises(capsys):
     assert model.std.tolist() == pytest.approx([pixels.std()] * 3, rel=1e-6)
 
 
-@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": ""}])
-def test_one_process_writes_whatever_rank_says(variables, monkeypatch):
-    """Variables that a shell or a container has set for something else."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert run("--epochs", 1, "--max-minutes", 0) == 0
-    assert (RUN / "last.pt").exists()
-
-
-def test_a_training_in_a_thread_leaves_signals_to_the_main_thread():
+def test_a_training_in_a_thread_leaves_signals_to_the_main_thread(monkeypatch):
+    """And one process writes whatever a variable says that another program has set."""
+    monkeypatch.setenv("RANK", "1")
     codes = []
     thread = threading.Thread(target=lambda: codes.append(run("--epochs", 1, "--max-minutes", 0)))
     thread.start()
@@ -75,7 +66,7 @@ def test_a_training_in_a_thread_leaves_signals_to_the_main_thread():
 
 def test_the_loss_falls_and_the_target_is_found():
     """108 steps on six images of the same target: enough to find it in the other two."""
-    run("--epochs", 36, "--variant", "full", "--lr", 1e-2, "--ema", 0.9, "--eval-every", 6)
+    run("--epochs", 36, "--lr", 1e-2, "--ema", 0.9, "--eval-every", 18)
     history = metrics_of(RUN)["history"]
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     final = history[-1]["figures"]["tiny"]
@@ -83,29 +74,15 @@ def test_the_loss_falls_and_the_target_is_found():
 
 
 def test_same_seed_same_weights_and_another_seed_others():
-    run("--epochs", 2, folder="a")
-    run("--epochs", 2, "--workers", 2, "--eval-every", 0, folder="b")  # nor does watching change any
-    run("--epochs", 2, "--seed", 1, folder="c")
+    """Of 6 images in batches of 4 the second step of one epoch reaches into the next, which the log
+    does not name."""
+    run("--epochs", 1, "--batch-size", 4, folder="a")
+    run("--epochs", 1, "--batch-size", 4, "--workers", 2, "--eval-every", 0, folder="b")
+    run("--epochs", 1, "--batch-size", 4, "--seed", 1, folder="c")
     a, b, c = (weights(f"runs/tiny/{name}") for name in "abc")
     assert equal(a, b) and not equal(a, c)
-
-
-def test_a_last_epoch_is_not_named_beyond_what_was_asked_for():
-    """Of 6 images in batches of 4 the second step of one epoch reaches into the next."""
-    run("--epochs", 1, "--batch-size", 4)
-    assert "epoch 1.0 step 2" in (RUN / "log.txt").read_text() and info_of(RUN)["epoch"] == 8 / 6
-
-
-def test_a_long_training_says_how_long_it_takes(monkeypatch):
-    monkeypatch.setattr("train.TIMED", 2)
-    run("--epochs", 1)
-    assert "the steps that are left take about" in (RUN / "log.txt").read_text()
-    watch = Watch(*[None] * 9)
-    watch.state = type("State", (), {"steps": 2000, "step": 0, "model": net.iSmallNet(16, "plain")})
-    watch.run = type("Run", (), {"about": {"dataset": ["tiny"]}})
-    watch.processes = type("Processes", (), {"device": torch.device("cpu")})
-    assert "5.6 hours" in watch.duration_note(10) and "--width 8" in watch.duration_note(10)
-    assert "33 minutes" in watch.duration_note(1) and "--width" not in watch.duration_note(1)
+    assert "epoch 1.0 step 2" in Path("runs/tiny/a/log.txt").read_text()
+    assert info_of("runs/tiny/a")["epoch"] == 8 / 6
 
 
 # --- faults ----------------------------------------------------------------------------------------
@@ -180,24 +157,18 @@ def test_a_run_begins_with_the_weights_it_is_given(capsys):
 def test_hold_out_tests_on_training_images_and_leaves_the_test_list_alone(data, capsys):
     for name in "gh":  # the test list's
         (data / "images" / f"{name}.png").write_bytes(b"")
-    run("--epochs", 1, "--hold-out", 3)
-    info = info_of(RUN)
-    assert info["steps"] == 2 and info["args"]["hold_out"] == 3  # 4 images left in batches of 2
+    run("--epochs", 1, "--hold-out", 3, "--select", "test")
+    held_out = "held-out training images (--hold-out 3)"
+    best, last = (info_of(RUN, name) for name in ("best.pt", "last.pt"))
+    assert best["selected_on"] == held_out and last["selected_on"] == "nothing"
+    assert best["figures_on"] == last["figures_on"] == metrics_of(RUN)["figures_on"] == held_out
+    assert last["steps"] == 2 and last["args"]["hold_out"] == 3  # 4 images left in batches of 2
     held = find_dataset("tiny")
     held.hold_out(3)
     assert [s.name for s in held.samples("test")] == ["b", "e"]
     assert [s.name for s in held.samples("train")] == ["a", "c", "d", "f"]
     for every in ("1", "99"):
         assert "--hold-out" in fails(main, *TINY, "--hold-out", every, capsys=capsys)
-
-
-def test_what_is_chosen_on_held_out_images_says_so():
-    run("--epochs", 1, "--hold-out", 3, "--select", "test")
-    held_out = "held-out training images (--hold-out 3)"
-    best, last = (info_of(RUN, name) for name in ("best.pt", "last.pt"))
-    assert best["selected_on"] == held_out and last["selected_on"] == "nothing"
-    assert best["figures_on"] == last["figures_on"] == metrics_of(RUN)["figures_on"] == held_out
-    assert f"chosen on {held_out}" in (RUN / "log.txt").read_text()
 
 
 def test_select_test_keeps_and_marks_the_best_epoch():
@@ -215,19 +186,10 @@ def test_select_test_keeps_and_marks_the_best_epoch():
 
 def test_the_untrained_network_gives_the_prior():
     frames = Frames(find_dataset("tiny"), "train")
-    model = new_weights(4, "full", 0, 0.02, [frames])
+    model = net.iSmallNet(2)
+    initialise(model, 0.02, [frames])
     for head in (model.interior_head, model.boundary_head, model.mask_head[3]):
         assert torch.sigmoid(head.bias).item() == pytest.approx(0.02)
-    assert new_weights(4, "full", 0, 0.5, [frames]).mask_head[3].bias.item() == 0
-
-
-@pytest.mark.parametrize("variant", ["single", "boundary", "unet", "sum"])
-def test_variants_train_and_resume(variant):
-    run("--epochs", 1, "--variant", variant, "--max-minutes", 0)
-    assert main(["--dataset", "tiny", "--resume", str(RUN)]) == 0
-    model = load_weights(RUN / "last.pt")
-    assert model.variant == variant == model.info["variant"] and model.info["hours"] > 0
-    assert np.isfinite(metrics_of(RUN)["history"][-1]["loss"])
 
 
 def test_joint_training(tmp_path):
@@ -249,8 +211,7 @@ def test_two_processes_count_as_one(data):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(REPOSITORY / "train.py"), *TINY, "--lr", "1e-2"]
     command += ["--run-name", "x", "--epochs", "6", "--eval-every", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     two = metrics_of(RUN)["final"]["tiny"]
     assert done.stdout.count("epoch 6.0 step 18") == 1  # one process speaks
@@ -262,7 +223,4 @@ def test_two_processes_count_as_one(data):
     assert metrics_standard(total(counts(slice(None)))) == two
     assert two["images"] == two["targets"] == 7
     parts = [counts(slice(rank, None, 3)) for rank in range(3)]  # as three processes would
-    assert (
-        metrics_standard(total(count for share in parts for count in share)) == two
-        and len(parts[2]) == 2
-    )
+    assert metrics_standard(total(count for share in parts for count in share)) == two
