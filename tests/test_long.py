@@ -81,9 +81,7 @@ def test_memory_of_detection_in_many_frames_is_flat(tell):
     series, text = watched([*argv, "--batch-size", "64", "--device", "cpu", "--threshold", "0.9"], 1)
     assert f"{count} frames" in text
     grown = growth([row[0] for row in series])
-    assert grown < 200, (
-        grown
-    )  # a frame: some bytes of the list of what is to be done, pages of the stack
+    assert grown < 200, grown  # a frame: some bytes of a list, and pages of the stack
     peak = max(row[0] for row in series)
     tell(f"{count} frames through detect.py", f"peak {peak:.0f} MiB, growth {grown:.1f} MiB")
 
