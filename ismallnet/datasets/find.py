@@ -294,11 +294,6 @@ def refuse_without_masks(
         )
     if hint := hint_for(root, MASK_FOLDERS):
         raise DataError(f"{root}: found no mask for any image{hint}")
-    if reading.missing_masks == "empty":
-        raise DataError(
-            f"{root}: found no mask for any image, so --missing-masks empty would leave no target at "
-            f"all. Name the masks' folder: {flags}"
-        )
     if not all(is_background(image, root) for image in images):
         place = f"{shown(images[0].masks, root)}/" if images[0].masks else "masks/"
         others = some([str(path) for path in without_image(images)])

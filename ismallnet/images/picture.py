@@ -18,6 +18,7 @@ from ismallnet.images.scientific import DICOM, FITS, read_dicom, read_fits
 from ismallnet.images.tiff import ORIENTATION, is_tiff, most_pixels, open_tiff, oriented
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "TIFF")
+TURNED_PNG = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")
 
 
 def open_picture(path: Path, raw: bytes | None = None) -> Image.Image:
@@ -69,8 +70,9 @@ def decode(path: Path, raw: bytes | None = None) -> np.ndarray:
 
 
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
-    """(H, W) of an image file, as it is seen; errors as `decode`."""
-    return decode(Path(path)).shape[:2]
+    """(H, W) of an image file, as it is seen; of PNG, JPEG and BMP from the header alone."""
+    with open_pictures(Path(path)) as pictures:
+        return pictures.shape if isinstance(pictures, Pictures) else pictures[0].shape[:2]
 
 
 class Pictures:
@@ -98,6 +100,13 @@ class Pictures:
                 self.picture.seek(self.pages[k])
             pixels = pixels_of(self.picture, self.path)
             return oriented(pixels, self.picture.getexif().get(ORIENTATION, 1))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the first picture. A PNG is decoded for its orientation only where it has one."""
+        asked = self.picture.format != "PNG" or any(s in self.path.read_bytes() for s in TURNED_PNG)
+        turned = asked and self.picture.getexif().get(ORIENTATION, 1) >= 5
+        return self.picture.size if turned else self.picture.size[::-1]
 
 
 def pixels_of(picture: Image.Image, path: Path) -> np.ndarray:

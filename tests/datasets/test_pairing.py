@@ -87,7 +87,7 @@ def test_missing_masks_may_be_empty(tmp_path):
     assert data.lists["train"][1].mask is None and not any(data.problems.values())
     assert any("1 images without a mask" in note for note in data.notes)
     (root / "masks").rename(root / "answers")
-    with pytest.raises(DataError, match=r"no target at all.*--mask-folder"):
+    with pytest.raises(DataError, match=r"found no mask for any.*--mask-folder"):
         find_dataset("s", tmp_path, reading=reading)
     reading = Reading(mask_folder="answers", missing_masks="empty")
     assert find_dataset("s", tmp_path, reading=reading).lists["train"][0].mask == root / "answers/a.png"
