@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import argparse
 import sys
 
-from ismallnet.arguments import add_data_arguments, given_reading, open_datasets
+from ismallnet.arguments import add_data_arguments, given_reading, open_datasets, refuse_idle
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.polygons import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset, maps_lock
@@ -48,25 +48,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def make_masks(args: argparse.Namespace) -> None:
-    """Masks from annotations, where they are asked for.
-
-    Raises:
-        DataError: a flag without what it belongs to; annotations that cannot be used.
-    """
-    flags = [f for f in ("outline_pixels", "overwrite") if getattr(args, f)]
+    """Masks from annotations, where they are asked for."""
     if not args.from_annotations:
-        if flags:
-            named = ", ".join(f"--{flag.replace('_', '-')}" for flag in flags)
-            raise DataError(f"{named}: has no effect without --from-annotations; leave it out")
+        flags = ("outline_pixels", "overwrite")
+        refuse_idle(build_parser(), args, flags, "without --from-annotations")
         return
     if len(args.dataset) != 1:
         raise DataError(f"--from-annotations: found {len(args.dataset)} data sets, expected one")
-    options = {flag: getattr(args, flag) for flag in ("split", "outline_pixels", "overwrite")}
-    (name,) = args.dataset
-    lines = draw_masks(
-        name, args.data_root, args.from_annotations, reading=given_reading(args), **options
-    )
-    print(*lines, sep="\n")
+    options = {key: getattr(args, key) for key in ("split", "outline_pixels", "overwrite")}
+    options["reading"] = given_reading(args)
+    print(*draw_masks(args.dataset[0], args.data_root, args.from_annotations, **options), sep="\n")
 
 
 @command("maps that are done are kept; type the same command to continue")

@@ -284,10 +284,16 @@ def draw_masks(
             f"{data.root}: has none of the {len(absent)} annotated pictures: {some(absent)}"
         )
     files: dict[Path, bytes] = {}  # of the masks that are not there yet
+    owners: dict[Path, Path] = {}  # the image of each mask
     for image in progress(images, f"{data.name} annotations", len(images)):
         try:
             mask = mask_of(of_image.get(image.path), image_shape(image.path), outline_pixels)
             file = mask_path(image, data)
+            if (other := owners.setdefault(file, image.path)) != image.path:
+                raise DataError(
+                    f"{other} and {image.path}: their masks would be one file, {file}; move masks to a "
+                    "folder for each split folder, as masks/train"
+                )
             if not is_there(file, mask):
                 files[file] = cv2.imencode(".png", mask)[1].tobytes()
         except DataError as error:

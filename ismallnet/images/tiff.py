@@ -92,9 +92,10 @@ def check_bands(path: Path, page: TiffPage) -> None:
         return
     alpha = bands == 2 and not planes and page.extrasamples[:1] in ((1,), (2,))
     if page.photometric > PHOTOMETRIC.PALETTE or (bands > 1 and not alpha):
+        kind = getattr(page.photometric, "name", page.photometric)
         raise DataError(
-            f"{path}: found {bands} bands, expected 1 (grey) or 3 (red, green, blue); save the band "
-            f"you need as a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
+            f"{path}: found {bands} bands of {kind}, expected 1 (grey) or 3 of RGB; save the band you "
+            f"need as a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
         )
 
 

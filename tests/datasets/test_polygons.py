@@ -199,6 +199,10 @@ def test_split_folders_get_masks_of_their_own(tmp_path, capsys):
     draw("data/tiny")
     assert (mask("0", "data/tiny/masks/train") == target_mask()).all()
     assert not mask("0", "data/tiny/masks/valid").any()
+    (root / "masks/train/0.png").rename(root / "masks/1.png")
+    (root / "masks/valid/0.png").unlink()  # masks/0.png would be of both
+    error = fails(main, "--dataset", "tiny", "--from-annotations", "data/tiny", capsys=capsys)
+    assert "masks/0.png" in error and not (root / "masks/0.png").exists()
 
 
 # --- what is refused -------------------------------------------------------------------------------
