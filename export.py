@@ -29,6 +29,7 @@ from ismallnet.evaluation.tables import table
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.onnx import OPSET, Exported, to_fp16, to_onnx, with_notes
+from ismallnet.inference.own import load_own
 from ismallnet.inference.predict import prepared, standard_metrics
 from net import iSmallNet, load_weights
 
@@ -46,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="a run's last.pt, or other weights")
+    own = "a network of your own, of which the weights are (docs/RESEARCH.md)"
+    add("--network", metavar="FILE.py:CLASS", help=own)
     add("--output", required=True, metavar="FILE", help="X.safetensors or X.onnx")
     add = parser.add_argument_group("ONNX").add_argument
     kinds = {"choices": ("fp32", "fp16"), "default": "fp32", "help": "of weights and activations"}
@@ -132,7 +135,7 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
 @command()
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    model = load_weights(args.weights)
+    model = load_own(args.weights, args.network) if args.network else load_weights(args.weights)
     if args.output.endswith(".onnx"):
         return export_onnx(model, args)
     export_weights(model, args.weights, Path(args.output))

@@ -43,7 +43,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
     """The network's maps of a list, and what about.json says of them."""
     if not (path := args.weights and named_weights(args.weights)):
         path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
-    model = open_network(path, args.backend, args.width, args.amp)
+    model = open_network(path, args.backend, args.width, args.amp, args.network)
     print(describe(path, model))
     for text in doubts(model.info, data.name, frames, args.split):
         print(text)
@@ -143,6 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser)
     add = parser.add_argument
     add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
+    own = "a network of your own, of which the weights are (docs/RESEARCH.md)"
+    add("--network", metavar="FILE.py:CLASS", help=own)
     add("--width", type=int, help="that the weights must have; default: any")
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
@@ -175,8 +177,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:
-        idle = ("weights", "width", "resize", "flips", "batch_size", "backend", "amp", "device")
-        refuse_idle(parser, args, (*idle, "tile", "overlap"), "beside --baseline")
+        idle = ("weights", "network", "width", "resize", "flips", "batch_size", "backend", "amp")
+        refuse_idle(parser, args, (*idle, "device", "tile", "overlap"), "beside --baseline")
     else:
         refuse_idle(parser, args, ("workers",), "without --baseline")
     tile = TILE if args.tile is None else args.tile

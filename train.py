@@ -34,6 +34,7 @@ from ismallnet.datasets.sample import DatasetFolder, Item
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, run_script
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
 from ismallnet.files import lock
+from ismallnet.inference.own import KEPT, OwnNetwork, check_source, load_own, own_network
 from ismallnet.inference.predict import autocast, precision
 from ismallnet.inference.weights import merged
 from ismallnet.labels import decouple_dataset, maps_folder, maps_lock
@@ -196,13 +197,20 @@ def names_of(data: list[DatasetFolder], kind: str) -> dict[str, list[str]]:
     return {folder.name: [sample.name for sample in folder.samples(kind)] for folder in data}
 
 
-def build_network(width: int, variant: str, init: str | None = None) -> iSmallNet:
+def build_network(
+    width: int, variant: str, init: str | None = None, own: str | None = None
+) -> iSmallNet | OwnNetwork:
     """A network, or that of --init, with its normalisation and `info`.
 
+    Args:
+        own: FILE.py:CLASS of --network.
+
     Raises:
-        DataError: another variant.
+        DataError: another variant, or --network that is none.
         WeightsError: it cannot be read, or holds another width.
     """
+    if own:
+        return load_own(init, own) if init else own_network(own)
     if not init:
         return iSmallNet(width, variant)
     model = load_weights(init, width)
@@ -214,7 +222,7 @@ def build_network(width: int, variant: str, init: str | None = None) -> iSmallNe
     return model
 
 
-def initialise(model: iSmallNet, prior: float, lists: list[Frames]) -> None:
+def initialise(model: iSmallNet | OwnNetwork, prior: float, lists: list[Frames]) -> None:
     """Gives a new network the normalisation of its training images, and `prior` as the probability
     that its outputs give at first."""
     mean, std = mean_and_std(lists)
@@ -236,7 +244,7 @@ def make_samples(
 
 def make_network(
     args: argparse.Namespace, info: dict | None, data: list[DatasetFolder], learned: list[Frames]
-) -> tuple[iSmallNet, dict]:
+) -> tuple[iSmallNet | OwnNetwork, dict]:
     """The network that a training begins with, and `seen`, the names of all images that its weights
     learn from: nothing where those of --init do not say theirs.
 
@@ -244,7 +252,9 @@ def make_network(
         info: that of the checkpoint that will be restored; its weights need no values here.
     """
     torch.manual_seed(args.seed)
-    model = build_network(args.width, args.variant, None if info else args.init)
+    model = build_network(args.width, args.variant, None if info else args.init, args.network)
+    if info and args.network:
+        check_source(f"--network {args.network}", info, model)
     if not (info or args.init):
         initialise(model, args.prior, learned)
         info = {"seen": {}}
@@ -256,7 +266,7 @@ def make_network(
     return model, {"seen": merged(names, info["seen"])} if "seen" in info else {}
 
 
-def make_state(args: argparse.Namespace, model: iSmallNet, steps: int) -> State:
+def make_state(args: argparse.Namespace, model: iSmallNet | OwnNetwork, steps: int) -> State:
     """The state of a training before its first step, of a network on its device."""
     device = model.mean.device
     optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
@@ -294,7 +304,9 @@ def session(
         "images": len(samples),
         "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
         "environment": environment(processes.device),
-        **{key: getattr(args, key) for key in ("dataset", "recipe", "width", "variant", "seed")},
+        **{key: getattr(args, key) for key in ("dataset", "recipe", "seed")},
+        **{key: getattr(model, key) for key in ("width", "variant")},
+        **({KEPT: model.source} if args.network else {}),
         "args": vars(args),
         **seen,
     }

@@ -169,6 +169,7 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         WeightsError: unreadable, another network, or several.
     """
     checkpoint = read_checkpoint(path)
+    refuse_own(path, checkpoint)
     state = unwrapped(path, checkpoint)
     state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     state = without_prefix(path, {key.replace("_orig_mod.", ""): v for key, v in state.items()})
@@ -176,6 +177,19 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         state = from_authors(state)
     info = checkpoint.get("info")
     return state, info if isinstance(info, dict) else {}
+
+
+def refuse_own(path: str | os.PathLike, checkpoint: dict) -> None:
+    """
+    Raises:
+        WeightsError: the weights are of a network of the user's own, in a file that has to be named.
+    """
+    info = checkpoint.get("info")
+    if isinstance(own := isinstance(info, dict) and info.get("network"), dict):
+        raise WeightsError(
+            f"{path}: weights of the network {own.get('class')} in {own.get('file')}; type --network "
+            f"{own.get('file')}:{own.get('class')}"
+        )
 
 
 def unwrapped(path: str | os.PathLike, checkpoint: dict) -> dict:

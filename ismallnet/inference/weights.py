@@ -8,6 +8,7 @@ from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError
 from ismallnet.files import disguise
 from ismallnet.inference.onnx import Exported, check_amp, to_onnx
+from ismallnet.inference.own import KEPT, load_own
 from ismallnet.inference.predict import Network
 
 SHIPPED = Path(__file__).parents[2] / "weights"
@@ -16,10 +17,18 @@ MOST_BYTES = 2**31 - 1  # of an ONNX file: protobuf's own limit
 
 
 def open_network(
-    path: str | os.PathLike, backend: str = "torch", width: int | None = None, amp: str = "auto"
+    path: str | os.PathLike,
+    backend: str = "torch",
+    width: int | None = None,
+    amp: str = "auto",
+    own: str | None = None,
 ) -> Network:
     """The network of a weights file, or of an ONNX file, on a backend: the package builds networks here
-    alone. `amp` as in `Exported`, without effect on PyTorch's, which take it at each call.
+    alone.
+
+    Args:
+        amp: as in `Exported`, without effect on PyTorch's, which take it at each call.
+        own: FILE.py:CLASS of a network of the user's own.
 
     Raises:
         WeightsError: as `net.load_weights`, or an ONNX file that cannot be used.
@@ -33,10 +42,11 @@ def open_network(
             raise WeightsError(
                 f"{path}: an ONNX file; type --backend onnxruntime, or name other weights"
             )
-        return load_weights(path, width)
+        return load_own(path, own) if own else load_weights(path, width)
     check_amp(backend, amp)
     if not is_onnx:
-        return Exported(to_onnx(load_weights(path, width)), backend, amp)
+        model = load_own(path, own) if own else load_weights(path, width)
+        return Exported(to_onnx(model), backend, amp)
     try:
         model = Exported(read_onnx(path), backend, amp)
     except WeightsError as error:
@@ -97,6 +107,8 @@ def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Pa
 def describe(path: Path, model: Network) -> str:
     """One line on where weights come from; what was chosen on the test list is said."""
     info, facts = model.info, [f"width {model.width}"]
+    if KEPT in info:
+        facts = ["{class} of {file}".format(**info[KEPT])]
     if not info:
         facts.append("the authors' format or bare weights")
     for key in ("dataset", "recipe", "seed", "epoch") if info else ():

@@ -22,8 +22,8 @@ EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all", "empty_by":
 SESSION = ("config", "resume", "run_name", "max_minutes", "help")  # not the run's
 # What may differ between a run and its continuation: it changes the weights by rounding at most.
 FREE = {
-    *("resume", "data_root", "maps_root", "runs", "run_name", "device", "workers", "max_minutes"),
-    *("save_every", "eval_every", "select", "compile", "no_graphs", "config"),
+    *("resume", "network", "data_root", "maps_root", "runs", "run_name", "device", "workers"),
+    *("max_minutes", "save_every", "eval_every", "select", "compile", "no_graphs", "config"),
 }
 
 
@@ -60,6 +60,8 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     add("--labels", "--method", choices=tuple(METHODS), default="authors", help="label decoupling")
     add("--width", type=count, default=width, help="channels at full resolution; 16 is the paper's")
     add("--variant", choices=variants, default="full", help="ablations, see net.py")
+    own = "a network of your own in the place of iSmallNet (docs/RESEARCH.md)"
+    add("--network", metavar="FILE.py:CLASS", help=own)
     add("--init", metavar="FILE", help="weights to begin with; default: new ones")
     add("--hold-out", type=whole, default=0, metavar="N", help="test on every Nth training image")
     seeds = within(int, 0, 2**63 - 1)
@@ -168,6 +170,7 @@ def idle(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
         "beside --augment authors, which takes whole images": crops if whole else (),
         "without --last-crop": () if args.last_crop else ("last_share",),
         "beside --init, whose outputs are not new": ("prior",) if args.init else (),
+        "beside --network": ("width", "variant", "prior") if args.network else (),
         "beside --schedule triangle": ("warmup",) if args.schedule == "triangle" else (),
     }
 

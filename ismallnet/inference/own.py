@@ -1,0 +1,138 @@
+"""A network of one's own in the place of iSmallNet: `--network FILE.py:CLASS`.
+
+The class takes no required argument. Its `forward` maps normalised images (N, 3, H, W), sides multiples
+of 32, to mask logits (N, 1, H, W), or to `Outputs` of logits. Which file a network came from is kept in
+its checkpoints by name and SHA-256, and looked at when they are used again.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ismallnet.checkpoints import (
+    AUTHORS_MEAN,
+    AUTHORS_STD,
+    WeightsError,
+    check_tensors,
+    read_checkpoint,
+)
+from ismallnet.cli import DataError
+from ismallnet.unet import Outputs, pad_to_multiple
+
+MULTIPLE = 32  # of the sides that the network is given
+KEPT = "network"  # what a checkpoint's info says of it
+
+
+class OwnNetwork(nn.Module):
+    """A user's network with what the scripts expect of an iSmallNet: `mean`, `std` and `normalise`,
+    `info`, and `Outputs` for images of any size.
+
+    Args:
+        network: (N, 3, H, W) -> mask logits (N, 1, H, W), or `Outputs`.
+        source: its class, file and the file's SHA-256.
+    """
+
+    width, variant = 0, "own"
+
+    def __init__(self, network: nn.Module, source: dict[str, str]):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(AUTHORS_MEAN))
+        self.register_buffer("std", torch.tensor(AUTHORS_STD))
+        self.source, self.info = source, {}
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0-255 units -> float, zero mean and unit variance."""
+        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def forward(self, image: Tensor) -> Outputs:
+        height, width = image.shape[2:]
+        given = self.network(pad_to_multiple(image, MULTIPLE))
+        outputs = Outputs(None, None, given) if isinstance(given, Tensor) else Outputs(*given)
+        return Outputs(*(x if x is None else x[..., :height, :width] for x in outputs))
+
+
+def own_network(named: str) -> OwnNetwork:
+    """A new network of FILE.py:CLASS. This runs the file.
+
+    Raises:
+        DataError: no such file or class, or it gives something else than logits.
+    """
+    file, _, name = named.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise DataError(f"--network {named}: expected FILE.py:CLASS, found no file {file!r}")
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and worker processes look it up
+    try:
+        spec.loader.exec_module(module)
+        network = getattr(module, name)()
+    except Exception as error:  # whatever a user's file may raise
+        raise DataError(f"--network {named}: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise DataError(
+            f"--network {named}: found a {type(network).__name__}, expected a torch.nn.Module"
+        )
+    source = {"class": name, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    model = OwnNetwork(network, source)
+    check_outputs(model, named)
+    return model
+
+
+@torch.no_grad()
+def check_outputs(model: OwnNetwork, named: str) -> None:
+    """
+    Raises:
+        DataError: the network does not map an image to logits of its size.
+    """
+    example = torch.zeros(2, 3, 2 * MULTIPLE, 3 * MULTIPLE)
+    expected = (len(example), 1, *example.shape[2:])
+    try:
+        outputs = model.eval()(example)
+    except Exception as error:
+        raise DataError(
+            f"--network {named}: an image of shape {tuple(example.shape)} raises "
+            f"{type(error).__name__}: {error}; expected logits of shape {expected}"
+        ) from error
+    for logits in (x for x in outputs if x is not None):
+        if tuple(logits.shape) != expected:
+            raise DataError(
+                f"--network {named}: found logits of shape {tuple(logits.shape)}, expected {expected}"
+            )
+
+
+def check_source(path: str | Path, info: dict, model: OwnNetwork) -> None:
+    """
+    Raises:
+        WeightsError: weights of another network, or of a file that has changed since.
+    """
+    then, now = info.get(KEPT), model.source
+    if not isinstance(then, dict):
+        raise WeightsError(f"{path}: weights of an iSmallNet; leave --network out")
+    for key, meaning in (("class", "the class"), ("sha256", "the file with SHA-256")):
+        if then.get(key) != now[key]:
+            raise WeightsError(
+                f"{path}: these weights are of {meaning} {then.get(key)} ({then.get('file')}), found "
+                f"{now[key]}; type --network with the file as it was, or train again"
+            )
+
+
+def load_own(path: str | Path, named: str) -> OwnNetwork:
+    """The network of FILE.py:CLASS with the weights of a checkpoint, in evaluation mode.
+
+    Raises:
+        DataError: as `own_network`.
+        WeightsError: unreadable, or another network's.
+    """
+    model, checkpoint = own_network(named), read_checkpoint(path)
+    info, state = checkpoint.get("info"), checkpoint.get("state_dict")
+    check_source(path, info if isinstance(info, dict) else {}, model)
+    check_tensors(path, state, model.state_dict())
+    model.load_state_dict(state)
+    model.info = info
+    return model.eval()
