@@ -30,7 +30,7 @@ from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.checks import complaint, near_twins
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
-from ismallnet.evaluation import metrics as single
+from ismallnet.evaluation import metrics
 from ismallnet.evaluation.boxes import report
 from ismallnet.evaluation.intervals import Drawn, differences, draw, intervals
 from ismallnet.evaluation.map_files import TEST_LIST, Maps, maps_in, metrics_folder, open_maps
@@ -48,6 +48,9 @@ class Run:
     label: str
     maps: Maps
     output: Path
+
+    def beside(self, ending: str) -> Path:
+        return self.output.with_name(f"{self.output.stem}{ending}")
 
 
 @dataclass(frozen=True)
@@ -67,28 +70,21 @@ Evaluation = tuple[dict, Drawn]  # a run's metrics under a protocol, and their v
 
 
 def count(sample: Sample, maps: Maps, protocols: list[str], threshold: int, curve: bool) -> Counts:
-    """The counts of one image.
-
-    Raises:
-        DataError: its map or its mask cannot be used.
-    """
+    """The counts of one image."""
     shape = image_shape(sample.image)
     pred = maps.read(sample.name, shape)
     mask = read_mask_values(sample, shape)
     return Counts(
         count_image(pred, mask, protocols, threshold),
-        single.count_levels(pred, mask, threshold),
-        single.count_pd_fa(pred, mask, threshold) if curve else None,
+        metrics.count_levels(pred, mask, threshold),
+        metrics.count_pd_fa(pred, mask, threshold) if curve else None,
         is_resized(sample, shape),
     )
 
 
 def count_all(data: DatasetFolder, maps: Maps, args: argparse.Namespace) -> list[Counts]:
-    """The counts of a test list's images, by several processes.
-
-    Raises:
-        DataError: names all maps and masks that cannot be used; or test.py wrote there meanwhile.
-    """
+    """The counts of a test list's images, by several processes; or an error that names all maps and
+    masks that cannot be used."""
     protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
     options = {"protocols": protocols, "threshold": args.mask_threshold, "curve": not args.no_pd_fa}
     samples, one = data.samples("test"), partial(count, maps=maps, **options)
@@ -106,53 +102,41 @@ def count_all(data: DatasetFolder, maps: Maps, args: argparse.Namespace) -> list
 def evaluate(
     data: DatasetFolder, run: Run, args: argparse.Namespace, said: dict
 ) -> dict[str, Evaluation]:
-    """Evaluations by protocol; writes the metrics to the run's output, and the curves beside it.
+    """Evaluations by protocol; writes the metrics to the run's output, the curves beside it (undefined
+    values are empty fields), and last what they are of.
 
     Args:
         said: what the files also say.
     """
     with lock(run.output.parent, "test.py or eval.py is at work"):
         counts = count_all(data, run.maps, args)
-        points = single.pixel_curves(sum(n.levels for n in counts))
-        pd_fa = None if args.no_pd_fa else single.pd_fa_curve(sum(n.pd_fa for n in counts))
+        points = metrics.pixel_curves(sum(n.levels for n in counts))
+        pd_fa = [] if args.no_pd_fa else metrics.pd_fa_curve(sum(n.pd_fa for n in counts))
         evaluations = {}
         for name in counts[0].protocols:
             rows = [n.protocols[name] for n in counts]
-            metrics, drawn = PROTOCOLS[name].metrics(single.total(rows)), draw(rows, name)
-            metrics |= {"auc": single.auc(points)} if name == "standard" else {}
-            evaluations[name] = metrics | {"interval": intervals(drawn, len(rows))}, drawn
+            values, drawn = PROTOCOLS[name].metrics(metrics.total(rows)), draw(rows, name)
+            values |= {"auc": metrics.auc(points)} if name == "standard" else {}
+            evaluations[name] = values | {"interval": intervals(drawn, len(rows))}, drawn
         about = {"masks": masks_digest(data.samples("test")), "mask_threshold": args.mask_threshold}
         said = said | ({"selected_on": TEST_LIST} if run.maps.chosen_on_test else {})
-        content = {name: metrics for name, (metrics, _) in evaluations.items()}
-        write(run.output, content | said, run.maps.about | about | said, points, pd_fa)
+        files = [run.beside(name) for name in ("_about.json", "_roc_pr.csv", "_pd_fa.csv")]
+        for path in files:  # they would be another evaluation's
+            path.unlink(missing_ok=True)
+        write_json(run.output, {name: values for name, (values, _) in evaluations.items()} | said)
+        for path, curve in zip(files[1:], (points, pd_fa)):
+            if curve:
+                write_csv(path, curve[0], [point.values() for point in curve])
+        write_json(files[0], run.maps.about | about | said)
     return evaluations
-
-
-def write(
-    output: Path, metrics: dict, about: dict, points: list[dict], pd_fa: list[dict] | None
-) -> None:
-    """Writes the metrics, the curves (undefined values are empty fields), and last what they are of."""
-    of = output.with_name(f"{output.stem}_about.json")
-    of.unlink(missing_ok=True)
-    write_json(output, metrics)
-    for ending, curve in (("roc_pr", points), ("pd_fa", pd_fa)):
-        path = output.with_name(f"{output.stem}_{ending}.csv")
-        path.unlink(missing_ok=True)  # it would be another evaluation's
-        if curve:
-            write_csv(path, curve[0], [point.values() for point in curve])
-    write_json(of, about)
 
 
 # --- several runs ------------------------------------------------------------------------------------
 
 
 def open_runs(data: DatasetFolder, args: argparse.Namespace) -> list[Run]:
-    """The runs, each with maps of all images of the test list.
-
-    Raises:
-        DataError: a run has none; or the metrics of two runs would go to the same file, to where no
-            file can be, or among another program's.
-    """
+    """The runs, each with maps of all images of the test list. No two write their metrics to one file,
+    and none among another program's."""
     names = [sample.name for sample in data.samples("test")]
     runs: dict[Path, Run] = {}
     for label in args.maps or args.results or ["results"]:
@@ -188,7 +172,7 @@ def compare(
     one's. Runs whose names differ in numbers alone are seeds of one network: their mean instead."""
     if len(runs) == 1:
         return {label: evaluations[0][0]}, {}
-    rows = {f"{label}, {run.label}": metrics for run, (metrics, _) in zip(runs, evaluations)}
+    rows = {f"{label}, {run.label}": values for run, (values, _) in zip(runs, evaluations)}
     if len({re.sub(r"\d+", "", run.label) for run in runs}) == 1:
         return rows | {f"{label}, {len(runs)} runs": spread([*rows.values()])}, {}
     base, *others = evaluations
@@ -200,49 +184,24 @@ def compare(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser, images=False, required=False)
     add = parser.add_argument
     add("--protocol", choices=(*PROTOCOLS, "all"), default="standard", help="whose definitions")
-    add(
-        "--interval",
-        action="store_true",
-        help="also show the 95 %% intervals of IoU, nIoU, Pd, Fa and hIoU (bootstrap over images); the "
-        "JSON always has them",
-    )
-    add(
-        "--maps",
-        nargs="+",
-        metavar="DIR",
-        help="in place of --results: folders of maps X.png, X_*.png, or NAME/X.png, of any program",
-    )
-    add(
-        "--results",
-        nargs="+",
-        metavar="DIR",
-        help="where test.py wrote (default: results); of several folders also how the others differ "
-        "from the first, or mean ± standard deviation if names differ in numbers alone (seed0 seed1)",
-    )
-    add(
-        "--output",
-        metavar="FILE",
-        help="default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
-        "results/OTHER/NAME/metrics.json",
-    )
-    add(
-        "--without-twins",
-        action="store_true",
-        help="leave out test images that have a near twin in the training list",
-    )
+    interval = "also show the 95 %% intervals of IoU, nIoU, Pd, Fa and hIoU (bootstrap over images)"
+    add("--interval", action="store_true", help=f"{interval}; the JSON always has them")
+    maps = "in place of --results: folders of maps X.png, X_*.png, or NAME/X.png, of any program"
+    add("--maps", nargs="+", metavar="DIR", help=maps)
+    results = "where test.py wrote (default: results); of several also how the others differ from the "
+    results += "first, or mean ± standard deviation if names differ in numbers alone (seed0 seed1)"
+    add("--results", nargs="+", metavar="DIR", help=results)
+    output = "default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
+    add("--output", metavar="FILE", help=f"{output}results/OTHER/NAME/metrics.json")
+    twins = "leave out test images that have a near twin in the training list"
+    add("--without-twins", action="store_true", help=twins)
     add("--detections", metavar="DIR", help="in place of --dataset: results of detect.py, for --boxes")
-    add(
-        "--boxes",
-        metavar="FILE",
-        help="ground truth of --detections: CSV or COCO JSON (docs/METRICS.md)",
-    )
+    boxes = "ground truth of --detections: CSV or COCO JSON (docs/METRICS.md)"
+    add("--boxes", metavar="FILE", help=boxes)
     add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     return parser

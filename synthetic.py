@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from skimage.filters import gaussian
 
-from ismallnet.cli import DataError, HelpFormatter, command, progress, summary
+from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, summary
 from ismallnet.evaluation.metrics import local_snr, ring
 from ismallnet.files import atomic_write, read_json, write_json, write_png
 
@@ -59,9 +59,8 @@ def background(rng: np.random.Generator, side: int, scene: str) -> np.ndarray:
             height = height + 0.03 * np.cumsum(rng.standard_normal(side))[None] / np.sqrt(side)
         beyond = (y - height) * side / rng.uniform(0.5, 2)
         sky = 1 / (1 + np.exp(np.minimum(beyond, 700)))  # exp(710) has no number
-        plain = (
-            frame.mean() - rng.uniform(15, 40) + rng.uniform(1, 4) * texture(rng, side, (12, 30), 1.0)
-        )
+        plain = frame.mean() - rng.uniform(15, 40)
+        plain = plain + rng.uniform(1, 4) * texture(rng, side, (12, 30), 1.0)
         frame = frame * (1 - sky) + plain * sky
     if scene == "sea":
         for _ in range(rng.poisson(4)):  # glints: short, flat, bright
@@ -102,36 +101,35 @@ def scene(seed: int, index: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng((seed, index))
     kind = SCENES[rng.integers(len(SCENES))]
     frame = sensor(rng, background(rng, side, kind))
-    mask = np.zeros((side, side), bool)
-    taken = np.zeros((side, side), np.uint8)
+    mask, taken = np.zeros((2, side, side), np.uint8)
+    clearance = np.ones(2 * (2 * CLEARANCE + 1,), np.uint8)
     wanted, targets = rng.integers(1, 5), 0
     for _ in range(200):
         if targets == wanted:
             break
         spot, new = profile(rng, side)
-        area = int(new.sum())
+        area, pixels = int(new.sum()), new.astype(np.uint8)
         lowest = SNR_RANGE[0] if area >= 12 else 3.0  # 3 px at 1.5 nobody could tell from noise
         snr = rng.uniform(lowest, SNR_RANGE[1])
-        around = ring(new)
-        one_piece = cv2.connectedComponents(new.astype(np.uint8))[0] == 2
-        if not AREA_RANGE[0] <= area <= AREA_RANGE[1] or not one_piece or (taken[new] > 0).any():
+        whole = cv2.connectedComponents(pixels)[0] == 2
+        if not AREA_RANGE[0] <= area <= AREA_RANGE[1] or not whole or (taken[new] > 0).any():
             continue
+        around = ring(new)
         gain = spot[new].mean() - spot[around].mean()
         lift = snr * frame[around].std() - (frame[new].mean() - frame[around].mean())
         candidate = frame + max(lift, 0) / gain * spot
         shot = np.rint(candidate.clip(0, 255)).astype(np.uint8)
-        peak = candidate[new].max()
-        if peak > 250 or not SNR_RANGE[0] <= local_snr(shot, new) <= SNR_RANGE[1] or lift / gain < 4:
+        unfit = candidate[new].max() > 250 or lift / gain < 4
+        if unfit or not SNR_RANGE[0] <= local_snr(shot, new) <= SNR_RANGE[1]:
             continue
         frame, targets = candidate, targets + 1
-        mask |= new
-        size = 2 * CLEARANCE + 1
-        taken |= cv2.dilate(new.astype(np.uint8), np.ones((size, size), np.uint8))
-    return np.rint(frame.clip(0, 255)).astype(np.uint8), mask.astype(np.uint8) * 255
+        mask[new] = 255
+        taken |= cv2.dilate(pixels, clearance)
+    return np.rint(frame.clip(0, 255)).astype(np.uint8), mask
 
 
 def make(folder: Path, seed: int, train: int, test: int, side: int) -> None:
-    """Writes the data set in DNANet's layout: images/, masks/, 50_50/{train,test}.txt."""
+    """Writes the data set in DNANet's layout: images/, masks/, 50_50/train.txt, and last test.txt."""
     names = [f"{i:06d}" for i in range(train + test)]
     for i, name in enumerate(progress(names, folder.name, len(names))):
         for kind, pixels in zip(("images", "masks"), scene(seed, i, side)):
@@ -142,16 +140,13 @@ def make(folder: Path, seed: int, train: int, test: int, side: int) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
     add("--name", default="Synthetic-SIRST", help="of the data set")
-    add("--train", type=int, default=240, metavar="N", help="training images")
-    add("--test", type=int, default=100, metavar="N", help="test images")
-    add("--size", type=int, default=128, metavar="PX", help="side of the images")
+    add("--train", type=positive, default=240, metavar="N", help="training images")
+    add("--test", type=positive, default=100, metavar="N", help="test images")
+    add("--size", type=positive, default=128, metavar="PX", help="side of the images, 64 or more")
     add("--seed", type=int, default=0, help="of the images")
     add("--force", action="store_true", help="make it again even if it is there")
     return parser
@@ -160,35 +155,25 @@ def build_parser() -> argparse.ArgumentParser:
 @command("type the same command to continue")
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    if args.size < 64 or args.train < 1 or args.test < 1 or args.seed < 0:
-        raise DataError(
-            "expected --size of 64 or more, --train and --test of 1 or more, --seed of 0 or more"
-        )
+    if args.size < 64 or args.seed < 0:
+        raise DataError("expected --size of 64 or more, and --seed of 0 or more")
     if args.name in ("", ".", "..") or Path(args.name).name != args.name:
         raise DataError(f"--name {args.name!r}: expected the name of one folder, without /")
     folder = Path(args.data_root) / args.name
-    made_from = {key: getattr(args, key) for key in ("seed", "train", "test", "size")}
-    record = folder / "synthetic.json"
-    if folder.exists() and args.force and not record.exists() and any(folder.iterdir()):
+    settings = {key: getattr(args, key) for key in ("seed", "train", "test", "size")}
+    record, last = folder / "synthetic.json", folder / "50_50" / "test.txt"
+    found = read_json(record)
+    if found != settings and folder.exists() and any(folder.iterdir()) and not (args.force and found):
         raise DataError(
-            f"{folder}: holds files that this program did not make, which --force would replace; name "
-            "another folder with --name"
+            f"{folder}: found {found or 'files that this program did not make'}, expected {settings}; "
+            "name another folder with --name" + (", or replace it with --force" if found else "")
         )
-    if folder.exists() and not args.force:
-        found = read_json(record)
-        if found == made_from | {"whole": False}:  # interrupted: resume
-            found = {}
-        elif found != made_from:
-            raise DataError(
-                f"{folder}: there is another data set here (found {found}, expected {made_from}); "
-                "name another folder with --name, or replace it with --force"
-            )
-        if found:
-            print(f"{folder}: is there already, seed {args.seed}")
-            return
-    write_json(record, made_from | {"whole": False})
+    if found == settings and last.exists() and not args.force:
+        print(f"{folder}: is there already, seed {args.seed}")
+        return
+    last.unlink(missing_ok=True)
+    write_json(record, settings)
     make(folder, args.seed, args.train, args.test, args.size)
-    write_json(record, made_from)
     print(f"{folder}: {args.train} training and {args.test} test images, seed {args.seed}")
 
 

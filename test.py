@@ -19,14 +19,14 @@ import numpy as np
 
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
-from ismallnet.baselines.choose import BASELINES, Unfinished, choose, run
+from ismallnet.baselines.choose import BASELINES, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, progress, some, summary
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.map_files import UNFINISHED, check_place
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
-from ismallnet.files import lock, read_png, sweep, write_csv, write_json, write_png
+from ismallnet.files import lock, sweep, write_csv, write_json, write_png
 from ismallnet.images.grey import PERCENTILES, GreyRange
 from ismallnet.inference.onnx import BACKENDS
 from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
@@ -93,32 +93,18 @@ def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> It
     yield from (f"note: the weights were trained with {flag}; type it here too" for flag in flags)
 
 
-def baseline(
-    data: DatasetFolder, frames: Frames, args: argparse.Namespace, folder: Path
-) -> tuple[Predictions, dict]:
-    """A classical method's maps of a list, and what about.json says of them. A call that was
-    interrupted continues."""
+def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Predictions, dict]:
+    """A classical method's maps of a list, and what about.json says of them."""
     train = Frames(data, "train", args.mask_threshold, grey_range(args))
-    settings = {key: getattr(args, key) for key in ("baseline", "mask_threshold", *GREY_SETTINGS)}
-    settings["images"] = [str(sample.image) for sample in (*train.samples, *frames.samples)]
-    unfinished = Unfinished(folder / UNFINISHED, settings)
-    paths = {i: folder / f"{sample.name}.png" for i, sample in enumerate(frames.samples)}
-    if unfinished.new:  # maps that are there are of an earlier call
-        unfinished.write()
-        for path in (folder / "about.json", *paths.values()):
-            path.unlink(missing_ok=True)
-    window, threshold, iou = choose(train, args.baseline, args.workers, unfinished)
+    window, threshold, iou = choose(train, args.baseline, args.workers)
     print(
         f"{args.baseline}: window {window} px, threshold {threshold:.2f} standard deviations, chosen "
         f"on the training list (IoU {100 * iou:.2f} there)"
     )
-    done = {i: pred for i, path in paths.items() if (pred := read_png(path)) is not None}
-    if done:
-        print(f"{folder}: {len(done)} of {len(frames)} maps are there already")
     about = {"baseline": args.baseline, "window": window, "threshold": threshold}
     about |= {key: getattr(args, key) for key in GREY_SETTINGS}
     about["selected_on"] = "the training list"
-    return run(frames, args.baseline, window, threshold, args.workers, done), about
+    return run(frames, args.baseline, window, threshold, args.workers), about
 
 
 def write_maps(
@@ -199,13 +185,9 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(args.results) / data.name
         check_place(folder, data.root)
         frames = Frames(data, "test", args.mask_threshold, grey_range(args))
-        if not args.baseline:
-            maps, about = network(data, frames, args)
+        maps, about = (baseline if args.baseline else network)(data, frames, args)
         with lock(folder, "test.py writes maps"):
-            if args.baseline:
-                maps, about = baseline(data, frames, args, folder)
-            else:
-                write_json(folder / UNFINISHED, {})
+            write_json(folder / UNFINISHED, {})
             sweep(folder)
             (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this call
             metrics[data.name] = write_maps(maps, f"{data.name} test", frames, folder)

@@ -4,10 +4,9 @@
 
 For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
-below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, where
-the maps come from a run of train.py, training.png and training_loss.png; and report/index.html,
-which shows all of it in a browser. After `detect.py`, with the same --input or --name, the report
-alone.
+below. Then montage.png (worst and best images), roc.png, precision_recall.png and pd_fa.png; and
+report/index.html, which shows all of it in a browser, also beside other runs (--compare). After
+`detect.py`, with the same --input or --name, the report alone.
 """
 
 if __name__ == "__main__":
@@ -15,35 +14,29 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ismallnet.arguments import add_data_arguments, grey_range, open_datasets
+from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import masks_digest, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.detection.folder import results_folder
-from ismallnet.evaluation.map_files import (
-    Maps,
-    check_names,
-    maps_in,
-    metrics_folder,
-    open_maps,
-    own_name,
-)
+from ismallnet.evaluation import map_files
+from ismallnet.evaluation.map_files import Maps, maps_in
 from ismallnet.evaluation.protocols import PROTOCOLS
 from ismallnet.evaluation.tables import table
 from ismallnet.files import read_json, write_png
 from ismallnet.labels import check_label_maps, maps_folder, read_maps
 from ismallnet.parallel import cores, results_and_problems
-from ismallnet.report.curves import draw_compared, draw_curves, draw_training
+from ismallnet.report.curves import draw_compared, draw_curves
 from ismallnet.report.outcome import Layers, outcome
-from ismallnet.report.page import entry, write_gallery, write_layers, write_page
+from ismallnet.report.page import ShownRun, entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.report.paper_figures import Row, panels, surfaces
 
+ABOUT = "metrics_about.json"  # what eval.py says its metrics are of
 # All that the report of frames without a data set uses.
 FRAME_ARGUMENTS = ("name", "input", "results", "workers")
 
@@ -62,11 +55,7 @@ def draw(
 
     Args:
         runs: the maps that are shown, and those that are compared.
-        labels: the folder of the label maps.
-        again: the command that makes these.
-
-    Raises:
-        DataError: a file of it cannot be used.
+        labels: the folder of the label maps, which the command `again` makes.
     """
     order, sample = numbered
     image, facts = grey_range(args).read(sample.image, sample.name)
@@ -81,20 +70,13 @@ def draw(
 
 
 def draw_images(data: DatasetFolder, runs: list[Maps], args: argparse.Namespace) -> list[dict]:
-    """The panels and the report's pictures of a test list; returns what the report knows of its images.
-
-    Raises:
-        DataError: names all maps and files that cannot be used.
-    """
+    """The panels and the report's pictures of a test list; returns what the report knows of them."""
     samples, again = data.samples("test"), data.command("utils")
     labels = maps_folder(data, args.maps_root)
     check_label_maps(labels, samples, again, args.mask_threshold)
-    entries, problems = results_and_problems(
-        partial(draw, runs=runs, labels=labels, again=again, args=args),
-        list(enumerate(samples)),
-        args.workers,
-        f"{data.name} figures",
-    )
+    one = partial(draw, runs=runs, labels=labels, again=again, args=args)
+    numbered, label = list(enumerate(samples)), f"{data.name} figures"
+    entries, problems = results_and_problems(one, numbered, args.workers, label)
     for run in runs:
         run.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
@@ -108,11 +90,7 @@ def draw_images(data: DatasetFolder, runs: list[Maps], args: argparse.Namespace)
 def draw_paper(
     data: DatasetFolder, runs: list[Maps], entries: list[dict], args: argparse.Namespace
 ) -> list[Path]:
-    """Panels and surfaces of --images, or of four from bad to good IoU.
-
-    Raises:
-        DataError: an image is not in the test list.
-    """
+    """Panels and surfaces of --images, or of four from bad to good IoU."""
     samples = {sample.name: sample for sample in data.samples("test")}
     ranked = sorted((e for e in entries if e["page"]["targets"]), key=lambda e: e["page"]["iou"])
     chosen = args.images or [ranked[k * (len(ranked) - 1) // 3]["name"] for k in range(4) if ranked]
@@ -135,45 +113,54 @@ def draw_paper(
 # --- a data set --------------------------------------------------------------------------------------
 
 
-def metrics_of(maps: Maps, samples: list[Sample], threshold: int) -> dict[str, dict]:
-    """What eval.py wrote of these maps, by protocol; says so where it is of others."""
-    metrics = read_json(maps.folder / "metrics.json")
-    then = read_json(maps.folder / "metrics_about.json")
+def evaluated(run: Path, name: str) -> Path:
+    """Where eval.py wrote what it says of a run's maps: beside them, or in results/ (--maps)."""
+    places = maps_in(run, name), map_files.metrics_folder(run, name)
+    return next((place for place in places if (place / ABOUT).exists()), places[0])
+
+
+def metrics_of(maps: Maps, folder: Path, samples: list[Sample], threshold: int) -> dict[str, dict]:
+    """What eval.py wrote of these maps to a folder, by protocol; says so where it is of others."""
+    metrics, then = read_json(folder / "metrics.json"), read_json(folder / ABOUT)
     now = maps.about | {"masks": masks_digest(samples), "mask_threshold": threshold}
     if differing := [key for key in {**now, **then} if metrics and now.get(key) != then.get(key)]:
-        print(f"{maps.folder}/metrics.json: of another {', '.join(differing)}, left out")
+        print(f"{folder}/metrics.json: of another {', '.join(differing)}, left out")
         return {}
     return {name: metrics[name] for name in PROTOCOLS if isinstance(metrics.get(name), dict)}
 
 
 def titles_of(folders: list[Path], name: str, labels: list[str] | None) -> list[str]:
-    """What runs of a data set are called in figures: --labels, or the folders' names.
-
-    Raises:
-        DataError: fewer labels than runs, or more.
-    """
+    """What runs of a data set are called in figures: --labels, or the folders' names."""
     if labels and len(labels) != len(folders):
         runs = ", ".join(map(str, folders))
         raise DataError(f"--labels: found {len(labels)}, expected one for each of {runs}")
-    return labels or [own_name(folder, name) for folder in folders]
+    return labels or [map_files.own_name(folder, name) for folder in folders]
 
 
 def draw_all_curves(data: DatasetFolder, args: argparse.Namespace) -> list[Path]:
-    """The curves of --compare, or of --results alone, in one figure.
+    """The curves of --compare, or of --results alone, in one figure."""
+    runs = args.compare or [Path(args.results)]
+    folders = [evaluated(run, data.name) for run in runs]
+    masks = [read_json(folder / ABOUT).get("masks") for folder in folders]
+    if wrong := [run for run, of in zip(runs, masks) if not of or of != masks[0]]:
+        again = data.command("eval", results=f"--maps {wrong[0]}")
+        raise DataError(f"{wrong[0]}: found no curves of these test images; type {again}")
+    titles = titles_of(runs, data.name, args.labels)
+    path = Path(args.results) / data.name / "paper" / "curves"
+    return draw_compared(path, dict(zip(titles, folders)))
 
-    Raises:
-        DataError: eval.py has not written those of a run, or of other masks than of the first.
-    """
-    own, folders, masks = Path(args.results) / data.name, {}, set()
-    runs = args.compare or [own]
-    for title, run in zip(titles_of(runs, data.name, args.labels), runs):
-        places = (maps_in(run, data.name), metrics_folder(run, data.name, args.results))
-        folders[title] = next((p for p in places if (p / "metrics_about.json").exists()), places[0])
-        masks.add(read_json(folders[title] / "metrics_about.json").get("masks"))
-        if None in masks or len(masks) > 1:
-            again = data.command("eval", results=f"--maps {run}")
-            raise DataError(f"{run}: found no curves of these test images; type {again}")
-    return draw_compared(own / "paper" / "curves", folders)
+
+def shown_runs(data: DatasetFolder, runs: list[Maps], args: argparse.Namespace) -> list[ShownRun]:
+    """What the report says of a run and of those that are compared with it."""
+    of_test = data.samples("test"), args.mask_threshold
+    first = runs[0].folder
+    name = str(first) if args.compare else data.name  # alone it is the same report elsewhere
+    shown = [ShownRun(name, metrics_of(runs[0], first, *of_test), data.command("eval"))]
+    for other, maps in zip(args.compare, runs[1:]):
+        metrics = metrics_of(maps, evaluated(other, data.name), *of_test)
+        again = data.command("eval", results=f"--maps {other}")
+        shown.append(ShownRun(str(other), metrics, again))
+    return shown
 
 
 def show(data: DatasetFolder, args: argparse.Namespace) -> None:
@@ -181,32 +168,26 @@ def show(data: DatasetFolder, args: argparse.Namespace) -> None:
     folder = Path(args.results) / data.name
     if not folder.is_dir():
         raise DataError(f"{folder}: found no maps; make them: {data.command('test')}")
-    samples = data.samples("test")
-    names = [sample.name for sample in samples]
-    check_names(folder, names)
-    runs = [open_maps(maps, names) for maps in (folder, *(maps_in(o, data.name) for o in args.compare))]
+    names = [sample.name for sample in data.samples("test")]
+    map_files.check_names(folder, names)
+    places = folder, *(maps_in(other, data.name) for other in args.compare)
+    runs = [map_files.open_maps(place, names) for place in places]
     entries, own = draw_images(data, runs, args), runs[0]
     ious = {e["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
     overview = montage(folder / "figures", ious, args.each)
     if (polarity := own.about.get("polarity", args.polarity)) != args.polarity:
         print(f"note: {folder}: made with --polarity {polarity}; type it here too")
-    metrics = metrics_of(own, samples, args.mask_threshold)
-    notes = draw_curves(data.name, folder, bool(metrics), data.command("eval"))
-    print(*notes, *draw_training(folder, own.about), sep="\n")
+    shown = shown_runs(data, runs, args)
+    first = shown[0]
+    for text in draw_curves(data.name, folder, bool(first.metrics), first.evaluation):
+        print(text)
     print(f"panels and curves: {folder}/figures/, {folder}/")
-    if metrics:
-        print(table(metrics))
+    if first.metrics:
+        print(table(first.metrics))
     origin = own.about.get("weights") or own.about.get("baseline") or "maps of another program"
-    page = write_page(
-        folder / "report",
-        f"{data.name}, test list",
-        f"{origin}, CHOSEN ON THE TEST LIST" if own.chosen_on_test else origin,
-        metrics,
-        entries,
-        [str(other) for other in args.compare],
-        str(folder) if args.compare else data.name,  # a report of one run stays the same elsewhere
-        data.command("eval"),
-    )
+    origin = f"{origin}, CHOSEN ON THE TEST LIST" if own.chosen_on_test else origin
+    title = f"{data.name}, test list"
+    page = write_page(folder / "report", title, origin, entries, shown)
     if args.figure == "paper":
         print(*draw_paper(data, runs, entries, args), sep="\n")
     print("open", *([overview, "and"] if overview else []), page)
@@ -216,29 +197,18 @@ def show(data: DatasetFolder, args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser, maps=True, required=False)
     add = parser.add_argument
     add("--results", default="results", metavar="DIR", help="where test.py and eval.py wrote")
     add("--name", help="after detect.py: its results, RESULTS/NAME, in place of a data set")
     add("--input", nargs="+", metavar="PATH", help="after detect.py: the same PATH, in place of --name")
-    add(
-        "--compare",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="folders of other runs' maps, DIR or DIR/NAME, of any program: side by side in the report",
-    )
-    add(
-        "--figure",
-        choices=("paper", "curves"),
-        help="paper: also panels and 3-D surfaces as PDF and SVG; curves: only ROC, precision-recall "
-        "and Pd-Fa of --compare in one figure, from what eval.py wrote",
-    )
+    compare = "folders of other runs' maps, DIR or DIR/NAME, of any program: side by side in the report"
+    folders = {"nargs": "+", "type": Path, "default": [], "metavar": "DIR"}
+    add("--compare", **folders, help=compare)
+    figure = "paper: also panels and 3-D surfaces as PDF and SVG; curves: only ROC, precision-recall "
+    figure += "and Pd-Fa of --compare in one figure, from what eval.py wrote"
+    add("--figure", choices=("paper", "curves"), help=figure)
     add("--labels", nargs="+", metavar="TEXT", help="names of the runs in --figure")
     add("--images", nargs="+", metavar="X", help="of the test list, in --figure paper; default: four")
     add("--each", type=positive, default=5, metavar="N", help="worst and best images in the montage")
@@ -246,24 +216,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) -> None:
-    """
-    Args:
-        default: gives the default of an argument.
-
-    Raises:
-        DataError: a flag that the mode does not use.
-    """
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses flags that the mode does not use."""
     if bool(args.dataset) == bool(args.name or args.input):
         raise DataError("expected --dataset NAME, or after detect.py: --name NAME")
-    idle = {None: ["images", "labels"], "curves": ["images", "each", "maps_root"], "paper": []}
-    unused = idle[args.figure]
     if not args.dataset:
-        unused = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
-    if typed := [key for key in unused if getattr(args, key) != default(key)]:
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in typed)
-        needed = "--figure paper" if args.dataset else "--dataset"
-        raise DataError(f"{flags}: used with {needed} alone; leave it out, or type {needed}")
+        rest = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
+        refuse_idle(parser, args, rest, "without --dataset")
+    elif args.figure == "curves":
+        refuse_idle(parser, args, ("images", "each", "maps_root"), "beside --figure curves")
+    elif not args.figure:
+        refuse_idle(parser, args, ("images", "labels"), "without --figure")
     for other in args.compare:
         if not other.is_dir():
             raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
@@ -273,7 +236,7 @@ def check_arguments(args: argparse.Namespace, default: Callable[[str], object]) 
 def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_args(argv)
-    check_arguments(args, parser.get_default)
+    check_arguments(parser, args)
     if not args.dataset:
         folder = results_folder(args.results, args.name, args.input or [])
         print(f"open {write_gallery(folder, args.workers)}")

@@ -16,8 +16,7 @@ from tensorboardX import proto
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ismallnet.cli import HelpFormatter, UserError, command
-from ismallnet.files import atomic_write
-from ismallnet.report.paper_figures import pyplot
+from ismallnet.report.paper_figures import pyplot, save
 from net import OUTPUTS
 
 SHARE = 0.02  # of a run's steps, averaged
@@ -82,8 +81,7 @@ def draw(folders: list[Path], path: Path) -> None:
         for panel in (left, right):
             panel.grid(alpha=0.3)
         right.legend(loc="lower right")
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    save(figure, path.with_suffix(""), ("png",), dpi=120)
 
 
 @command()

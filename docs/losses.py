@@ -6,7 +6,7 @@ docs/EXPERIMENTS.md, from the masks of training lists. Nothing is written but th
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ismallnet.cli import HelpFormatter, command, progress
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import read_mask
-from ismallnet.files import atomic_write
 from ismallnet.images.picture import image_shape
 from ismallnet.labels import METHODS
 from ismallnet.report.outcome import window_around
-from ismallnet.report.paper_figures import pyplot
+from ismallnet.report.paper_figures import pyplot, save
 from net import map_loss
 from utils import decouple
 
@@ -50,29 +49,23 @@ def loss_of(p: Tensor, target: Tensor, loss: str) -> float:
     return map_loss(torch.logit(p.clamp(LEAST, 1 - LEAST)), target, loss).item()
 
 
-def three_answers(target: Tensor, loss: str) -> list[float]:
-    """The losses of an empty map, of the map itself, and of 1 wherever it is not 0."""
-    answers = (torch.zeros_like(target), target, (target > 0).double())
-    return [loss_of(p, target, loss) for p in answers]
-
-
-def rows(name: str, data_root: str) -> list[list[str]]:
-    """The table's rows of one data set; images whose map is empty are left out."""
-    found: dict[tuple[str, str], list[list[float]]] = {}
-    for _, mask in read_masks(name, data_root):
+def rows(masks: Iterable[np.ndarray]) -> Iterator[list[str]]:
+    """The table's rows of one data set: the mean losses of an empty map, of the map itself, and of 1
+    wherever it is not 0; images whose map is empty are left out."""
+    values: dict[tuple[str, str], list[list[float]]] = {}
+    for mask in masks:
         for key, target in label_maps(mask).items():
             if target.any():
-                values = [value for loss in NAMES for value in three_answers(target, loss)]
-                found.setdefault(key, []).append([target.max().item(), *values])
-    lines = []
-    for key in sorted(found):
-        peak, *values = np.transpose(found[key])
+                answers = (torch.zeros_like(target), target, (target > 0).double())
+                losses = [loss_of(p, target, loss) for loss in NAMES for p in answers]
+                values.setdefault(key, []).append([target.max().item(), *losses])
+    for key in sorted(values):
+        peak, *losses = np.transpose(values[key])
         cells = [str(len(peak)), f"{np.median(peak):.2f}"]
-        for empty, right, ones in (values[:3], values[3:]):
+        for empty, right, ones in (losses[:3], losses[3:]):
             best = np.mean((empty < right) & (empty < ones))
             cells += [f"{x.mean():.3f}" for x in (empty, right, ones)] + [f"{100 * best:.0f} %"]
-        lines.append([name, *key, *cells])
-    return lines
+        yield [*key, *cells]
 
 
 def typical(masks: list[tuple[str, np.ndarray]]) -> tuple[str, np.ndarray]:
@@ -99,8 +92,7 @@ def draw(name: str, mask: np.ndarray, path: Path) -> None:
     texts = {"title": "loss of p = s · boundary map", "xlabel": "s (0: empty; 1: the map itself)"}
     axes[2].set(ylim=(0, None), **texts)
     axes[2].legend(loc="lower right")
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    save(figure, path.with_suffix(""), ("png",), dpi=120)
 
 
 @command()
@@ -113,10 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     columns = ["set", "labels", "map", "images", "peak"]
     columns += [f"{loss}: {answer}" for loss in NAMES.values() for answer in ANSWERS]
-    lines = [row for name in args.dataset for row in rows(name, args.data_root)]
+    masks = {name: list(read_masks(name, args.data_root)) for name in args.dataset}
+    lines = [[name, *row] for name in masks for row in rows(mask for _, mask in masks[name])]
     for line in (columns, ["---"] * len(columns), *lines):
         print("|", " | ".join(line), "|")
-    draw(*typical(list(read_masks(args.dataset[0], args.data_root))), Path(args.output))
+    draw(*typical(masks[args.dataset[0]]), Path(args.output))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small data sets and helpers that the tests share; everything is made in tmp_path."""
 
+import json
 import os
 import shutil
 import signal
@@ -114,8 +115,8 @@ def network_file(tmp_path) -> str:
     return "w.pt"
 
 
-@pytest.fixture
-def browser(tmp_path):
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
     programs = [shutil.which("chromium"), shutil.which("chromedriver")]
     if not all(programs):
         pytest.skip("no chromium and chromedriver here (Debian: chromium, chromium-driver)")
@@ -127,11 +128,31 @@ def browser(tmp_path):
         options.add_argument(f"--{flag}")
     for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
         options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path}/chromium")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    """One browser for all tests, 1400 px wide; what an earlier page logged is forgotten."""
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    wide(chromium, 1400)
+    return chromium
+
+
+def report_data(page: Path) -> dict:
+    """What the report's page knows."""
+    return json.loads(page.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0])
+
+
+def wide(browser, width: int) -> None:
+    """Gives the window a width, below 500 px that of a telephone."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def names_of(browser) -> list[str]:

@@ -19,8 +19,8 @@ def interpreter(path: str, identity: str) -> None:
     Path(path).chmod(0o755)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(autouse=True)
+def _environment():
     """A virtual environment that was made with PYTHON, newer than the requirements."""
     shutil.copy(MAKEFILE, "Makefile")
     interpreter(".venv/bin/python", PYTHON)
@@ -29,49 +29,38 @@ def folder(tmp_path) -> Path:
     Path("requirements.txt").touch()
     os.utime("requirements.txt", (0, 0))
     Path(".venv/run").write_text(PYTHON + "\n")
-    return tmp_path
 
 
 def would_run(*argv: str) -> list[str]:
-    """The commands of `make .venv/run`, or none."""
+    """The commands of `make .venv/run` that make an environment or install into it, or none."""
     ours = ("PYTHON", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")  # of `make test`
     environment = {key: value for key, value in os.environ.items() if key not in ours}
-    done = subprocess.run(
-        ["make", "-n", ".venv/run", *argv], capture_output=True, text=True, env=environment
-    )
+    command = ["make", "-n", ".venv/run", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return [line for line in done.stdout.splitlines() if not line.startswith("make:")]
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("make:")]
+    assert not lines or any("pip install" in line for line in lines)
+    return [line for line in lines if "-m venv" in line] if lines else ["nothing"]
 
 
-def makes(commands: list[str]) -> list[str]:
-    return [line for line in commands if "-m venv" in line]
-
-
-def test_what_is_there_and_works_is_kept(folder):
-    assert would_run() == [] == would_run("PYTHON=./same")
+def test_what_is_there_and_works_is_kept():
+    assert would_run() == ["nothing"] == would_run("PYTHON=./same")
     Path(".venv/run").write_text("")  # the stamp of an earlier Makefile
+    assert would_run() == ["nothing"]
+    Path("requirements.txt").touch()
+    os.utime(".venv/run", (0, 0))  # new requirements are installed into it
     assert would_run() == []
 
 
-def test_another_interpreter_makes_it_again(folder):
-    assert makes(would_run("PYTHON=./other")) == ["./other -m venv --clear .venv"]
-    assert makes(would_run("PYTHON=./none")) == ["./none -m venv --clear .venv"]  # and says so
+def test_another_interpreter_makes_it_again():
+    assert would_run("PYTHON=./other") == ["./other -m venv --clear .venv"]
+    assert would_run("PYTHON=./none") == ["./none -m venv --clear .venv"]  # and says so
+    interpreter(".venv/bin/python", "/usr/bin/python3.11 3.12")  # another version in the same place
+    assert would_run() == ["python3 -m venv --clear .venv"]
 
 
-def test_another_version_in_the_same_place_makes_it_again(folder):
-    interpreter(".venv/bin/python", "/usr/bin/python3.11 3.12")
-    assert makes(would_run()) == ["python3 -m venv --clear .venv"]
-
-
-def test_an_interpreter_that_is_gone_makes_it_again(folder):
+def test_an_interpreter_that_is_gone_makes_it_again():
     Path(".venv/bin/python").unlink()
-    assert makes(would_run()) == ["python3 -m venv --clear .venv"]
+    assert would_run() == ["python3 -m venv --clear .venv"]
     shutil.rmtree(".venv")
-    assert makes(would_run()) == ["python3 -m venv --clear .venv"]
-
-
-def test_new_requirements_are_installed_into_it(folder):
-    os.utime(".venv/run", (0, 0))
-    Path("requirements.txt").touch()
-    commands = would_run()
-    assert not makes(commands) and any("pip install" in line for line in commands)
+    assert would_run() == ["python3 -m venv --clear .venv"]

@@ -67,18 +67,16 @@ class Difference:
 def differences(
     first: tuple[dict, Drawn], second: tuple[dict, Drawn], images: int
 ) -> dict[str, Difference | None]:
-    """The difference of each metric between two runs on the same images in the same order.
+    """The difference of each metric between two runs on the same images in the same order; None where
+    one of them does not define it.
 
     Args:
         first, second: the metrics of a protocol, and their values in each draw.
-
-    Returns:
-        By metric; None where one of the runs does not define it.
     """
     result: dict[str, Difference | None] = {}
     for key, drawn in second[1].items():
-        values = first[0].get(key), second[0].get(key)
+        before, after = first[0].get(key), second[0].get(key)
         ends = interval(drawn - first[1][key], images)
-        undefined = None in values or ends is None
-        result[key] = None if undefined else Difference(values[1] - values[0], *ends)
+        undefined = None in (before, after, ends)
+        result[key] = None if undefined else Difference(after - before, *ends)
     return result

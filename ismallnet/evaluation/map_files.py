@@ -9,7 +9,6 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +28,8 @@ ENDINGS = (".png", ".npy")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
 UNFINISHED = "unfinished.json"  # there while test.py is at work, and after it was interrupted
-# Pictures of visualization.py that lie among the maps.
-FIGURES = ("montage", "roc", "precision_recall", "pd_fa", "training", "training_loss")
+# Pictures of visualization.py that lie among the maps, and its folders there.
+FIGURES = ("montage", "roc", "precision_recall", "pd_fa")
 FIGURE_FOLDERS = ("figures", "report", "paper")
 
 
@@ -60,10 +59,7 @@ class Maps:
         return read_map(self.files[name], shape, self.zero_one)
 
     def check_unchanged(self) -> None:
-        """
-        Raises:
-            DataError: test.py has written there since these maps were opened.
-        """
+        """Refuses maps that test.py has changed since they were opened."""
         if record_of(self.folder) != self.record:
             raise DataError(
                 f"{self.folder}: test.py wrote there in the meantime; what was read may be of two "
@@ -116,39 +112,20 @@ def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:
                 owner = owner.rpartition("_")[0]  # the longest name that the file's begins with
             if owner in candidates and path.suffix in ENDINGS:
                 candidates[owner].append(path)
-    exact = {n: [p for p in c if p.stem == os.path.basename(n)] or c for n, c in candidates.items()}
-    for name, paths in exact.items():
-        if len(paths) > 1:
-            raise DataError(
-                f"{paths[0]}, {paths[1].name}: both could be the map of {name}; expected one file, or "
-                f"{name}.png"
-            )
-    if missing := [name for name, paths in exact.items() if not paths]:
+    files = {n: [p for p in c if p.stem == os.path.basename(n)] or c for n, c in candidates.items()}
+    if missing := [name for name, paths in files.items() if not paths]:
         held = some(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise DataError(
             f"{folder}: found no map of {len(missing)} of the {len(names)} images: {some(missing)}; it "
             f"holds {held}. Expected {missing[0]}.png or {missing[0]}_*.png, or .npy"
         )
-    return {name: paths[0] for name, paths in exact.items()}
-
-
-def maps_in(folder: Path, name: str) -> Path:
-    """Where in a folder of maps those of a data set are: in its sub-folder NAME, or right in it."""
-    return folder / name if (folder / name).is_dir() else folder
-
-
-def own_name(maps: str | Path, name: str) -> str:
-    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
-    folder = Path(maps).resolve()
-    return folder.parent.name if folder.name == name else folder.name
-
-
-def metrics_folder(folder: str | Path, name: str, results: str | Path = "results") -> Path:
-    """Where the metrics of maps go that a person names: beside our own maps, but never among another
-    program's: RESULTS/OTHER/NAME."""
-    maps = maps_in(Path(folder), name)
-    own = Path(results).resolve() in maps.resolve().parents and maps.name == name
-    return maps if own else Path(results) / own_name(folder, name) / name
+    if doubled := next((name for name, paths in files.items() if len(paths) > 1), None):
+        first, second = files[doubled][:2]
+        raise DataError(
+            f"{first}, {second.name}: both could be the map of {doubled}; expected one file, or "
+            f"{doubled}.png"
+        )
+    return {name: paths[0] for name, paths in files.items()}
 
 
 # --- values ----------------------------------------------------------------------------------------
@@ -198,28 +175,16 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
     return pixels * np.uint8(255) if zero_one else pixels
 
 
-class Values(NamedTuple):
-    """What a map holds: floats or not, its largest value as 0-255, and how many pixels are there, reach
-    128, and are not 0."""
-
-    floats: bool
-    peak: int
-    pixels: int
-    target: int
-    not_zero: int
-
-
-def values_of(path: Path) -> Values:
+def values_of(path: Path) -> tuple[bool, np.ndarray]:
+    """Whether a map holds floats, and how many of its pixels have each of the values 0-255."""
     pixels = decode_map(path)
     floats = pixels.dtype.kind == "f"
-    grey = quantise(pixels) if floats else pixels
-    counts = (int(np.count_nonzero(chosen)) for chosen in (grey >= THRESHOLD, grey))
-    return Values(floats, int(grey.max()), grey.size, *counts)
+    return floats, np.bincount((quantise(pixels) if floats else pixels).ravel(), minlength=256)
 
 
 def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
     """Whether another program's maps hold 0 and 1, all together; says so, and where nothing counts as
-    detected or single maps seem to hold 0 and 1.
+    detected.
 
     Raises:
         DataError: names the files that are no maps; or more than half of all pixels are target.
@@ -227,9 +192,10 @@ def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
     values, problems = results_and_problems(values_of, paths, cores(), str(folder))
     if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} maps cannot be used:", *problems]))
-    peak, ones = max(v.peak for v in values), sum(v.peak == 1 and not v.floats for v in values)
-    zero_one = peak == 1 and not any(v.floats for v in values)
-    share = sum(v.not_zero if zero_one else v.target for v in values) / sum(v.pixels for v in values)
+    levels = sum(counts for _, counts in values)
+    peak = int(levels.nonzero()[0].max())
+    zero_one = peak == 1 and not any(floats for floats, _ in values)
+    share = levels[1 if zero_one else THRESHOLD :].sum() / levels.sum()
     if share > 0.5:
         raise DataError(
             f"{folder}: {100 * share:.0f} % of all pixels of the maps are target: they are inverted, "
@@ -239,19 +205,33 @@ def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
         print(f"{folder}: the maps' values are 0 and 1; 1 counts as 255")
     elif peak < THRESHOLD:
         print(f"note: {folder}: no map reaches 128, half of 255 (the largest value is {peak})")
-    elif ones:
-        print(f"note: {folder}: {ones} maps have 1 as their largest value, others {peak}; 1 is 1/255")
     return zero_one
 
 
-# --- names that results may not have -----------------------------------------------------------------
+# --- names and places ------------------------------------------------------------------------------
+
+
+def maps_in(folder: Path, name: str) -> Path:
+    """Where in a folder of maps those of a data set are: in its sub-folder NAME, or right in it."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def own_name(maps: str | Path, name: str) -> str:
+    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
+    folder = Path(maps).resolve()
+    return folder.parent.name if folder.name == name else folder.name
+
+
+def metrics_folder(folder: str | Path, name: str) -> Path:
+    """Where the metrics of maps go that a person names: beside our own maps, but never among another
+    program's: results/OTHER/NAME."""
+    maps, results = maps_in(Path(folder), name), Path("results")
+    own = results.resolve() in maps.resolve().parents and maps.name == name
+    return maps if own else results / own_name(folder, name) / name
 
 
 def check_names(maps: Path, names: Collection[str]) -> None:
-    """
-    Raises:
-        DataError: an image's map has the name of a figure that would replace it.
-    """
+    """Refuses images whose maps have the name of a figure that would replace them."""
     if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
         raise DataError(
             f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
@@ -260,9 +240,6 @@ def check_names(maps: Path, names: Collection[str]) -> None:
 
 
 def check_place(folder: Path, data: Path) -> None:
-    """
-    Raises:
-        DataError: results would be written among the files of a data set.
-    """
+    """Refuses to write results among the files of a data set."""
     if folder.resolve() == data.resolve():
         raise DataError(f"{folder}: is the data set itself; expected another folder, as results")

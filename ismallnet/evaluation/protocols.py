@@ -8,6 +8,7 @@ and `mask` a ground truth as HxW uint8 grey values.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -80,12 +81,8 @@ def metrics_basicirstd(n: Mapping[str, float], false: str = "false_pixels") -> d
     }
 
 
-def metrics_dnanet(n: Mapping[str, float]) -> dict[str, float | None]:
-    return metrics_basicirstd(n, "slip_pixels")
-
-
 def metrics_sctransnet(n: Mapping[str, float]) -> dict[str, float | None]:
-    return {"niou": ratio(n["image_niou"], n["images"]), **metrics_dnanet(n)}
+    return {"niou": ratio(n["image_niou"], n["images"]), **metrics_basicirstd(n, "slip_pixels")}
 
 
 def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -104,38 +101,22 @@ def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 def metrics_authors(n: Mapping[str, float]) -> dict[str, float | None]:
     keys = ("iou", "precision", "recall", "md", "fa")
-    mean = {key: ratio(n[key], n["images"]) for key in keys}
-    p, r = mean["precision"], mean["recall"]
+    iou, p, r, md, fa = (ratio(n[key], n["images"]) for key in keys)
     f1 = None if p is None else ratio(2 * p * r, p + r, empty=0.0)
-    return {**{key: mean[key] for key in keys[:3]}, "f1": f1, "md": mean["md"], "fa": mean["fa"]}
+    return {"iou": iou, "precision": p, "recall": r, "f1": f1, "md": md, "fa": fa}
 
 
 # --- hIoU: how well targets are detected, times how well these are segmented -----------------------
 
 
-def nearest_pairs(distance: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
+def nearest_pairs(
+    distance: np.ndarray, allowed: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> list[tuple[int, int]]:
     """Of the assignment of all rows to all columns with the smallest total, the pairs that are
     allowed."""
-    return [(int(t), int(p)) for t, p in zip(*linear_sum_assignment(distance)) if allowed[t, p]]
-
-
-def match_hiou(
-    distance: np.ndarray, well: np.ndarray, near: np.ndarray
-) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
-    """The matching in two steps: pairs that overlap well first, then, among those left, near ones.
-
-    Args:
-        distance, well, near: (targets, components): centroid distance, whether the IoU is at least
-            0.5, whether the distance is less than 3 px.
-
-    Returns:
-        The pairs; the targets left; the components left.
-    """
-    pairs = nearest_pairs(distance, well)
-    targets, predicted = left_of(pairs, distance.shape)
-    free = np.ix_(targets, predicted)
-    pairs += [(targets[t], predicted[p]) for t, p in nearest_pairs(distance[free], near[free])]
-    return pairs, *left_of(pairs, distance.shape)
+    chosen = zip(*linear_sum_assignment(distance[np.ix_(rows, columns)]))
+    pairs = [(int(rows[t]), int(columns[p])) for t, p in chosen]
+    return [pair for pair in pairs if allowed[pair]]
 
 
 def left_of(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> list[np.ndarray]:
@@ -165,7 +146,10 @@ def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -
     distance, shared = distances(targets, predicted), overlaps(targets, predicted, p & g)
     union = targets.area[:, None] + predicted.area[None] - shared
     well, near = 2 * shared >= union, distance < MATCH_DISTANCE  # rounded as in their program
-    pairs, missed, false = match_hiou(distance, well, near)
+    pairs: list[tuple[int, int]] = []
+    for allowed in (well, near):  # pairs that overlap well first; among those left, near ones
+        pairs += nearest_pairs(distance, allowed, *left_of(pairs, distance.shape))
+    missed, false = left_of(pairs, distance.shape)
     t, c = np.array(pairs, int).reshape(-1, 2).T
     own, on_targets, u = shared[t, c], shared.sum(axis=0)[c], union[t, c]
     candidate = well | near
@@ -228,11 +212,11 @@ class Protocol:
 PROTOCOLS = {
     "standard": Protocol(count_standard, metrics_standard, threshold=True),
     "basicirstd": Protocol(count_basicirstd, metrics_basicirstd),
-    "dnanet": Protocol(count_dnanet, metrics_dnanet),
+    "dnanet": Protocol(count_dnanet, partial(metrics_basicirstd, false="slip_pixels")),
     "sctransnet": Protocol(count_basicirstd, metrics_sctransnet),
     "authors": Protocol(count_authors, metrics_authors),
     "hiou": Protocol(count_hiou, metrics_hiou, threshold=True),
-    "pyirstdmetrics": Protocol(count_hiou, lambda n: metrics_hiou(n, slip=True), threshold=True),
+    "pyirstdmetrics": Protocol(count_hiou, partial(metrics_hiou, slip=True), threshold=True),
 }
 
 

@@ -2,34 +2,27 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import mean, stdev
 
-NAMES = {  # headings
-    **{"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa·1e6", "hiou": "hIoU"},
-    **{"precision": "precision", "recall": "recall", "f1": "F1"},
-    **{"target_precision": "target P", "target_f1": "target F1", "md": "MD·1e6", "auc": "AUC"},
-}
-SEGMENTATION = {  # the two factors of hIoU, and where the rest of each is lost: docs/METRICS.md
-    **{"seg_iou": "seg IoU", "seg_mrg_err": "merged", "seg_itf_err": "interference"},
-    **{"seg_pcp_err": "missed px"},
-}
-LOCALISATION = {
-    **{"loc_iou": "loc IoU", "loc_itf_err": "false components", "loc_pcp_err": "missed targets"},
-    **{"loc_m2s_err": "wrong: extra component", "loc_s2m_err": "wrong: shared component"},
-}
+# Headings, in the order of the columns.
+NAMES = {"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa·1e6", "hiou": "hIoU"}
+NAMES |= {"precision": "precision", "recall": "recall", "f1": "F1", "target_precision": "target P"}
+NAMES |= {"target_f1": "target F1", "md": "MD·1e6", "auc": "AUC"}
+# The two factors of hIoU, and where the rest of each is lost: docs/METRICS.md.
+SEGMENTATION = {"seg_iou": "seg IoU", "seg_mrg_err": "merged", "seg_itf_err": "interference"}
+SEGMENTATION |= {"seg_pcp_err": "missed px"}
+LOCALISATION = {"loc_iou": "loc IoU", "loc_itf_err": "false components"}
+LOCALISATION |= {"loc_pcp_err": "missed targets", "loc_m2s_err": "wrong: extra component"}
+LOCALISATION |= {"loc_s2m_err": "wrong: shared component"}
 MILLIONTHS = ("fa", "md")
 
 
 def spread(runs: list[dict]) -> dict[str, tuple[float, float] | None]:
     """Mean and standard deviation (of a sample, n - 1) of each metric over two or more runs; None
     where a run has none. Intervals, which are of one run, are left out."""
-    keys = [key for key, value in runs[0].items() if not isinstance(value, dict)]
-    values = {key: [run[key] for run in runs] for key in keys}
-    return {
-        key: None if None in of_runs else (mean(of_runs), stdev(of_runs))
-        for key, of_runs in values.items()
-    }
+    values = {key: [run[key] for run in runs] for key in runs[0] if key != "interval"}
+    return {key: None if None in of else (mean(of), stdev(of)) for key, of in values.items()}
 
 
 def text_of(
@@ -81,9 +74,19 @@ def lay_out(cells: list[list[str]], width: int | None = None) -> str:
     return "\n\n".join("\n".join("  ".join(row) for row in zip(*block)) for block in blocks)
 
 
+def rows_of(names: Mapping[str, str], rows: dict[str, dict], cell: Callable) -> str:
+    """Rows of metrics as text, with the headings `names`, "-" where a row does not have one; `cell`
+    gives the text of a metric from its key and its row."""
+    keys = columns(names, rows.values())
+    cells = [["", *(names[key] for key in keys)]]
+    for name, row in rows.items():
+        cells.append([name, *(cell(key, row) if key in row else "-" for key in keys)])
+    return lay_out(cells)
+
+
 def table(rows: dict[str, dict], interval: bool = False) -> str:
-    """Metrics of several protocols or sets side by side, as text; "-" where one does not define it.
-    Below them the error split, of those that have one.
+    """Metrics of several protocols or sets side by side, as text. Below them the error split, of those
+    that have one.
 
     Args:
         interval: also the 95 % intervals, of the metrics that have one.
@@ -91,40 +94,26 @@ def table(rows: dict[str, dict], interval: bool = False) -> str:
 
     def cell(key: str, metrics: dict) -> str:
         ends = metrics.get("interval", {}).get(key) if interval else None
-        return text_of(key, metrics[key], ends) if key in metrics else "-"
+        return text_of(key, metrics[key], ends)
 
-    def block(names: Mapping[str, str], of_rows: dict[str, dict]) -> str:
-        keys = columns(names, of_rows.values())
-        body = [[name, *(cell(key, row) for key in keys)] for name, row in of_rows.items()]
-        return lay_out([["", *(names[key] for key in keys)], *body])
-
-    text = block(NAMES, rows)
+    text = rows_of(NAMES, rows, cell)
     if split := {name: metrics for name, metrics in rows.items() if "seg_iou" in metrics}:
         text += "\n\nhIoU = seg IoU × loc IoU; what each lacks to 100, by cause:\n"
-        text += block(SEGMENTATION | LOCALISATION, split)
+        text += rows_of(SEGMENTATION | LOCALISATION, split, cell)
     return text
 
 
 def difference_table(rows: dict[str, dict]) -> str:
-    """Differences between runs, with their intervals, as text.
-
-    Args:
-        rows: by the runs' names, of each metric its `intervals.Difference`; None where it is not
-            defined.
-    """
-    keys = columns(NAMES, rows.values())
+    """Differences between runs, with their intervals, as text: by the runs' names, of each metric its
+    `intervals.Difference`; None where it is not defined."""
 
     def cell(key: str, row: dict) -> str:
-        if row.get(key) is None:
-            return "n/a" if key in row else "-"
-        gap = row[key]
-        return text_of(key, gap.value, (gap.low, gap.high), signed=True) + (
-            " *" if gap.certain else "  "
-        )
+        if (gap := row[key]) is None:
+            return "n/a"
+        text = text_of(key, gap.value, (gap.low, gap.high), signed=True)
+        return f"{text} {'*' if gap.certain else ' '}"
 
-    cells = [["", *(f"{NAMES[key]}  " for key in keys)]]
-    cells += [[name, *(cell(key, row) for key in keys)] for name, row in rows.items()]
     return (
         "differences between runs, and their 95 % intervals over the choice of images (paired);\n"
-        f"*: the interval does not hold 0\n{lay_out(cells)}"
+        f"*: the interval does not hold 0\n{rows_of(NAMES, rows, cell)}"
     )

@@ -29,8 +29,7 @@ class Region:
 
     Args:
         kind: one of KINDS.
-        box: where it lies.
-        pixels: (height, width) of the box, bool.
+        box: where it lies; `pixels` are the pixels of it in there, bool.
         centre: its centroid, (y, x).
     """
 

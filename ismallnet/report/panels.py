@@ -12,6 +12,7 @@ from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, Window, w
 SIDE = 320  # px of a panel's cell
 ZOOM = 40  # px of the image in the zoomed row
 CAPTION = 26  # px
+WHITE = (255, 255, 255)
 TITLES = ("image", "mask", "interior", "boundary", "prediction", "outcome")
 
 
@@ -22,10 +23,13 @@ def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_NEAREST)
 
 
-def caption(text: str, width: int, scale: float = 0.5, colour=(255, 255, 255)) -> np.ndarray:
-    strip = np.zeros((CAPTION, width, 3), np.uint8)
-    text = printable(text)  # OpenCV crashes on bytes that are not UTF-8
-    cv2.putText(strip, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+def caption(width: int, *texts: tuple[str, tuple[int, int, int]], scale: float = 0.5) -> np.ndarray:
+    """A strip with texts in colours, one beside the other."""
+    strip, at = np.zeros((CAPTION, width, 3), np.uint8), 4
+    for text, colour in texts:
+        text = printable(text)  # OpenCV crashes on bytes that are not UTF-8
+        cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+        at += 12 * len(text)
     return strip
 
 
@@ -47,8 +51,8 @@ def draw_outcome(
             (scale * (own.start - seen.start), scale * (own.stop - seen.start))
             for own, seen in zip(region.box, (rows, columns))
         )
-        corners = (round(left - gap), round(top - gap)), (round(right + gap), round(bottom + gap))
-        cv2.rectangle(picture, *corners, COLOURS[region.kind], 2)
+        ends = (round(left - gap), round(top - gap)), (round(right + gap), round(bottom + gap))
+        cv2.rectangle(picture, *ends, COLOURS[region.kind], 2)
     return picture
 
 
@@ -63,58 +67,40 @@ def panel(name: str, layers: Layers, own: Outcome) -> np.ndarray:
     h, w = own.shape
     scale, window = SIDE / max(h, w), window_around(own.centre, own.shape, ZOOM)
     zh, zw = layers.mask[window].shape
-    wholes = [
-        *(enlarged(plane, scale) for plane in layers),
-        draw_outcome(layers.image, own.regions, scale),
-    ]
+    wholes = [enlarged(plane, scale) for plane in layers]
+    wholes.append(draw_outcome(layers.image, own.regions, scale))
     height, width = wholes[0].shape[:2]
-    frame_window(wholes[-1], window, scale)
+    frame = [(round(scale * side.start), round(scale * side.stop) - 1) for side in reversed(window)]
+    cv2.rectangle(wholes[-1], *zip(*frame), WHITE, 1)
     zoom, close = min(width / zw, height / zh), stretched(layers.image, window)
     zooms = [enlarged(plane[window], zoom) for plane in (close, *layers[1:])]
     zooms.append(draw_outcome(close, own.regions, zoom, window))
     columns = []
     for title, whole, near in zip(TITLES, wholes, zooms):
         near = np.pad(near, [(0, height - near.shape[0]), (0, width - near.shape[1]), (0, 0)])
-        column = np.vstack([caption(title, width), whole, np.zeros((4, width, 3), np.uint8), near])
+        gap = np.zeros((4, width, 3), np.uint8)
+        column = np.vstack([caption(width, (title, WHITE)), whole, gap, near])
         columns += [column, np.full((column.shape[0], 4, 3), 40, np.uint8)]
     picture = np.hstack(columns[:-1])
     iou = "no target, no prediction" if own.empty else f"IoU {100 * own.iou:.1f}"
     head = f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched"
-    width = picture.shape[1]
-    return np.vstack([caption(head, width), picture, legend(own, width)])
-
-
-def frame_window(picture: np.ndarray, window: Window, scale: float) -> None:
-    """Draws a white frame around a window of an enlarged picture."""
-    top, left = (round(scale * side.start) for side in window)
-    bottom, right = (round(scale * side.stop) - 1 for side in window)
-    cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), 1)
-
-
-def legend(own: Outcome, width: int) -> np.ndarray:
-    strip, at = caption("", width), 4
-    entries = [(f"{kind}: {own.count(kind)}", colour) for kind, colour in COLOURS.items()]
-    for text, colour in [*entries, ("white frame: zoom", (255, 255, 255))]:
-        cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
-        at += 12 * len(text)
-    return strip
+    legend = [(f"{kind}: {own.count(kind)}", colour) for kind, colour in COLOURS.items()]
+    below = caption(picture.shape[1], *legend, ("white frame: zoom", WHITE))
+    return np.vstack([caption(picture.shape[1], (head, WHITE)), picture, below])
 
 
 def montage(folder: Path, ious: dict[str, float], each: int) -> Path | None:
-    """The worst and the best images by IoU, one panel below the other, at half size; returns where, or
-    None where there are no images.
-
-    Args:
-        folder: of the panels.
-        ious: by the images' names.
-    """
+    """The worst and the best images by IoU, one panel of the folder below the other, at half size;
+    returns where, or None where there are no images."""
     ranked = sorted(ious, key=lambda name: (ious[name], name))
     worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
     strips, path = [], folder.parent / "montage.png"
     for title, names in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
         pictures = [read_png(folder / f"{name}.png") for name in names]
         smaller = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in pictures]
-        strips += [caption(title, max(p.shape[1] for p in smaller), 0.6), *smaller] if smaller else []
+        if smaller:
+            width = max(p.shape[1] for p in smaller)
+            strips += [caption(width, (title, WHITE), scale=0.6), *smaller]
     if not strips:
         path.unlink(missing_ok=True)  # of other maps
         return None

@@ -16,6 +16,7 @@ from ismallnet.report.outcome import window_around
 
 COLUMN = 1.4  # inches
 FRAME = "#ff3030"
+WITHOUT_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
 
 def pyplot():
@@ -30,13 +31,18 @@ def pyplot():
     return pyplot
 
 
-def save(figure, path: Path) -> list[Path]:
-    """Writes path.pdf and path.svg; no dates in them."""
+def save(figure, path: Path, kinds: tuple[str, ...] = ("pdf", "svg"), dpi: int = 300) -> list[Path]:
+    """Writes a figure and closes it; the same figure is the same file.
+
+    Args:
+        path: without suffix, which is the kind: pdf and svg, cut to what is drawn, or png.
+    """
     written = []
-    for kind, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
-        written.append(path.with_suffix(f".{kind}"))
+    for kind in kinds:
+        box = None if kind == "png" else "tight"
+        written.append(path.with_name(f"{path.name}.{kind}"))
         with atomic_write(written[-1]) as file:
-            figure.savefig(file, format=kind, metadata=metadata, bbox_inches="tight", dpi=300)
+            figure.savefig(file, format=kind, metadata=WITHOUT_DATE[kind], bbox_inches=box, dpi=dpi)
     pyplot().close(figure)
     return written
 
@@ -57,12 +63,9 @@ def panels(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
         titles: of the columns.
     """
     heights = [row.planes[0].shape[0] / row.planes[0].shape[1] for row in rows]
-    figure, axes = pyplot().subplots(
-        *(len(rows), len(titles)),
-        figsize=(COLUMN * len(titles), COLUMN * sum(heights)),
-        squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )
+    size, ratios = (COLUMN * len(titles), COLUMN * sum(heights)), {"height_ratios": heights}
+    options = {"figsize": size, "squeeze": False, "gridspec_kw": ratios}
+    figure, axes = pyplot().subplots(len(rows), len(titles), **options)
     for line, row in zip(axes, rows):
         for axis, plane in zip(line, row.planes):
             draw_plane(axis, plane)
@@ -95,12 +98,9 @@ def draw_inset(axis, plane: np.ndarray, centre: tuple[float, float]) -> None:
 
 def surfaces(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
     """As `panels`, each plane as a surface over the 40 px around the target."""
-    figure, axes = pyplot().subplots(
-        *(len(rows), len(titles)),
-        figsize=(1.2 * COLUMN * len(titles), 1.1 * COLUMN * len(rows)),
-        squeeze=False,
-        subplot_kw={"projection": "3d"},
-    )
+    size = (1.2 * COLUMN * len(titles), 1.1 * COLUMN * len(rows))
+    options = {"figsize": size, "squeeze": False, "subplot_kw": {"projection": "3d"}}
+    figure, axes = pyplot().subplots(len(rows), len(titles), **options)
     for line, row in zip(axes, rows):
         for axis, plane in zip(line, row.planes):
             near = window_around(row.centre, plane.shape, 40)

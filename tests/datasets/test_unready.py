@@ -116,7 +116,7 @@ def gbk_set(tmp_path) -> Path:
 def test_what_names_are_for_people():
     assert readable("a红") == "a红" and readable(GBK) == "红外" and readable(BROKEN) == BROKEN
     assert printable(GBK) == "红外" and printable(BROKEN) == "x??"
-    assert caption(BROKEN, 90).any()  # OpenCV alone crashes
+    assert caption(90, (BROKEN, (9, 9, 9))).any()  # OpenCV alone crashes
 
 
 def test_all_stages_work_with_them(gbk_set, capsys):

@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from conftest import fails, make_set, target_mask, write
@@ -51,7 +50,7 @@ def test_zero_and_one_of_the_whole_folder(capsys):
     theirs(ON.astype(np.uint8), DARK)
     assert iou() == 0.5 and "0 and 1" in capsys.readouterr().out
     theirs(ON.astype(np.uint8), (ON * 200).astype(np.uint8))  # now a 1 is nearly nothing
-    assert iou() == 0.5 and "1 maps have 1 as their largest value" in capsys.readouterr().out
+    assert iou() == 0.5
 
 
 @pytest.mark.parametrize("values", [(0.75, 0), (1.0000002, -1e-7)])
@@ -77,14 +76,12 @@ def test_all_files_that_are_no_maps_are_named(capsys):
 @pytest.mark.parametrize("top", [1, 255])
 def test_inverted_maps_stop(top, capsys):
     theirs(*[np.where(ON, 0, top).astype(np.uint8)] * 2)
-    assert "theirs: 99 % of all pixels of the maps are target" in fails(main, *ARGV, capsys=capsys)
+    assert "theirs: 99 %" in fails(main, *ARGV, capsys=capsys)
 
 
-@pytest.mark.parametrize("swap", [False, True])
-def test_maps_of_one_over_255_everywhere_are_not_inverted(swap):
-    """The order of the maps decided."""
-    maps = [np.ones(ON.shape, np.uint8), np.where(ON, 200, 1).astype(np.uint8)]
-    theirs(*(maps[::-1] if swap else maps))
+@pytest.mark.parametrize("order", [1, -1])
+def test_maps_of_one_over_255_everywhere_are_not_inverted(order):
+    theirs(*[np.ones(ON.shape, np.uint8), np.where(ON, 200, 1).astype(np.uint8)][::order])
     assert iou() == 0.5
 
 
@@ -93,13 +90,7 @@ def test_maps_that_never_reach_the_threshold_are_said(scale, said, capsys):
     ending = ".npy" if scale < 1 else ".png"
     theirs(*[(ON * scale).astype(np.float32 if scale < 1 else np.uint8)] * 2, ending)
     assert iou() == 0.0
-    assert f"no map reaches 128, half of 255 (the largest value is {said})" in capsys.readouterr().out
-
-
-def test_other_sizes_say_what_to_do(capsys):
-    theirs(*[cv2.resize(WHITE, (64, 64))] * 2)
-    message = fails(main, *ARGV, capsys=capsys)
-    assert "c.png: found 64x64 (width x height), expected 48x40" in message
+    assert f"the largest value is {said}" in capsys.readouterr().out
 
 
 # --- names -------------------------------------------------------------------------------------------
@@ -127,11 +118,11 @@ def test_two_files_that_could_be_the_map_are_an_error(files, capsys):
     assert all(name.replace("a", "c", 1) in message for name in files)
 
 
-@pytest.mark.parametrize("name", ["prob.c.png", "mask_c.png", "c.bmp", "c.png.txt"])
-def test_a_folder_without_a_map_says_what_it_holds(name, capsys):
-    write(Path("theirs") / name, "x")
+def test_a_folder_without_a_map_says_what_it_holds(capsys):
+    for name in ("prob.c.png", "mask_c.png", "c.bmp", "c.png.txt"):
+        write(Path("theirs") / name, "x")
     message = fails(main, *ARGV, capsys=capsys)
-    assert f"it holds {name}. Expected c.png" in message
+    assert "theirs: found no map of 2 of the 2 images: c, d" in message and "c.png.txt" in message
 
 
 def test_one_file_is_not_the_map_of_two_images(tmp_path, capsys):

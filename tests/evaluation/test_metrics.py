@@ -106,10 +106,8 @@ def test_a_large_prediction_does_not_outweigh_a_distance_or_a_pair():
     targets = Components(np.ones(2, int), np.array([[0.0, 0.0], [0.0, 4.0]]))
     predicted = Components(np.array([2**24, 1, 1]), np.array([[0.0, 2.0], [0.0, 1.9], [0.0, 6.9]]))
     assert match(targets, predicted) == [(0, 1), (1, 0)]  # 1.9 + 2, not 2 + 2.1 or 2 alone
-    assert match(targets, Components(predicted.area[:2], predicted.centroid[[0, 2]])) == [
-        (0, 0),
-        (1, 1),
-    ]
+    two = Components(predicted.area[:2], predicted.centroid[[0, 2]])
+    assert match(targets, two) == [(0, 0), (1, 1)]
 
 
 def test_a_large_cluster_is_matched_in_reasonable_time():
@@ -163,14 +161,13 @@ def test_components_are_eight_connected_and_in_row_major_order():
 # --- figures ---------------------------------------------------------------------------------------
 
 
-def test_standard_figures_by_hand():
+def test_standard_metrics_by_hand():
     """Image 1: target of 4 px, 3 found, 1 beside: IoU 3/5. Image 2: empty, and nothing found. Image
     3: target missed, a false alarm of 2 px."""
     mask1 = canvas((10, 10), (10, 11), (11, 10), (11, 11), shape=(20, 30))
     pred1 = canvas((10, 10), (10, 11), (11, 10), (9, 10), shape=(20, 30))
     empty = np.zeros((20, 30), np.uint8)
-    mask3 = canvas((5, 5), shape=(20, 30))
-    pred3 = canvas((15, 25), (15, 26), shape=(20, 30))
+    mask3, pred3 = canvas((5, 5), shape=(20, 30)), canvas((15, 25), (15, 26), shape=(20, 30))
     f = evaluate([(pred1, mask1), (empty, empty), (pred3, mask3)])
     assert f["iou"] == 3 / 8  # 3 over 5 + 0 + 3
     assert f["niou"] == pytest.approx((3 / 5 + 1 + 0) / 3, abs=1e-15)
@@ -179,7 +176,7 @@ def test_standard_figures_by_hand():
     assert (f["target_precision"], f["target_f1"]) == (1 / 2, 2 / 4)
 
 
-def test_undefined_figures_are_none():
+def test_undefined_metrics_are_none():
     empty = np.zeros((8, 8), np.uint8)
     f = evaluate([(empty, empty)])
     assert (f["iou"], f["niou"], f["fa"]) == (1.0, 1.0, 0.0)
@@ -193,7 +190,7 @@ def test_undefined_figures_are_none():
         assert evaluate([], protocol)["fa"] == none
 
 
-def test_figures_do_not_depend_on_order_flips_or_how_the_set_is_cut():
+def test_metrics_do_not_depend_on_order_flips_or_how_the_set_is_cut():
     pairs = golden_pairs("mixed")
     whole = evaluate(pairs)
     assert evaluate(pairs[::-1]) == whole
@@ -202,13 +199,9 @@ def test_figures_do_not_depend_on_order_flips_or_how_the_set_is_cut():
     assert PROTOCOLS["standard"].metrics(total(halves[0] + halves[1])) == whole
 
 
-def test_masks_of_one_pixel_rows():
-    pred = np.full((1, 1), 255, np.uint8)
-    assert evaluate([(pred, pred)])["iou"] == 1.0
+def test_images_of_any_size_and_thresholds_of_masks():
+    assert evaluate([(np.full((1, 1), 255, np.uint8),) * 2])["iou"] == 1.0
     assert evaluate([(np.full((7, 4000), 255, np.uint8),) * 2])["pd"] == 1.0
-
-
-def test_mask_threshold():
     pred, mask = canvas((50, 50)), canvas((50, 50)) // 4
     assert count_standard(pred, mask)["targets"] == 0
     assert count_standard(pred, mask, threshold=60)["matched"] == 1
@@ -221,12 +214,8 @@ def test_bad_arguments_of_evaluate():
         evaluate([(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))])
 
 
-def test_quantise_rounds_half_to_even():
-    values = np.array([0, 0.5, 1.5, 2.5, 127.5, 255]) / 255
-    assert quantise(values).tolist() == [0, 0, 2, 2, 128, 255]
-
-
-def test_quantise_rounds_float32_values_once():
+def test_quantise_rounds_float32_values_once_and_half_to_even():
+    assert quantise(np.array([0, 0.5, 1.5, 2.5, 127.5, 255]) / 255).tolist() == [0, 0, 2, 2, 128, 255]
     middles = (np.arange(255) + 0.5).astype(np.float32) / np.float32(255)
     for near in (middles, np.nextafter(middles, np.float32(0)), np.nextafter(middles, np.float32(1))):
         exact = [round(255 * Fraction(float(p))) for p in near]  # half to even
@@ -244,14 +233,8 @@ def test_pixel_curves_by_hand():
     assert (at[50]["tpr"], at[50]["fpr"], at[50]["precision"]) == (1.0, 0.5, 2 / 3)
     assert (at[128]["tpr"], at[128]["fpr"], at[128]["precision"]) == (0.5, 0.0, 1.0)
     assert (at[255]["tpr"], at[255]["precision"]) == (0.0, None)
-    assert auc(points) == pytest.approx(
-        0.5 * 0.5 + 0.5 * 1.0
-    )  # steps (0, .5), (.5, .5), (.5, 1), (1, 1)
-
-
-def test_curves_without_targets():
-    levels = count_levels(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
-    points = pixel_curves(levels)
+    assert auc(points) == 0.5 * 0.5 + 0.5 * 1.0  # steps (0, .5), (.5, .5), (.5, 1), (1, 1)
+    points = pixel_curves(count_levels(*np.zeros((2, 4, 4), np.uint8)))  # without targets
     assert points[0]["tpr"] is None and auc(points) is None
 
 
@@ -270,14 +253,11 @@ def test_pd_fa_curve_agrees_with_the_standard_protocol_at_128():
 def test_a_table_fits_the_terminal():
     """Columns that do not fit follow below, with the first one again."""
     cells = [["", "one", "two", "three"], ["row", "1", "2", "3"]]
-    assert lay_out(cells, 40).split("\n") == ["     one  two  three", "row    1    2      3"]
-    assert lay_out(cells, 14).split("\n\n") == [
-        "     one  two\nrow    1    2",
-        "     three\nrow      3",
-    ]
+    assert lay_out(cells, 40) == "     one  two  three\nrow    1    2      3"
+    assert lay_out(cells, 14) == "     one  two\nrow    1    2\n\n     three\nrow      3"
 
 
-def test_figures_for_people():
+def test_metrics_for_people():
     assert text_of("iou", 0.71234) == "71.23" and text_of("fa", 1.234e-5) == "12.34"
     assert text_of("pd", None) == "n/a"
     text = table({"standard": {"iou": 0.5, "niou": 0.25}, "authors": {"iou": None}})

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, names_of, picture, write
+from conftest import fails, names_of, picture, report_data, write
 
 from detect import main as main_of_detect
 from ismallnet.detection.records import record
@@ -45,14 +45,9 @@ def results() -> Path:
     return folder
 
 
-def known(results: Path) -> dict:
-    text = (results / "report" / "index.html").read_text()
-    return json.loads(text.split('id="data">')[1].split("</script>")[0])
-
-
 def test_every_frame_is_shown_as_the_network_saw_it(results):
     main(["--name", "mine"])
-    images = known(results)["images"]
+    images = report_data(results / "report/index.html")["images"]
     assert [len(image["targets"]) for image in images] == [1, 1, 0, 1]
     folder = results / "report" / "images"
     shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(4)]
@@ -62,18 +57,18 @@ def test_every_frame_is_shown_as_the_network_saw_it(results):
     assert "<img src=q" not in (results / "report" / "index.html").read_text()
 
 
-def test_of_many_those_with_the_highest_scores(results, monkeypatch):
-    monkeypatch.setattr(page, "MOST", 2)
+def test_of_many_those_with_the_highest_scores(results):
     page.write_gallery(results, workers=1, most=2)
-    assert [image["targets"][0]["score"] for image in known(results)["images"]] == [0.9, 0.7]
-    assert "2 of 4 frames" in (results / "report" / "index.html").read_text()
+    scores = [i["targets"][0]["score"] for i in report_data(results / "report/index.html")["images"]]
+    assert scores == [0.9, 0.7] and "2 of 4 frames" in (results / "report/index.html").read_text()
 
 
-def test_frames_without_a_header_are_read_as_detect_read_them(tmp_path):
+def test_frames_without_a_header_are_read_as_detect_read_them(network_file):
     pixels = np.stack([picture(k).astype(np.uint16) * 9 for k in range(2)])
     height, width = pixels.shape[1:]
     pixels.tofile("f.raw")
-    main_of_detect(["f.raw", "--raw", f"{width}x{height}:uint16", "--device", "cpu", "--name", "mine"])
+    argv = ["f.raw", "--raw", f"{width}x{height}:uint16", "--weights", network_file, "--name", "mine"]
+    main_of_detect([*argv, "--device", "cpu"])
     main(["--name", "mine"])
     folder = Path("results/mine/report/images")
     shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(2)]
@@ -102,17 +97,17 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--name", "none"], "results/none: found no frames of detect.py in it"),
+        (["--name", "none"], "results/none: "),
         ([], "expected --dataset NAME, or after detect.py: --name NAME"),
         (["--dataset", "x", "--name", "y"], "expected --dataset NAME, or"),
+        (["--name", "mine", "--figure", "paper", "--each", "2"], "--figure, --each: "),
         (
-            ["--name", "mine", "--figure", "paper", "--each", "2"],
-            "--figure, --each: used with --dataset",
+            ["--input", "f", "--mask-threshold", "9"],
+            "--mask-threshold: has no effect",
         ),
-        (["--input", "f", "--mask-threshold", "9"], "--mask-threshold: used with --dataset alone"),
-        (["--dataset", "x", "--images", "a"], "--images: used with --figure paper alone"),
-        (["--name", "mine", "--workers", "0"], "--workers: found 0, expected a whole number of 1 or"),
-        (["--dataset", "tiny", "--each", "-1"], "--each: found -1, expected a whole number of 1 or"),
+        (["--dataset", "x", "--images", "a"], "--images: has no effect without --figure"),
+        (["--name", "mine", "--workers", "0"], "--workers: found 0"),
+        (["--dataset", "tiny", "--each", "-1"], "--each: found -1"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -122,11 +117,14 @@ def test_bad_arguments(argv, message, capsys):
 def test_in_a_browser(results, browser):
     main(["--input", "elsewhere/mine"])
     browser.get((results / "report" / "index.html").resolve().as_uri())
-    assert names_of(browser) == ["a_1", "stack_3", f"{HOSTILE}_0", "stack_2"]
+    assert names_of(browser) == [f"{HOSTILE}_0", "a_1", "stack_2", "stack_3"]  # in the order of time
+    assert "4 frames, 3 targets" in browser.find_element("css selector", "body").text
     assert not browser.find_element("id", "labelled").is_displayed()
+    browser.find_element("css selector", "#sort option[value='-score']").click()
+    assert names_of(browser) == ["a_1", "stack_3", f"{HOSTILE}_0", "stack_2"]
     browser.find_element("id", "has-target").click()
     assert "stack_2" not in names_of(browser) and len(names_of(browser)) == 3
     browser.find_element("css selector", ".card .open").click()
     text = browser.find_element("id", "zoom-text").text
-    assert "1 target, highest score 0.90" in text and "9 px, SNR 4.0, score 0.90" in text
+    assert "1 target, highest score 0.900" in text and "9 px, SNR 4.0, score 0.900" in text
     assert [line["message"] for line in browser.get_log("browser")] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import box, fails, make_set, names_of, write
+from conftest import box, fails, make_set, names_of, report_data, wide, write
 
 import utils
 from eval import main as evaluate
@@ -17,9 +17,7 @@ ONE = box(20, 20, 2, 2, SHAPE)
 EMPTY = np.zeros(SHAPE, np.uint8)
 MASKS = {"merged": TWO, "right": ONE, "missed": ONE, "false": EMPTY}
 OURS = {
-    "merged": box(
-        10, 10, 2, 5, SHAPE
-    ),  # one component over both: IoU 4/10, 4 px on the other, 2 on none
+    "merged": box(10, 10, 2, 5, SHAPE),  # over both: IoU 4/10, 4 px on the other, 2 on none
     "right": ONE,
     "missed": EMPTY,
     "false": box(30, 30, 1, 3, SHAPE),
@@ -46,47 +44,42 @@ def page(tmp_path) -> Path:
     return Path("results/tiny/report/index.html")
 
 
-def known(page: Path) -> dict:
-    return json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
-
-
-def test_the_report_has_the_figures_of_eval(page, capsys):
-    ours, theirs = known(page)["splits"]
+def test_the_report_has_the_metrics_of_eval(page):
+    ours, theirs = report_data(page)["runs"]
     assert (ours["name"], theirs["name"]) == ("results/tiny", "peer")
-    figures = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]
+    written = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]
     for key, value in OURS_SPLIT.items():
-        assert ours[key] == pytest.approx(value, abs=1e-12) and figures[key] == ours[key], key
-    assert ours["hiou"] == pytest.approx(0.28) == figures["hiou"]
+        assert ours["split"][key] == pytest.approx(value, abs=1e-12), key
+        assert written[key] == ours["split"][key]
+    assert ours["split"]["hiou"] == pytest.approx(0.28) == written["hiou"]
+    theirs = theirs["split"]
     assert theirs["seg_iou"] == 1 and theirs["loc_iou"] == 3 / 4 and theirs["loc_pcp_err"] == 1 / 4
 
 
 def test_the_images_in_which_a_part_occurs(page):
-    parts = {image["name"]: image["parts"] for image in known(page)["images"]}
+    parts = {image["name"]: image["parts"] for image in report_data(page)["images"]}
     assert parts["merged"][0] == ["seg_iou", "seg_mrg_err", "seg_itf_err", "loc_iou", "loc_s2m_err"]
     assert parts["right"] == [["seg_iou", "loc_iou"], ["loc_pcp_err"]]
     assert parts["missed"][0] == ["loc_pcp_err"] and parts["false"] == [["loc_itf_err"], []]
 
 
-def test_compared_maps_of_zero_and_one_are_said_and_the_subfolder_is_taken(page, capsys):
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer/tiny"])
-    assert "peer/tiny: the maps' values are 0 and 1; 1 counts as 255" in capsys.readouterr().out
-    assert known(page)["splits"][1]["seg_iou"] == 1
-    write(Path("peer/tiny/unfinished.json"), "{}")
-    message = fails(main, "--dataset", "tiny", "--workers", "1", "--compare", "peer", capsys=capsys)
-    assert "peer/tiny: test.py was interrupted there" in message
-
-
-def test_intervals_stand_in_the_report_s_table(page):
+def test_the_metrics_of_all_runs_stand_in_the_report(page, capsys):
+    """`standard` first; of a run without metrics the command that makes them."""
+    assert "type <code>python eval.py --dataset tiny --maps peer" in page.read_text()
+    evaluate(["--dataset", "tiny", "--maps", "peer", "--protocol", "all", "--workers", "1"])
+    assert "0 and 1" in capsys.readouterr().out
+    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer"])
+    first, folded = page.read_text().split("<details>")
+    assert first.count("<th scope=row>standard</th>") == 2 and "<td>peer</td>" in first
+    assert folded.count("<th scope=row>hiou</th>") == 2
     low, high = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]["interval"]["hiou"]
-    text = page.read_text().split("<tbody>")[1].split("</tbody>")[0]
-    assert f'28.00<br><small class="dim">{100 * low:.2f}–{100 * high:.2f}</small>' in text
+    assert f'28.00<br><small class="dim">{100 * low:.2f}–{100 * high:.2f}</small>' in folded
 
 
-def wide(browser, width: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
+def test_compared_maps_that_are_unfinished_are_refused(page, capsys):
+    write(Path("peer/tiny/unfinished.json"), "{}")
+    argv = ["--dataset", "tiny", "--workers", "1", "--compare", "peer/tiny"]
+    assert "peer/tiny: test.py was interrupted there" in fails(main, *argv, capsys=capsys)
 
 
 def segment(browser, label: str, run: str = "results/tiny"):
@@ -100,6 +93,7 @@ def test_a_click_on_a_part_filters_the_gallery(page, browser, width):
     wide(browser, width)
     browser.get(page.resolve().as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert bool(browser.find_elements("css selector", ".scrolls")) == (width == 400)
     part = segment(browser, "missed targets")
     assert "20.00 %" in part.get_attribute("aria-label") and len(names_of(browser)) == 4
     part.click()
