@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from conftest import make_set
@@ -157,7 +156,7 @@ def test_threshold_is_the_best_of_the_training_list(data):
     assert np.array_equal(pred >= 128, scores(frames[0].image, "tophat", window) >= threshold)
 
 
-@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("method", ["tophat", "mpcm", "ipi"])
 def test_a_baseline_runs_like_a_network(tmp_path, method, capsys):
     make_set(tmp_path / "data" / "tiny", shape=(90, 100))
     main(["--dataset", "tiny", "--workers", "1", "--baseline", method, "--results", "r"])
@@ -167,12 +166,3 @@ def test_a_baseline_runs_like_a_network(tmp_path, method, capsys):
     evaluate_main(["--dataset", "tiny", "--results", "r", "--workers", "1", "--no-pd-fa"])
     figures = json.loads(Path("r/tiny/metrics.json").read_text())["standard"]
     assert figures["pd"] == 1.0
-
-
-def test_processes_change_nothing(tmp_path):
-    make_set(tmp_path / "data" / "tiny", names=[f"n{i}" for i in range(70)], train=33)
-    maps = []
-    for workers in ("1", "3"):
-        main(["--dataset", "tiny", "--baseline", "tophat", "--workers", workers])
-        maps.append([cv2.imread(str(p)) for p in sorted(Path("results/tiny").glob("*.png"))])
-    assert len(maps[0]) == 37 and np.array_equal(*maps)
