@@ -29,10 +29,10 @@ def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.
 
     Args:
         mask: HxW uint8, 0 background, 255 target.
-        method: "authors" (published code) or "paper" (Wei et al., CVPR 2020, eq. 2-3).
+        method: "authors" (published code) or "wei" (Wei et al., CVPR 2020, eq. 2-3).
 
     Returns:
-        (interior, boundary), both HxW uint8 in [0, 255]. With "paper" their sum is the mask; with
+        (interior, boundary), both HxW uint8 in [0, 255]. With "wei" their sum is the mask; with
         "authors" the interior map reaches two pixels beyond it, since a blur comes first.
 
     Raises:
@@ -40,6 +40,7 @@ def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.
     """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"mask: found {mask.dtype} {mask.shape}, expected uint8 (H, W)")
+    method = method_name(method)
     if method not in METHODS:
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     interior, boundary = np.zeros_like(mask), np.zeros_like(mask)
@@ -60,7 +61,7 @@ def authors_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return interior, np.where(mask > interior, mask - interior, 0)
 
 
-def paper_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def wei_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if mask.all():
         return mask, np.zeros_like(mask)
     distance = cv2.distanceTransform((mask > 0).astype(np.uint8), cv2.DIST_L2, 5)
@@ -68,7 +69,12 @@ def paper_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return interior, mask - interior
 
 
-METHODS = {"authors": authors_maps, "paper": paper_maps}
+METHODS = {"authors": authors_maps, "wei": wei_maps}
+
+
+def method_name(text: str) -> str:
+    """A method, also under the name that it had before."""
+    return "wei" if text == "paper" else text
 
 
 MARGIN = 3  # px of background around the targets on which their maps depend: the blur's 2, and 1
@@ -125,8 +131,8 @@ def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> 
     record = read_json(folder / "maps.json")
     if not record:
         raise DataError(f"{folder}: found no label maps; make them: {again}")
-    made = record.get("method"), record.get("mask_threshold")
-    method = method or made[0]
+    made = method_name(record.get("method")), record.get("mask_threshold")
+    method = method_name(method or made[0])
     if made != (method, threshold):
         raise DataError(
             f"{folder}: found label maps of method {made[0]} and mask threshold {made[1]}, expected "
@@ -138,7 +144,7 @@ def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> 
 def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
     """Refuses label maps that are not there, of another threshold, or not of the masks as they are."""
     check_maps(labels, None, threshold, again)
-    method = read_json(labels / "maps.json").get("method", "")
+    method = method_name(read_json(labels / "maps.json").get("method", ""))
     kept = kept_maps(labels, samples, method, threshold)
     left = [sample for sample in samples if sample.name not in kept]
     if stale := [s.name for s in left if all(path.exists() for path in map_files(labels, s))]:
@@ -189,7 +195,7 @@ def kept_maps(
     mask was changed."""
     record, shapes = read_json(folder / "maps.json"), shapes or {}
     masks = record.get("masks")
-    made_so = (record.get("method"), record.get("mask_threshold")) == (method, threshold)
+    made_so = (method_name(record.get("method")), record.get("mask_threshold")) == (method, threshold)
     made_so &= record.get("masks_read", masks_read([]))[:2] == masks_read(samples)[:2]
     if not made_so or not isinstance(masks, dict):
         return {}
@@ -255,7 +261,7 @@ def decouple_dataset(
     Raises:
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
-    folder, shapes = maps_folder(data, maps_root), shapes or {}
+    folder, shapes, method = maps_folder(data, maps_root), shapes or {}, method_name(method)
     samples = list({s.name: s for kind in data.lists for s in data.samples(kind)}.values())
     problems = [problem for entries in data.problems.values() for problem in entries]
     check_own(folder, samples, force)

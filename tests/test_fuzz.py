@@ -135,18 +135,18 @@ def test_a_decompression_bomb_is_refused_by_its_header():
 # --- arithmetic ------------------------------------------------------------------------------------
 
 
-@given(masks, st.sampled_from(["authors", "paper"]))
+@given(masks, st.sampled_from(["authors", "wei"]))
 def test_decoupling_of_any_mask(mask, method):
     mask = mask.astype(np.uint8) * 255
     interior, boundary = decouple(mask, method)
     assert interior.shape == boundary.shape == mask.shape and interior.dtype == np.uint8
     assert (boundary[mask == 0] == 0).all()
-    if method == "paper":
+    if method == "wei":
         assert np.array_equal(interior.astype(int) + boundary, mask)
     for flip in (np.fliplr, np.flipud, np.transpose):
         flipped = decouple(np.ascontiguousarray(flip(mask)), method)
         difference = np.abs(flip(interior).astype(int) - flipped[0])
-        assert difference.max() <= (1 if method == "paper" else 2)  # 5x5 chamfer sums in another order
+        assert difference.max() <= (1 if method == "wei" else 2)  # 5x5 chamfer sums in another order
 
 
 @given(st.integers(1, 5000), st.integers(32, 600), st.integers(0, 300))

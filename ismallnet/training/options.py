@@ -12,7 +12,7 @@ import numpy as np
 from ismallnet.arguments import add_data_arguments, refuse_idle
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter, gone
-from ismallnet.labels import METHODS
+from ismallnet.labels import METHODS, method_name
 from ismallnet.parallel import cores
 from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
@@ -57,7 +57,8 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     amount, whole = within(float, 0), within(int, 0)
     add_data_arguments(parser, maps=True, required=False)  # --config may name it, too
     add = parser.add_argument
-    add("--labels", "--method", choices=tuple(METHODS), default="authors", help="label decoupling")
+    methods = {"type": method_name, "choices": tuple(METHODS), "default": "authors"}
+    add("--labels", "--method", **methods, help="label decoupling, see utils.py")
     add("--width", type=count, default=width, help="channels at full resolution; 16 is the paper's")
     add("--variant", choices=variants, default="full", help="ablations, see net.py")
     own = "a network of your own in the place of iSmallNet (docs/RESEARCH.md)"

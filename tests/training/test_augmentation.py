@@ -73,7 +73,7 @@ def test_maps_that_change_during_a_training_are_refused(tmp_path, frames):
         assert all(torch.equal(a, b) for a, b in zip(kept[position], read[position]))
     decouple_dataset(found, method="authors", force=True)  # the same maps again
     read[0]
-    decouple_dataset(found, method="paper")
+    decouple_dataset(found, method="wei")
     with pytest.raises(DataError, match="not those that this run began with"):
         read[0]
     with pytest.raises(DataError) as error:
