@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ismallnet.cli import UserError, note, progress
+from ismallnet.cli import UserError, progress
 from ismallnet.distributed import Processes, has_bf16
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, quantise, total
 from ismallnet.images.grey import to_units, value_limits
@@ -23,7 +22,6 @@ Network = nn.Module | Exported  # an iSmallNet, or its export
 TILE, OVERLAP = 512, 64  # px
 UNITS = (0.0, 255.0)  # of data sets' images
 LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
-VIEW = 256  # px, longest side of a frame in TensorBoard
 MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
@@ -284,38 +282,18 @@ def infer(
             yield i, quantise(probability), item.mask
 
 
-def standard_metrics(model: Network, frames, label: str, amp: str = "off") -> dict:
-    """The standard metrics of a network on a list (frames as of `infer`)."""
-    maps = progress(infer(model, frames, amp=amp), label, len(frames))
-    return metrics_standard(total(count_standard(pred, mask) for _, pred, mask in maps))
-
-
-def evaluate(
-    model: nn.Module, lists: dict, batch_size: int, amp: str, processes: Processes
-) -> dict[str, dict]:
-    """Standard metrics of test lists (frames as of `infer`), by data set; the processes share the
-    images, and the metrics do not depend on how many there are."""
-    metrics = {}
-    processes.share(model)
-    for name, frames in lists.items():
-        if text := TILING.note(frames.shapes):
-            note(f"tiles {name}", f"{name} test: {text}")
-        part = slice(processes.rank, None, processes.world)
-        results = infer(model, frames, batch_size, amp, part=part)
-        results = progress(results, f"{name} test", len(range(len(frames))[part]), leave=False)
-        counts = [count_standard(pred, mask) for _, pred, mask in results]
-        metrics[name] = metrics_standard(total(processes.gather(counts)))
-    return metrics
-
-
-def pictures(model: nn.Module, frames, amp: str, count: int = 4) -> np.ndarray:
-    """The first test frames with mask and prediction beside them, RGB uint8; of large frames each of
-    the three is made smaller, so that all of it is seen."""
-    rows = []
-    for i, pred, mask in infer(model, frames, amp=amp, part=slice(count)):
-        planes = [frames[i].image.astype(np.uint8), *(np.dstack([p] * 3) for p in (mask, pred))]
-        factor = min(1.0, VIEW / max(mask.shape))
-        size = [max(1, round(n * factor)) for n in mask.shape[::-1]]
-        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in planes]))
-    wide = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])
+def standard_metrics(
+    model: Network,
+    frames,
+    label: str,
+    amp: str = "off",
+    batch_size: int = 1,
+    processes: Processes | None = None,
+) -> dict:
+    """The standard metrics of a network on a list (frames as of `infer`). Several processes share its
+    images; the metrics do not depend on how many there are."""
+    part = slice(processes.rank, None, processes.world) if processes else slice(None)
+    maps = infer(model, frames, batch_size, amp, part=part)
+    maps = progress(maps, label, len(range(len(frames))[part]), leave=processes is None)
+    counts = [count_standard(pred, mask) for _, pred, mask in maps]
+    return metrics_standard(total(processes.gather(counts) if processes else counts))

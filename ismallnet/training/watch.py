@@ -5,17 +5,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from ismallnet.cli import UserError, some
+from ismallnet.cli import UserError, note, some
 from ismallnet.datasets.checks import copies
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import summary
-from ismallnet.inference.predict import autocast, evaluate, pictures
+from ismallnet.inference.predict import TILING, autocast, infer, standard_metrics
 from ismallnet.inference.weights import seen_of
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.run import Run, State
@@ -23,6 +24,7 @@ from ismallnet.training.run import Run, State
 DEAD = 0.1  # of the true map's peak
 LEAST_STEPS = 100  # before an output may be called dead
 CROPS = 16  # that are looked at
+VIEW = 256  # px, longest side of an image in TensorBoard
 
 
 class TrainingError(UserError):
@@ -105,7 +107,13 @@ class Watch:
             return
         state, run = self.state, self.run
         size = self.samples.batch_size if self.processes.device.type == "cuda" else 1
-        metrics = evaluate(state.kept, self.lists, size, self.amp, self.processes)
+        self.processes.share(state.kept)
+        metrics = {}
+        for name, frames in self.lists.items():
+            if text := TILING.note(frames.shapes):
+                note(f"tiles {name}", f"{name} test: {text}")
+            evaluated = (state.kept, frames, f"{name} test", self.amp, size, self.processes)
+            metrics[name] = standard_metrics(*evaluated)
         loss = float(np.sum(state.recent) / len(state.recent))
         entry = {"step": state.step, "epoch": self.epoch(state.step), "loss": loss, "lr": lr}
         state.history.append(entry | {"figures": metrics})
@@ -122,6 +130,19 @@ class Watch:
             state.best = iou
             run.save_best(state, run.about["figures_on"])
         state.model.train()
+
+
+def pictures(model: nn.Module, frames: Sequence, amp: str, count: int = 4) -> np.ndarray:
+    """The first test images with mask and prediction beside them, RGB uint8; of large ones each of the
+    three is made smaller, so that all of it is seen."""
+    rows = []
+    for i, pred, mask in infer(model, frames, amp=amp, part=slice(count)):
+        planes = [frames[i].image.astype(np.uint8), *(np.dstack([p] * 3) for p in (mask, pred))]
+        factor = min(1.0, VIEW / max(mask.shape))
+        size = [max(1, round(n * factor)) for n in mask.shape[::-1]]
+        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in planes]))
+    wide = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])
 
 
 # --- the outputs on training crops -----------------------------------------------------------------

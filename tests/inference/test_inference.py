@@ -15,11 +15,11 @@ from ismallnet.inference.predict import (
     autocast,
     batches_of_equal_size,
     infer,
-    pictures,
     precision,
     predict,
     predict_frame,
 )
+from ismallnet.training.watch import pictures
 from net import iSmallNet
 
 CUDA = torch.device("cuda", 0)
