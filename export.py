@@ -36,13 +36,6 @@ from net import iSmallNet, load_weights
 INT8 = "export float32, and quantise that file with the tools of your chip's vendor"
 
 
-def precision(text: str) -> str:
-    """The type of --precision."""
-    if text == "int8":
-        raise argparse.ArgumentTypeError(f"int8 does not exist any more: {INT8}")
-    return text
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
@@ -51,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--network", metavar="FILE.py:CLASS", help=own)
     add("--output", required=True, metavar="FILE", help="X.safetensors or X.onnx")
     add = parser.add_argument_group("ONNX").add_argument
-    kinds = {"choices": ("fp32", "fp16"), "default": "fp32", "help": "of weights and activations"}
-    add("--precision", type=precision, **kinds)
+    kinds = "of weights and activations; 8 bits: by the tools of your chip's vendor, from float32"
+    add("--precision", choices=("fp32", "fp16"), default="fp32", help=kinds)
     verify = "data set on whose test list both networks are run"
     add("--verify", type=data_name, metavar="NAME", help=verify)
     tolerance = "by how much IoU may fall on the test list of --verify"
@@ -115,8 +108,7 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
         print(f"{args.verify}, {len(frames)} test images\n{table(metrics)}")
         before, after = metrics.values()
         if (fall := 100 * (before["iou"] - after["iou"])) > args.tolerance:
-            older = f"; the file {output} that is there is an older one" if output.exists() else ""
-            expected = f"expected {args.tolerance:g} at most; nothing was written{older}"
+            expected = f"expected {args.tolerance:g} at most; nothing was written to {output}"
             accept = "Type a larger --tolerance to accept it"
             print(f"error: IoU falls by {fall:.2f} points, {expected}. {accept}", file=sys.stderr)
             return 1

@@ -4,19 +4,11 @@ network = torch.hub.load("PATH/TO/THIS/REPOSITORY", "ismallnet", source="local")
 detector = torch.hub.load("PATH/TO/THIS/REPOSITORY", "detector", source="local")
 """
 
-from pathlib import Path
-
 from ismallnet.detection.detector import Detector
-from ismallnet.inference.weights import DEFAULT, SHIPPED
+from ismallnet.inference.weights import DEFAULT, named_weights
 from net import iSmallNet, load_weights
 
 dependencies = ["torch", "torchvision", "numpy", "scipy", "skimage", "cv2", "PIL", "safetensors"]
-
-
-def weights_file(weights: str) -> Path:
-    """The file of shipped weights, or the file that is named."""
-    shipped = SHIPPED / f"{weights}.safetensors"
-    return shipped if shipped.is_file() else Path(weights)
 
 
 def ismallnet(weights: str = DEFAULT) -> iSmallNet:
@@ -26,7 +18,7 @@ def ismallnet(weights: str = DEFAULT) -> iSmallNet:
     Args:
         weights: the name of a file in weights/, "NUDT-SIRST" for example, or any weights file.
     """
-    return load_weights(weights_file(weights))
+    return load_weights(named_weights(weights))
 
 
 def detector(weights: str = DEFAULT, device: str = "auto", **settings) -> Detector:
@@ -37,4 +29,4 @@ def detector(weights: str = DEFAULT, device: str = "auto", **settings) -> Detect
         device: "auto", "cpu", "cuda", …
         settings: as of `Detector`, `threshold=0.7` for example.
     """
-    return Detector.from_weights(weights_file(weights), device, **settings)
+    return Detector.from_weights(named_weights(weights), device, **settings)

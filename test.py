@@ -28,9 +28,15 @@ from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
 from ismallnet.files import lock, sweep, write_csv, write_json, write_png
 from ismallnet.images.grey import PERCENTILES, GreyRange
-from ismallnet.inference.onnx import BACKENDS
 from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
-from ismallnet.inference.weights import describe, find_weights, named_weights, open_network, seen_of
+from ismallnet.inference.weights import (
+    add_network_arguments,
+    describe,
+    find_weights,
+    named_weights,
+    open_network,
+    seen_of,
+)
 from ismallnet.parallel import cores
 
 DEFAULT_LIMITS = (None, PERCENTILES)
@@ -128,28 +134,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add = parser.add_argument
-    add("--weights", metavar="FILE", help="default: the newest run in RUNS/NAME, else weights/NAME.*")
+    add_network_arguments(add, "the newest run in RUNS/NAME, else weights/NAME.*")
     own = "a network of your own, of which the weights are (docs/RESEARCH.md)"
     add("--network", metavar="FILE.py:CLASS", help=own)
-    add("--width", type=int, help="that the weights must have; default: any")
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")
     add("--runs", default="runs", metavar="DIR", help="where runs are kept")
-    batch = "images of equal padded size together"
-    add("--batch-size", type=positive, default=1, metavar="N", help=batch)
     add("--baseline", choices=BASELINES, help="a classical method in place of the network")
     workers = {"type": positive, "default": cores(), "metavar": "N"}
     add("--workers", **workers, help="processes, for --baseline")
     add("--resize", type=positive, metavar="PX", help="run at PX x PX, as the authors do at 352")
-    add("--flips", action="store_true", help="mean over the image and its three mirror images")
     tile = "images larger than this run in tiles; 0: none; default: from 1024 px on, in tiles of 512"
     add("--tile", type=int, metavar="PX", help=tile)
     overlap = "overlap of neighbouring tiles, in pixels, at least"
     add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
-    add = parser.add_argument_group("running").add_argument
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
-    amp = "mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off"
-    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help=amp)
     for flag in ("--input", "--watch"):
         gone(parser, flag, "for frames of your own type python detect.py PATH, or --watch FOLDER there")
     return parser

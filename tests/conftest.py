@@ -1,5 +1,6 @@
 """Small data sets and helpers that the tests share; everything is made in tmp_path."""
 
+import io
 import json
 import os
 import shutil
@@ -103,15 +104,22 @@ def fails(main, *argv: str, capsys) -> str:
     return capsys.readouterr().err
 
 
-@pytest.fixture
-def network_file(tmp_path) -> str:
-    """w.pt, a network whose bias lets through about a tenth of the pixels."""
+@pytest.fixture(scope="session")
+def network_bytes() -> bytes:
+    """A small plain network whose bias lets through about a tenth of the pixels."""
     torch.manual_seed(0)
-    model = iSmallNet(4).eval()
+    model, content = iSmallNet(4, "plain").eval(), io.BytesIO()
     with torch.no_grad():
         x = model.normalise(torch.from_numpy(picture()).expand(3, -1, -1)[None].float())
         model.mask_head[3].bias -= torch.quantile(model(x).mask, 0.9)
-    torch.save({"state_dict": model.state_dict()}, "w.pt")
+    torch.save({"state_dict": model.state_dict()}, content)
+    return content.getvalue()
+
+
+@pytest.fixture
+def network_file(network_bytes) -> str:
+    """w.pt, that network."""
+    Path("w.pt").write_bytes(network_bytes)
     return "w.pt"
 
 

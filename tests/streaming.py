@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-from conftest import picture, write
+from conftest import fails, picture, write
 
 from detect import main
-from ismallnet.detection.sources import find_sources, read_frames
+from ismallnet.detection.inputs import find_sources
+from ismallnet.detection.sources import read_frames
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -68,6 +72,35 @@ def waits(condition, seconds=300) -> None:
         time.sleep(0.05)
 
 
-def stopped(process: subprocess.Popen) -> str:
-    os.kill(process.pid, signal.SIGTERM)
-    return process.communicate(timeout=300)[0]
+def beside(steps: Callable[[], None], *argv, number=signal.SIGTERM) -> int:
+    """Runs `detect.py` while `steps` run beside it in a thread, and sends it a signal after them;
+    returns its exit code."""
+    running = threading.Event()
+
+    def work() -> None:
+        try:
+            steps()
+        finally:
+            if running.is_set():
+                os.kill(os.getpid(), number)
+
+    with ThreadPoolExecutor(1) as pool:
+        running.set()
+        future = pool.submit(work)
+        try:
+            code = run(*argv)
+        finally:
+            running.clear()
+        future.result()
+    return code
+
+
+def same(a: str, b: str) -> None:
+    """The tables of two results are the same."""
+    for name in ("detections.csv", "detections.json", "frames.json"):
+        assert Path("results", a, name).read_bytes() == Path("results", b, name).read_bytes()
+
+
+def refused(*argv, capsys) -> str:
+    """The message of a call that must end in exit code 2."""
+    return fails(main, "--weights", "w.pt", "--device", "cpu", *argv, capsys=capsys)

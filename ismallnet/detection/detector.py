@@ -1,24 +1,20 @@
 """Targets in frames of any size and depth."""
 
 import math
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, GreyRange, inverted, inverted_limits, unmasked
-from ismallnet.inference.predict import Network, predict, predict_frame, prepared
+from ismallnet.images.grey import PERCENTILES, GreyRange, inverted, inverted_limits, to_units, unmasked
+from ismallnet.inference.predict import AMP, Network, predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights, open_network
 
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
 POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
-AMP = ("auto", "bf16", "fp16", "off")  # mixed precision
 Limits = dict[str, tuple[float, float] | None]  # of a frame, by polarity: what becomes 0 and 255
 Maps = dict[str, np.ndarray]  # of a frame, by polarity: HxW probabilities
 
@@ -151,50 +147,35 @@ class DetectionSettings:
     flips: bool = False
 
     def __post_init__(self):
-        if wrong := unusable(vars(self)):
-            raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong.items()))
+        low, high = (0, 1) if self.limits is None else self.limits
+        first, last = self.percentiles
+        checks = {
+            "threshold": (0 < self.threshold <= 1, "above 0, at most 1"),
+            "min_area": (self.min_area >= 1, "1 or more"),
+            "max_targets": (self.max_targets >= 1, "1 or more"),
+            "polarity": (self.polarity in tuple(POLARITIES), f"one of {', '.join(POLARITIES)}"),
+            "limits": (-math.inf < low < high < math.inf, "two finite numbers, MIN < MAX"),
+            "percentiles": (0 <= first < last <= 100, "0 <= LOW < HIGH <= 100"),
+            "tile": (self.tile >= 32, "32 or more"),
+            "overlap": (0 <= 2 * self.overlap <= self.tile, "0 to half a tile"),
+            "amp": (self.amp in AMP, f"one of {', '.join(AMP)}"),
+            "flips": (self.flips in (False, True), "False or True"),
+        }
+        wrong = {
+            name: f"found {getattr(self, name)!r}, expected {expected}"
+            for name, (usable, expected) in checks.items()
+            if not usable
+        }
+        if wrong:
+            raise SettingsError(wrong)
 
 
-def unusable(values: dict[str, object]) -> dict[str, str]:
-    """What was given and is expected of those settings that cannot be used, by name.
+class SettingsError(ValueError):
+    """Settings that cannot be used; `problems` says by name what was found and what was expected."""
 
-    Args:
-        values: of DetectionSettings, by name.
-    """
-    given = SimpleNamespace(**values)
-    return {
-        name: f"found {values[name]!r}, expected {expected}"
-        for name, (expected, usable) in USABLE.items()
-        if not is_usable(usable, given)
-    }
-
-
-def is_usable(usable: Callable[[object], bool], given: object) -> bool:
-    try:
-        return bool(usable(given))
-    except (TypeError, ValueError, IndexError):  # of another type
-        return False
-
-
-# setting -> what is expected, and whether settings have it.
-USABLE = {
-    "threshold": ("above 0, at most 1", lambda s: 0 < s.threshold <= 1),
-    "min_area": ("1 or more", lambda s: s.min_area >= 1),
-    "max_targets": ("1 or more", lambda s: operator.index(s.max_targets) >= 1),
-    "polarity": (f"one of {', '.join(POLARITIES)}", lambda s: s.polarity in POLARITIES),
-    "limits": (
-        "two finite numbers, MIN < MAX",
-        lambda s: s.limits is None or -math.inf < s.limits[0] < s.limits[1] < math.inf,
-    ),
-    "percentiles": (
-        "0 <= LOW < HIGH <= 100",
-        lambda s: 0 <= s.percentiles[0] < s.percentiles[1] <= 100,
-    ),
-    "tile": ("32 or more", lambda s: operator.index(s.tile) >= 32),
-    "overlap": ("0 to half a tile", lambda s: 0 <= 2 * operator.index(s.overlap) <= s.tile),
-    "amp": (f"one of {', '.join(AMP)}", lambda s: s.amp in AMP),
-    "flips": ("False or True", lambda s: s.flips in (False, True)),
-}
+    def __init__(self, problems: dict[str, str]):
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = problems
 
 
 class Detector:
@@ -255,27 +236,11 @@ class Detector:
             for polarity in POLARITIES[s.polarity]
         }
 
-    def check_limits(self, frame: np.ndarray, limits: Limits) -> None:
-        """
-        Raises:
-            ValueError: not limits as `limits_of` gives them for such a frame.
-        """
-        polarities, eight_bits = POLARITIES[self.settings.polarity], frame.dtype == np.uint8
-        pairs = [limits.get(key, ()) for key in polarities] if isinstance(limits, dict) else [()]
-        if not all(np.size(pair) == 2 or (eight_bits and pair is None) for pair in pairs):
-            raise ValueError(
-                f"limits: found {limits!r} for {frame.dtype}, expected what limits_of gives, a dict "
-                f"of {', '.join(polarities)}; for two values of your own type "
-                "Detector.from_weights(limits=(MIN, MAX))"
-            )
-
     def maps(self, frames: list[np.ndarray], limits: list[Limits] | None = None) -> list[Maps]:
         """The probabilities of frames of one shape, by polarity; as `probability`, but as one batch
         where the frames fit in a tile."""
         frames = [checked(frame) for frame in frames]
         limits = limits or [self.limits_of(frame) for frame in frames]
-        for frame, own in zip(frames, limits, strict=True):
-            self.check_limits(frame, own)
         passes = {
             polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
             for polarity in POLARITIES[self.settings.polarity]
@@ -287,17 +252,13 @@ class Detector:
     ) -> list[np.ndarray]:
         """What the network gives for frames of one shape and their limits, one pass."""
         s = self.settings
-        if len(frames) > 1 and max(frames[0].shape[:2]) <= s.tile:
-            grey = GreyRange(dark=dark)
-            images = [grey.units(*pair) for pair in zip(frames, limits)]
-            return predict(self.model, images, s.amp, flips=s.flips)
         if dark:
             limits = [own and inverted_limits(own, f.dtype) for f, own in zip(frames, limits)]
             frames = [inverted(frame) for frame in frames]
-        return [
-            predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips)
-            for pair in zip(frames, limits)
-        ]
+        pairs = list(zip(frames, limits, strict=True))
+        if len(frames) > 1 and max(frames[0].shape[:2]) <= s.tile:
+            return predict(self.model, [to_units(*pair) for pair in pairs], s.amp, flips=s.flips)
+        return [predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips) for pair in pairs]
 
     def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
         """The targets of a frame (as of `probability`), the highest score first."""
@@ -320,11 +281,6 @@ def checked(frame: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not an image, or empty.
     """
-    if isinstance(frame, str | Path):
-        raise ValueError(
-            f"frame: found the name {str(frame)!r}, expected an array (H, W) or (H, W, 3). Read the "
-            f"file first: cv2.imread({str(frame)!r}, cv2.IMREAD_UNCHANGED), colours as [..., ::-1]"
-        )
     frame = unmasked(frame)
     if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")

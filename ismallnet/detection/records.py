@@ -1,14 +1,15 @@
 """What was detected in frames, on disk: records, overlays, and the tables as CSV and COCO JSON.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
-interrupted continues from there, and several processes write a file each. `merge` makes
-detections.csv, detections.json (COCO results) and frames.json (its images and category) of them.
+interrupted continues from there, and several processes write a file each. At the end
+`write_tables` makes detections.csv, detections.json (COCO results) and frames.json (its images and
+category) of them.
 """
 
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -18,19 +19,20 @@ from ismallnet.cli import DataError
 from ismallnet.detection.detector import Limits, Target
 from ismallnet.detection.sources import Frame
 from ismallnet.detection.tracks import Confirmation
-from ismallnet.files import atomic_write, write_csv
+from ismallnet.files import atomic_write, read_png, write_csv, write_png
 from ismallnet.images.grey import to_units
 
 Key = tuple[str, int]  # a frame: its file and its index there
 CATEGORY = {"id": 1, "name": "target"}
-KINDS = {"position": int, "index": int, "file": str, "targets": list}
-REQUIRED = ("position", "frame", "file", "index", "seconds", "height", "width", "range", "targets")
+REQUIRED = {"position": int, "frame": str, "file": str, "index": int, "height": int, "width": int}
+REQUIRED |= {"targets": list}
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a cell of a spreadsheet begins to compute
+MOST_FPS = 655.0  # that MPEG-4 holds with hundredths
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
 
@@ -126,6 +128,10 @@ def overlay(pixels: np.ndarray, entry: dict, extras: tuple[str, ...] = ()) -> np
     return picture
 
 
+def write_overlay(folder: Path, pixels: np.ndarray, entry: dict, extras: tuple[str, ...]) -> None:
+    write_png(folder / "overlays" / f"{entry['frame']}.png", overlay(pixels, entry, extras))
+
+
 # --- all frames ---------------------------------------------------------------------------------------
 
 
@@ -137,25 +143,37 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
     return file
 
 
-def whole_lines(folder: Path) -> Iterator[tuple[dict, bytes]]:
-    """All records of a folder, and their lines. A line that was cut off by an interruption does not
-    count.
+def read_records(
+    folder: Path, order: dict[str, int] | None = None, skip_damaged: bool = False
+) -> Iterator[dict]:
+    """The records of a folder, in the order of their frames. A line that was cut off by an interruption
+    does not count.
+
+    Args:
+        order: the places of the files that are named now; frames of others come after them, in the
+            order of the call that named them.
+        skip_damaged: leave damaged lines out, in place of the error.
 
     Raises:
         DataError: a line is damaged.
     """
+    order, lines = order or {}, {}
     for path in sorted(folder.glob("records-*.jsonl")):
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                entry = checked(line)
+            except ValueError as error:
+                if skip_damaged:
                     continue
-                try:
-                    yield checked(line), line
-                except ValueError as error:
-                    raise DataError(
-                        f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
-                        "Type detect.py's command with --overwrite to start again"
-                    ) from error
+                raise DataError(
+                    f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
+                    "Type detect.py's command with --overwrite to start again"
+                ) from error
+            file, index = entry["file"], entry["index"]
+            place = file not in order, order.get(file, entry["position"]), index
+            lines[file, index] = place, line
+    for _, line in sorted(lines.values()):
+        yield json.loads(line)
 
 
 def checked(line: bytes) -> dict:
@@ -167,39 +185,20 @@ def checked(line: bytes) -> dict:
     entry = json.loads(line)
     if not isinstance(entry, dict):
         raise ValueError(f"found {type(entry).__name__}")
-    if lacks := [key for key in REQUIRED if key not in entry]:
-        raise ValueError(f"found no {', '.join(lacks)}")
-    for key, kind in KINDS.items():
-        if not isinstance(entry[key], kind):
-            raise ValueError(f"found {key} {entry[key]!r}")
-    for name in (entry["frame"], entry.get("video", "")):
-        if os.path.basename(str(name)) != name:  # it would lead to files elsewhere
+    for key, kind in REQUIRED.items():
+        if not isinstance(entry.get(key), kind):
+            raise ValueError(f"found {key} {entry.get(key)!r}")
+    for name in (entry["frame"], str(entry.get("video", ""))):
+        if os.path.basename(name) != name:  # it would lead to files elsewhere
             raise ValueError(f"found the name {name!r}")
     return entry
 
 
-def read_records(folder: Path, order: dict[str, int]) -> Iterator[dict]:
-    """The records of a folder, in the order of their frames.
-
-    Args:
-        order: the places of the files that are named now; frames of others come after them, in the
-            order of the call that named them.
-    """
-    lines: dict[Key, tuple[tuple[bool, int, int], bytes]] = {}
-    for entry, line in whole_lines(folder):
-        file, index = entry["file"], entry["index"]
-        place = file not in order, order.get(file, entry["position"]), index
-        lines[file, index] = place, line
-    for _, line in sorted(lines.values()):
-        yield json.loads(line)
-
-
-def confirm(folder: Path, order: dict[str, int], rule: Confirmation) -> int:
-    """Gives the targets in the records the numbers of their tracks, and sets those that are not
-    confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it begins
-    anew: the result is that of all frames at once."""
-    entries, tracks = list(read_records(folder, order)), 0
-    sequences: dict[str, list[dict]] = {}
+def confirm(entries: list[dict], rule: Confirmation) -> int:
+    """Gives the targets of all frames, in order, the numbers of their tracks, and sets those that are
+    not confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it
+    begins anew."""
+    tracks, sequences = 0, {}
     for entry in entries:
         sequences.setdefault(entry["sequence"], []).append(entry)
     for frames in sequences.values():
@@ -210,10 +209,6 @@ def confirm(folder: Path, order: dict[str, int], rule: Confirmation) -> int:
             entry["targets"] = [t | {"track": tracks + number} for t, number in pairs if number]
             entry["unconfirmed"] = [t for t, number in pairs if not number]
         tracks += max((number or 0 for own in numbers for number in own), default=0)
-    with atomic_write(folder / "records-0.jsonl") as file:
-        file.writelines(json.dumps(entry).encode() + b"\n" for entry in entries)
-    for path in set(folder.glob("records-*.jsonl")) - {folder / "records-0.jsonl"}:
-        path.unlink()
     return tracks
 
 
@@ -224,20 +219,30 @@ def all_targets(entry: dict) -> list[dict]:
     return sorted(targets, key=lambda t: (-t["score"], t["y"], t["x"]))
 
 
-def merge(folder: Path, order: dict[str, int], extras: tuple[str, ...] = ()) -> tuple[int, int]:
-    """Writes detections.csv, detections.json and frames.json; returns frames and targets.
+def replace_records(folder: Path, entries: list[dict]) -> None:
+    """Puts the records of all processes into one file."""
+    with atomic_write(folder / "records-0.jsonl") as file:
+        file.writelines(json.dumps(entry).encode() + b"\n" for entry in entries)
+    for path in set(folder.glob("records-*.jsonl")) - {folder / "records-0.jsonl"}:
+        path.unlink()
+
+
+def write_tables(
+    folder: Path, entries: Iterable[dict], extras: tuple[str, ...] = ()
+) -> tuple[int, int]:
+    """Writes detections.csv, detections.json and frames.json; returns how many frames and targets.
 
     Args:
-        order: as of `read_records`.
+        entries: the records of all frames, in order.
         extras: what is written of targets beside the usual, of "polarity" and "track".
     """
-    rows, results, images = [], [], []
-    for image_id, entry in enumerate(read_records(folder, order), start=1):
+    images, rows, results = [], [], []
+    for image_id, entry in enumerate(entries, start=1):
         image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
         images.append(image | {key: entry[key] for key in IMAGE_KEYS if key in entry})
-        for number, t in enumerate(entry["targets"], start=1):
-            rows.append(row(entry, number, t, extras))
-            results.append(coco_result(image_id, entry, t, extras))
+        for number, target in enumerate(entry["targets"], start=1):
+            rows.append(row(entry, number, target, extras))
+            results.append(coco_result(image_id, entry, target, extras))
     write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
     write_lines(folder / "detections.json", "[", results, "]")
     head = f'{{"categories": [{json.dumps(CATEGORY)}],\n"images": ['
@@ -264,3 +269,35 @@ def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
     text = ",".join(f"\n{json.dumps(item)}" for item in items)
     with atomic_write(path) as file:
         file.write(f"{head}{text}\n{tail}\n".encode())
+
+
+# --- videos -------------------------------------------------------------------------------------------
+
+
+def write_videos(folder: Path, entries: Iterable[dict]) -> None:
+    """The overlays of each input video as a video, as fast as it was."""
+    videos: dict[str, list[dict]] = {}
+    for entry in entries:
+        if "video" in entry:
+            videos.setdefault(entry["video"], []).append(entry)
+    for name, frames in videos.items():
+        write_video(folder, name, frames)
+
+
+def write_video(folder: Path, name: str, entries: list[dict]) -> None:
+    temporary = folder.absolute() / f".{name}.tmp.mp4"  # the ending tells OpenCV the format
+    pictures = (read_png(folder / "overlays" / f"{entry['frame']}.png") for entry in entries)
+    writer = None
+    for picture in (picture for picture in pictures if picture is not None):
+        height, width = picture.shape[:2]  # MPEG-4 has even sides alone
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        if writer is None:
+            code, rate = cv2.VideoWriter_fourcc(*"mp4v"), min(round(entries[0]["fps"], 2), MOST_FPS)
+            writer = cv2.VideoWriter(str(temporary), code, rate, picture.shape[1::-1])
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    if writer is None or not writer.isOpened():
+        print(f"note: OpenCV writes no video {name}; the pictures are in {folder}/overlays/")
+        return
+    writer.release()
+    os.replace(temporary, folder / f"{name}.mp4")
+    print(f"video: {folder / f'{name}.mp4'}")

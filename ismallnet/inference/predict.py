@@ -19,6 +19,7 @@ from ismallnet.unet import pad_to_multiple
 
 Network = nn.Module | Exported  # an iSmallNet, or its export
 
+AMP = ("auto", "bf16", "fp16", "off")  # mixed precision
 TILE, OVERLAP = 512, 64  # px
 UNITS = (0.0, 255.0)  # of data sets' images
 LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise

@@ -1,19 +1,35 @@
 """Which weights are meant, the network in them, and what they say of themselves."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ismallnet.checkpoints import WeightsError
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, positive
 from ismallnet.files import disguise
-from ismallnet.inference.onnx import Exported, check_amp, to_onnx
+from ismallnet.inference.onnx import BACKENDS, Exported, check_amp, to_onnx
 from ismallnet.inference.own import KEPT, load_own
-from ismallnet.inference.predict import Network
+from ismallnet.inference.predict import AMP, Network
 
 SHIPPED = Path(__file__).parents[2] / "weights"
 DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
-MOST_BYTES = 2**31 - 1  # of an ONNX file: protobuf's own limit
+
+
+def add_network_arguments(add: Callable, weights: str) -> None:
+    """The flags of the scripts that run a network on images.
+
+    Args:
+        add: `add_argument` of a parser or a group.
+        weights: which are the default, for the help.
+    """
+    add("--weights", metavar="FILE", help=f"default: {weights}")
+    add("--width", type=int, help="width that the weights must have; default: any")
+    add("--flips", action="store_true", help="mean over the image and its three mirror images")
+    add("--batch-size", type=positive, default=1, metavar="N", help="images of equal size run together")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
+    amp = "mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off"
+    add("--amp", choices=AMP, default="auto", help=amp)
 
 
 def open_network(
@@ -47,8 +63,11 @@ def open_network(
     if not is_onnx:
         model = load_own(path, own) if own else load_weights(path, width)
         return Exported(to_onnx(model), backend, amp)
+    if not path.is_file():
+        how = f"python export.py --weights FILE --output {path.name}"
+        raise WeightsError(f"{path}: no such file; make it: {how}")
     try:
-        model = Exported(read_onnx(path), backend, amp)
+        model = Exported(path.read_bytes(), backend, amp)
     except WeightsError as error:
         raise WeightsError(f"{path}: {disguise(path) or error}") from error
     if width not in (None, model.width):
@@ -56,24 +75,11 @@ def open_network(
     return model
 
 
-def read_onnx(path: Path) -> bytes:
-    """
-    Raises:
-        WeightsError: no such file, or larger than an ONNX file can be; without the path.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"no such file; make it: python export.py --weights FILE --output {path.name}"
-        )
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise WeightsError(f"found {size / 2**30:.1f} GiB, expected an ONNX file of at most 2 GiB")
-    return path.read_bytes()
-
-
 def named_weights(text: str) -> Path:
-    """A weights file, or the last.pt of a run's folder."""
+    """A weights file, the last.pt of a run's folder, or a shipped file by its name."""
     path = Path(text)
-    return path / "last.pt" if (path / "last.pt").is_file() else path
+    names = (path, path / "last.pt", SHIPPED / f"{text}.safetensors")
+    return next((name for name in names if name.is_file()), path)
 
 
 def default_weights() -> Path:

@@ -1,4 +1,4 @@
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -11,8 +11,6 @@ from ismallnet.evaluation.metrics import local_snr, quantise
 from ismallnet.images.grey import unmasked
 from ismallnet.inference.predict import predict_frame
 from net import Outputs, iSmallNet
-
-REPOSITORY = Path(__file__).parents[1].parent
 
 
 @pytest.fixture(scope="module")
@@ -120,31 +118,26 @@ def test_what_is_no_image_is_refused(model, frame):
 
 
 @pytest.mark.parametrize(
-    "name, value, expected",
+    "name, value",
     [
-        ("threshold", 50, "threshold: found 50, expected above 0, at most 1"),
-        ("threshold", float("nan"), "threshold: found nan"),
-        ("tile", 0, "tile: found 0, expected 32 or more"),
-        ("overlap", 512, "overlap: found 512, expected 0 to half a tile"),
-        ("min_area", 0, "min_area: found 0, expected 1 or more"),
-        ("max_targets", 0, "max_targets: found 0, expected 1 or more"),
-        ("percentiles", (50, 10), "percentiles: found .50, 10., expected 0 <= LOW < HIGH <= 100"),
-        ("limits", (9000, 5000), "limits: found .9000, 5000., expected two finite numbers, MIN < MAX"),
-        ("limits", (0, float("inf")), "limits: found .0, inf."),
-        ("polarity", ["dark"], "polarity: found .'dark'., expected one of bright, dark, both"),
-        ("amp", "int8", "amp: found 'int8', expected one of auto, bf16, fp16, off"),
-        ("flips", "no", "flips: found 'no', expected False or True"),
+        ("threshold", 50),
+        ("threshold", float("nan")),
+        ("tile", 0),
+        ("overlap", 512),
+        ("min_area", 0),
+        ("max_targets", 0),
+        ("percentiles", (50, 10)),
+        ("limits", (9000, 5000)),
+        ("limits", (0, float("inf"))),
+        ("polarity", ["dark"]),
+        ("polarity", "up"),
+        ("amp", "int8"),
+        ("flips", "no"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(model, name, value, expected):
-    with pytest.raises(ValueError, match=f"^{expected}"):
+def test_settings_that_cannot_be_used_are_refused(model, name, value):
+    with pytest.raises(ValueError, match=f"^{name}: found {re.escape(repr(value))}, expected"):
         Detector(model, **{name: value})
-
-
-def test_the_name_of_a_file_is_no_frame(model):
-    for name in ("a.png", Path("a.png")):
-        with pytest.raises(ValueError, match=r"the name 'a.png', expected an array.*imread"):
-            Detector(model).detect(name)
 
 
 def test_targets_are_compared_and_printed_without_their_pixels(model):
@@ -153,12 +146,7 @@ def test_targets_are_compared_and_printed_without_their_pixels(model):
     frame = np.zeros((30, 40), np.uint8)
     (target,), (same,) = (find_targets(probability, frame) for _ in range(2))
     assert target == same and target in [same] and len({target, same}) == 1
-    assert (
-        "\n" not in repr(target)
-        and "pixels" not in repr(target)
-        and "score=0.8" in repr(target)
-        and "np." not in repr(target)
-    )
+    assert "score=0.8" in repr(target) and not re.search(r"\n|pixels|np\.", repr(target))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -175,16 +163,6 @@ def test_settings_of_numpy_s_types_can_be_used(model):
     numbers = {"threshold": np.float32(0.5), "tile": np.int64(64), "overlap": np.int64(32)}
     limits = np.array([0.0, 9.0])
     assert Detector(model, limits=limits, percentiles=[0, 100], **numbers).settings.tile == 64
-
-
-@pytest.mark.parametrize("limits", [(0, 10000), {"dark": (0, 1)}, {"bright": None}, {"bright": 5}])
-def test_limits_of_another_form_are_refused(model, limits):
-    frame = picture(1, (64, 64)).astype(np.uint16) * 100
-    with pytest.raises(ValueError, match=r"limits: found .* for uint16, expected what limits_of"):
-        Detector(model).detect(frame, limits)
-    detector = Detector(model)
-    own = detector.limits_of(frame)
-    assert np.array_equal(detector.probability(frame, own), detector.probability(frame))
 
 
 def test_masked_pixels_do_not_count():

@@ -9,13 +9,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, picture, write
-from streaming import folder, results, run, video
+from conftest import picture, write
+from streaming import folder, refused, results, run, same, video
 
 from detect import main
 from ismallnet.detection.folder import Names
 from ismallnet.files import lock
-from ismallnet.inference.predict import NotFiniteError
 from visualization import main as report
 
 pytestmark = pytest.mark.usefixtures("network_file")
@@ -25,74 +24,57 @@ def everything() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-def refused(*argv, capsys) -> str:
+def never(*argv, capsys) -> str:
     """The message of a call that must be refused; nothing may have been written or deleted."""
     for more in ([], ["--overwrite"], ["--resume"]):
         before = everything()
-        message = fails(main, "--weights", "w.pt", "--device", "cpu", *argv, *more, capsys=capsys)
+        message = refused(*argv, *more, capsys=capsys)
         assert everything() == before
-        assert "nothing was written. Type another --name or --results" in message
     return message
 
 
 # --- the folder of the input -----------------------------------------------------------------------
 
 
-def test_the_folder_of_the_input_is_no_folder_for_results(capsys):
-    Path("flight").mkdir()
-    video("flight/clip.mp4.avi", 2)
-    os.rename("flight/clip.mp4.avi", "flight/clip.avi")
-    message = refused("flight", "--results", ".", capsys=capsys)
-    assert "flight: found the input flight there" in message
-    for path in ("flight/clip.avi", "flight/*.avi", "../flight/clip.avi"):
-        path = path.replace("..", str(Path.cwd()))
-        assert "flight: found the input" in refused(
-            path, "--results", ".", "--name", "flight", capsys=capsys
-        )
-    write(Path("list.txt"), "flight/clip.avi\n")
-    assert "found the input" in refused("list.txt", "--results=.", "--name=flight", capsys=capsys)
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        ("flight/day", "flight/day"),
+        ("flight/day/clip.avi", "flight"),
+        ("flight/day/*.avi", "flight"),
+        ("list.txt", "flight"),
+        ("link", "flight"),
+        ("--watch flight/day", "flight"),
+        ("flight --recursive", "flight/out"),
+    ],
+)
+def test_the_folder_of_the_input_is_no_folder_for_results(argv, name, capsys):
+    Path("flight/day").mkdir(parents=True)
+    video("flight/day/clip.avi", 2)
+    write(Path("list.txt"), "flight/day/clip.avi\n")
     os.symlink("flight", "link")
-    assert "found the input" in refused("link", "--results=.", "--name=flight", capsys=capsys)
-    assert run("flight/clip.avi", "--results", ".") == 0  # clip/ is another folder
+    place = ["--results", os.path.dirname(name) or ".", "--name", os.path.basename(name)]
+    assert name in never(*argv.split(), *place, capsys=capsys)
 
 
-def test_a_folder_above_the_input_is_no_folder_for_results(capsys):
-    write(Path("trip/day/a.png"), picture(1))
-    assert "trip: found the input trip/day there" in refused(
-        "trip/day", "--results=.", "--name=trip", capsys=capsys
-    )
-    message = refused("--watch", "trip/day", "--results=.", "--name=trip", capsys=capsys)
-    assert "trip: found the input trip/day there" in message
-
-
-def test_results_in_a_folder_that_is_searched_are_refused(capsys):
-    write(Path("f/a.png"), picture(1))
-    write(Path("f/sub/b.png"), picture(2))
-    message = refused("f", "--recursive", "--results", "f/out", "--name", "n", capsys=capsys)
-    assert "f/out/n: found it in the input f" in message
+def test_results_beside_the_input_and_below_it_are_written():
+    folder(1)
+    assert run("f/frame_0.png", "--results", ".") == 0  # frame_0/ is another folder
     assert run("f", "--results", "f/out", "--name", "n") == 0
-    assert run("f", "--recursive") == 0  # results/f is beside it
+    assert run("f", "--recursive", "--overwrite") == 0  # results/f is beside it
 
 
 # --- files of somebody else ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name", ["maps/X.png", "overlays/X.png", "detections.csv", "frames.json", "about.json", "v.mp4"]
+    "name", ["maps/X.png", "detections.csv", "about.json", "unfinished.json", "v.mp4", "notes.txt"]
 )
 def test_files_that_no_run_wrote_are_not_replaced(name, capsys):
     write(Path("X.png"), picture(1))
-    write(Path("scene") / name, "mine")
-    message = refused("X.png", "--results", ".", "--name", "scene", capsys=capsys)
-    assert f"scene: found files that detect.py did not write: {name}" in message
-
-
-def test_a_folder_with_other_things_takes_results():
-    write(Path("X.png"), picture(1))
-    write(Path("scene/notes.txt"), "mine")
-    assert run("X.png", "--results", ".", "--name", "scene") == 0
-    assert run("X.png", "--results", ".", "--name", "scene", "--overwrite") == 0
-    assert Path("scene/notes.txt").read_text() == "mine"
+    write(Path("scene") / name, '{"weights": "w.pt", "images": ["a"]}')
+    message = never("X.png", "--results", ".", "--name", "scene", capsys=capsys)
+    assert f"scene: found files that detect.py did not write: {name.split('/')[0]}" in message
 
 
 def test_two_calls_never_write_to_one_folder(capsys):
@@ -100,23 +82,15 @@ def test_two_calls_never_write_to_one_folder(capsys):
     run("f")
     before = everything()
     with lock(Path("results/f"), "another detect.py is at work"):
-        argv = ["--weights", "w.pt", "--device", "cpu", "f", "--overwrite"]
-        assert "results/f: another detect.py is at work" in fails(main, *argv, capsys=capsys)
+        assert "results/f" in refused("f", "--overwrite", capsys=capsys)
     assert everything() == before
 
 
-def test_a_call_that_fails_leaves_no_folder(monkeypatch, capsys):
+def test_a_call_that_is_refused_leaves_no_folder(capsys):
     folder(2)
-    argv = ["--weights", "w.pt", "--device", "cpu", "f"]
-    assert "--confirm" in fails(main, *argv, "--confirm", "3:4", capsys=capsys)
+    assert "--confirm" in refused("f", "--confirm", "3:4", capsys=capsys)
+    assert "no run to resume" in refused("f", "--resume", capsys=capsys)
     assert not Path("results").exists()
-
-    def overflow(*_) -> None:
-        raise NotFiniteError("f", 0)
-
-    monkeypatch.setattr("ismallnet.detection.detector.predict_frame", overflow)
-    assert "frame_0: the network's logits are not finite" in fails(main, *argv, capsys=capsys)
-    assert not Path("results/f").exists()
 
 
 def test_what_a_killed_run_left_is_swept():
@@ -128,28 +102,20 @@ def test_what_a_killed_run_left_is_swept():
 
 # --- annotated videos ------------------------------------------------------------------------------
 
-STAMPED = ("VID_20240101_123456", "VID_20240101_123501")
-
-
-def frames_in(path: str) -> int:
-    return int(cv2.VideoCapture(path).get(cv2.CAP_PROP_FRAME_COUNT))
-
 
 def test_each_video_has_an_annotated_video_of_its_own_name():
-    for k, stem in enumerate(STAMPED):
-        Path("ab"[k]).mkdir()
-        video(f"{'ab'[k]}/{stem}.avi", 2 + k)
-    Path("c").mkdir()
-    video(f"c/{STAMPED[0]}.avi", 4)
+    stems = ("VID_20240101_123456", "VID_20240101_123501")
+    for place, stem, count in (("a", stems[0], 2), ("b", stems[1], 3), ("c", stems[0], 4)):
+        Path(place).mkdir()
+        video(f"{place}/{stem}.avi", count)
     assert run("a", "b", "c") == 0
-    names = {path.name for path in Path("results/frames").glob("*.mp4")}
-    assert names == {f"{STAMPED[0]}.mp4", f"{STAMPED[1]}.mp4", f"{STAMPED[0]}_2.mp4"}
-    counts = [frames_in(f"results/frames/{name}.mp4") for name in (*STAMPED, f"{STAMPED[0]}_2")]
-    assert counts == [2, 3, 4]
+    videos = {path.name: cv2.VideoCapture(str(path)) for path in Path("results/frames").glob("*.mp4")}
+    counts = {name: int(shown.get(cv2.CAP_PROP_FRAME_COUNT)) for name, shown in videos.items()}
+    assert counts == {f"{stems[0]}.mp4": 2, f"{stems[1]}.mp4": 3, f"{stems[0]}_2.mp4": 4}
     mine = write(Path("results/frames/VID_20240101.mp4"), b"mine")  # what all three once were
     write(Path("x/y.png"), picture(1))
     assert run("a", "b", "c", "--resume") == 0  # under the same names
-    assert {path.name for path in Path("results/frames").glob("*.mp4")} == names | {mine.name}
+    assert {path.name for path in Path("results/frames").glob("*.mp4")} == {*counts, mine.name}
     assert run("x/*.png", "--overwrite") == 0
     assert [path.name for path in Path("results/frames").glob("*.mp4")] == [mine.name]
 
@@ -157,45 +123,35 @@ def test_each_video_has_an_annotated_video_of_its_own_name():
 # --- what --overwrite deletes ----------------------------------------------------------------------
 
 
-def test_overwrite_deletes_the_report_and_nothing_else():
-    folder(2)
-    run("f")
+def test_overwrite_deletes_the_results_and_nothing_else(capsys):
+    write(Path("one/f/x.png"), picture(1))
+    write(Path("two/f/y.png"), picture(2))
+    run("one/f", "--save-npy")
     report(["--name", "f"])
-    assert len(list(Path("results/f/report/images").iterdir())) > 2
-    mine = [write(Path("results/f/report") / name, "mine") for name in ("a.txt", "images/shot.png")]
-    run("f", "--overwrite")
-    left = {path for path in Path("results/f/report").rglob("*") if path.is_file()}
-    assert left == set(mine)
-    write(Path("results/f/report/index.html"), "<html>my own report</html>")
-    write(Path("results/f/report/images/00000_image.png"), "mine")
-    run("f", "--overwrite")
-    assert Path("results/f/report/index.html").exists()
-    assert Path("results/f/report/images/00000_image.png").exists()
+    before = everything()
+    message = refused("two/f", capsys=capsys)
+    assert "one/f" in message and "--resume" in message and "--overwrite" in message
+    assert everything() == before
+    mine = [write(Path("results/f") / name, "mine") for name in ("maps/a.txt", "report/b.txt")]
+    run("two/f", "--overwrite")
+    names = {path.name for path in Path("results/f").rglob("*") if path.is_file()}
+    assert all(path.exists() for path in mine) and not names & {"x.png", "x.npy", "index.html"}
+    assert len(results()[2]["images"]) == 1
 
 
-DAMAGED = (
-    '{"a": 1}',
-    '{"position": 0, "frame": 1, "file": "f/a.png", "index": 0}',
-    "[1]",
-    "7",
-    "null",
-    '{"frame":',
+@pytest.mark.parametrize(
+    "line", ['{"a": 1}', '{"position": 0, "frame": 1, "file": "f", "index": 0}', "[1]", '{"frame":']
 )
-
-
-@pytest.mark.parametrize("line", DAMAGED)
 def test_a_line_that_is_no_record(line, capsys):
     folder(2)
     run("f")
     records = Path("results/f/records-0.jsonl")
     lines = records.read_text().splitlines(keepends=True)
     records.write_text(f"{lines[0]}{line}\n{lines[1]}")
-    message = fails(main, "--weights", "w.pt", "--device", "cpu", "f", "--resume", capsys=capsys)
-    assert "records-0.jsonl, line 2: damaged" in message and "--overwrite" in message
-    for path in Path("f").iterdir():
-        path.unlink()
-    write(Path("f/new.png"), picture(5))
-    assert run("f", "--overwrite") == 0
+    message = refused("f", "--resume", capsys=capsys)
+    assert "records-0.jsonl, line 2" in message and "--overwrite" in message
+    write(Path("new/new.png"), picture(5))
+    assert run("new", "--name", "f", "--overwrite") == 0
     assert [path.name for path in Path("results/f/maps").iterdir()] == ["new.png"]
 
 
@@ -205,27 +161,56 @@ def test_a_record_never_leads_to_a_file_elsewhere(key, value):
     run("f")
     mine = write(Path("results/mine.png" if key == "frame" else "results/mine.mp4"), b"mine")
     records = Path("results/f/records-0.jsonl")
-    entry = json.loads(records.read_text())
-    records.write_text(json.dumps(entry | {key: value}) + "\n")
+    records.write_text(json.dumps(json.loads(records.read_text()) | {key: value}) + "\n")
     assert run("f", "--overwrite") == 0 and mine.exists()
 
 
-# --- inputs that changed ---------------------------------------------------------------------------
+# --- resume ----------------------------------------------------------------------------------------
+
+
+def test_resume_does_only_what_is_missing_and_gives_the_same_files():
+    folder(5)
+    Path("f/frame_0.png").rename("0.png")
+    run("f")
+    records = Path("results/f/records-0.jsonl")
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # cut off within the third
+    touched = Path("results/f/maps/frame_1.png").stat().st_mtime_ns
+    Path("0.png").rename("f/frame_0.png")  # a new one before all others
+    assert run("f", "--resume") == 0
+    assert Path("results/f/maps/frame_1.png").stat().st_mtime_ns == touched
+    run("f", "--name", "whole")
+    same("f", "whole")
+
+
+def test_resume_keeps_the_names_of_what_is_done():
+    write(Path("f/b/x.png"), picture(1))
+    run("f/*/x.png")
+    write(Path("f/a/x.png"), picture(2))  # comes first, and would be x
+    run("f/*/x.png", "--resume")
+    images = results("frames")[2]["images"]
+    assert {i["file_name"]: i["frame"] for i in images} == {"f/b/x.png": "x", "f/a/x.png": "x_2"}
+
+
+def test_resume_with_other_settings_is_refused(capsys):
+    folder(2)
+    run("f")
+    for flags, named in (
+        (["--threshold", "0.7"], "threshold 0.5, found 0.7"),
+        (["--flips"], "flips False, found True"),
+    ):
+        assert f"this run has {named}" in refused("f", "--resume", *flags, capsys=capsys)
 
 
 def test_a_file_that_changed_since_it_was_done_is_not_resumed(capsys):
     folder(3)
     run("f")
-    before = everything()
     assert run("f", "--resume") == 0 and len(results()[2]["images"]) == 3
     write(Path("f/frame_1.png"), picture(7))
-    argv = ["--weights", "w.pt", "--device", "cpu", "f", "--resume"]
-    message = fails(main, *argv, capsys=capsys)
-    assert "f/frame_1.png: found another size or time" in message and "--overwrite" in message
-    assert {p: raw for p, raw in everything().items() if p != "f/frame_1.png"} == {
-        p: raw for p, raw in before.items() if p != "f/frame_1.png"
-    }
-    assert run("f", "--overwrite") == 0
+    before = everything()
+    message = refused("f", "--resume", capsys=capsys)
+    assert "f/frame_1.png" in message and "--overwrite" in message
+    assert everything() == before
 
 
 def test_a_stack_that_grew_while_it_was_watched_is_resumed_without_watching():
@@ -238,7 +223,7 @@ def test_a_stack_that_grew_while_it_was_watched_is_resumed_without_watching():
     assert run("s.npy", "--resume") == 0
 
 
-# --- the rest --------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------
 
 
 def test_the_command_for_a_report_can_be_typed(capsys):
@@ -250,7 +235,12 @@ def test_the_command_for_a_report_can_be_typed(capsys):
     assert Path("my results/my frames/report/index.html").exists()
 
 
-# --- names ------------------------------------------------------------------------------------------
+def test_the_folder_above_is_no_name_for_results(monkeypatch):
+    write(Path("x.png"), picture(1))
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")
+    main(["--weights", "../w.pt", "--device", "cpu", ".."])
+    assert Path("results/frames/maps/x.png").exists()
 
 
 def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
@@ -261,3 +251,11 @@ def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
     files = [SimpleNamespace(path=Path(f"{i}/a.png"), kind="image") for i in range(300)]
     assert [names.of(file, 0) for file in files] == ["a", *(f"a_{k}" for k in range(2, 301))]
     assert len(tried) == 300
+
+
+def test_frames_of_a_video_and_a_picture_of_their_name_are_kept_apart():
+    files = [("clip.avi", "video"), ("clip_000001.png", "image"), ("x/clip.avi", "video")]
+    names = Names([])
+    sources = [SimpleNamespace(path=Path(path), kind=kind) for path, kind in files]
+    found = [names.of(source, 1) for source in sources]
+    assert found == ["clip_000001", "clip_000001_2", "clip_000001_3"]

@@ -99,32 +99,20 @@ def test_of_targets_that_touch_the_higher_score_wins():
     assert merged([right, higher]) == [higher]
 
 
-def test_the_files_say_which_is_which():
-    write(Path("f/a.png"), DEPTHS["8 bits"](scene(bright=60)))
+def test_the_files_say_which_is_which_and_keep_both_grey_ranges():
+    frame = DEPTHS["16 bits"](scene(bright=60))
+    write(Path("f/a.png"), frame)
     main(["f", "--device", "cpu", "--polarity", "both"])
-    rows, found, _ = results()
-    assert {(row["polarity"], round(float(row["x"]) / 10)) for row in rows} == {
-        ("bright", 3),
-        ("dark", 7),
-    }
+    rows, found, companion = results()
+    places = {(row["polarity"], round(float(row["x"]) / 10)) for row in rows}
+    assert places == {("bright", 3), ("dark", 7)}
     assert [entry["polarity"] for entry in found] == [row["polarity"] for row in rows]
+    (image,) = companion["images"]
+    assert tuple(image["range"]) == value_limits(frame, (0.1, 100))
+    assert tuple(image["dark_range"]) == value_limits(frame, (0, 99.9))
     main(["f", "--device", "cpu", "--name", "usual"])
     rows, found, _ = results("usual")
     assert list(rows[0])[-1] == "snr" and "polarity" not in found[0]
-
-
-def test_both_grey_ranges_are_kept():
-    write(Path("f/a.png"), DEPTHS["16 bits"](scene(bright=60)))
-    main(["f", "--device", "cpu", "--polarity", "both"])
-    (image,) = results()[2]["images"]
-    frame = DEPTHS["16 bits"](scene(bright=60))
-    assert tuple(image["range"]) == value_limits(frame, (0.1, 100))
-    assert tuple(image["dark_range"]) == value_limits(frame, (0, 99.9))
-
-
-def test_another_polarity_is_an_error(bright):
-    with pytest.raises(ValueError, match="polarity: found 'up', expected one of bright, dark, both"):
-        of(bright, "up")
 
 
 def test_cold_pixels_are_said_to_be_there(capsys):

@@ -1,152 +1,176 @@
 """`detect.py --watch`, interruptions, and several processes."""
 
-import os
+import json
 import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from conftest import picture, write
 from PIL import Image
-from streaming import folder, results, run, start, stopped, video, waits
+from streaming import beside, folder, results, run, same, start, video, waits
+
+from detect import DetectionSettings
+from ismallnet.cli import DataError
+from ismallnet.detection.run import Request, Worker
+from ismallnet.detection.run import run as run_request
+from ismallnet.detection.sources import Source
 
 pytestmark = pytest.mark.usefixtures("network_file")
 
 
-def test_interrupted_and_resumed():
+def there(name: str) -> None:
+    waits(Path("results/in", name).exists)
+
+
+def frames_of(name="in") -> list[str]:
+    return [image["frame"] for image in results(name)[2]["images"]]
+
+
+# --- interruptions, and several processes ------------------------------------------------------------
+
+
+def test_interrupted_and_resumed(capsys):
     folder(60)
-    process = start("f")
-    waits(lambda: len(list(Path("results/f/maps").glob("*.png"))) > 3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=300)
-    done = len(results()[2]["images"])
-    assert process.returncode == 130 and "type the same command with --resume" in out
-    assert 3 < done < 60
+    maps = Path("results/f/maps")
+    code = beside(lambda: waits(lambda: len(list(maps.glob("*"))) > 3), "f", number=signal.SIGINT)
+    assert code == 130 and "--resume" in capsys.readouterr().out
+    assert 3 < len(frames_of("f")) < 60
     run("f", "--resume")
     run("f", "--name", "whole")
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+    same("f", "whole")
 
 
 def test_two_processes_write_the_same_files_as_one():
-    folder(7)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    process = start("f", launcher=launcher)
+    folder(5)
+    video("f/v.avi", 4)
+    process = start("f", launcher=["-m", "torch.distributed.run", "--nproc-per-node", "2"])
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
-    assert len(list(Path("results/f").glob("records-*.jsonl"))) == 2
+    counts = [len(p.read_bytes().splitlines()) for p in Path("results/f").glob("records-*.jsonl")]
+    assert sorted(counts) == [4, 5]
     run("f", "--name", "whole")
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
+    same("f", "whole")
 
 
-def test_watch_takes_files_as_they_are_complete_and_stops_cleanly():
+def shares(sources: list[Source], counts: list[int], done=(), **options) -> list[list[tuple]]:
+    """Which frames (file, index) each of two processes takes."""
+    request = Request(["f"], Path("f"), Path("w.pt"), **options)
+    detector = SimpleNamespace(settings=DetectionSettings())
+    workers = [
+        Worker(request, detector, {}, list(done), SimpleNamespace(rank=rank, world=2), None)
+        for rank in (0, 1)
+    ]
+    frames = [(s, k) for s, count in zip(sources, counts) for k in range(count)]
+    return [[(s.path.name, k) for s, k in frames if worker.wants(s, k)] for worker in workers]
+
+
+def test_processes_take_turns_frame_by_frame_or_sequence_by_sequence():
+    pictures = [Source(Path(f"f/{k}.png"), "image") for k in range(3)]
+    clip = Source(Path("v.avi"), "video")
+    one, two = shares([*pictures, clip], [1, 1, 1, 4], every=2)
+    assert one == [("0.png", 0), ("2.png", 0), ("v.avi", 2)] and two == [("1.png", 0), ("v.avi", 0)]
+    one, two = shares([*pictures, clip], [1, 1, 1, 2], limits="first")
+    assert [name for name, _ in one] == ["0.png", "1.png", "2.png"] and len(two) == 2
+    done = [{"file": "f/0.png", "index": 0, "frame": "0", "position": 0}]
+    one, two = shares(pictures, [1, 1, 1], done)  # the others are shared out anew
+    assert one == [("1.png", 0)] and two == [("2.png", 0)]
+
+
+def test_watch_is_for_one_process():
+    request = Request(["f"], Path("f"), Path("w.pt"), watch=True)
+    with pytest.raises(DataError, match="--watch"):
+        run_request(request, [], None, SimpleNamespace(rank=0, world=2))
+
+
+# --- a watched folder --------------------------------------------------------------------------------
+
+
+def test_watch_takes_files_as_they_are_complete_and_stops_cleanly(capsys):
     Path("in").mkdir()
-    process = start("--watch", "in")
-    raw = cv2.imencode(".png", picture(1))[1].tobytes()
-    with open("in/slow.png", "wb") as file:  # arrives in pieces, for two seconds
-        for part in range(4):
-            file.write(raw[part * len(raw) // 4 : (part + 1) * len(raw) // 4])
-            file.flush()
-            time.sleep(0.3)
-    write(Path("in/second.png"), picture(2))
-    waits(lambda: len(list(Path("results/in/maps").glob("*.png"))) == 2)
-    os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "error" not in out, out
-    assert {i["frame"] for i in results("in")[2]["images"]} == {"slow", "second"}
+
+    def steps() -> None:
+        raw = cv2.imencode(".png", picture(1))[1].tobytes()
+        with open("in/slow.png", "wb") as file:  # arrives in pieces, for a second
+            for part in range(4):
+                file.write(raw[part * len(raw) // 4 : (part + 1) * len(raw) // 4])
+                file.flush()
+                time.sleep(0.3)
+        write(Path("in/second.png"), picture(2))
+        there("maps/second.png")
+        there("maps/slow.png")
+
+    assert beside(steps, "--watch", "in") == 0 and "error" not in capsys.readouterr().err
+    assert set(frames_of()) == {"slow", "second"}
     write(Path("in/third.png"), picture(3))
-    process = start("--watch", "in", "--resume")
-    waits(lambda: Path("results/in/maps/third.png").exists())
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=300)
-    assert [i["frame"] for i in results("in")[2]["images"]][-1] == "third"
-    assert len(results("in")[2]["images"]) == 3
+    assert beside(lambda: there("maps/third.png"), "--watch", "in", "--resume") == 0
+    assert frames_of()[-1] == "third" and len(frames_of()) == 3
 
 
-def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video():
+def test_watch_tries_a_file_again_that_came_slowly_and_takes_every_nth_frame_of_a_video(capsys):
     Path("in").mkdir()
     raw = cv2.imencode(".png", picture(1))[1].tobytes()
     Path("in/slow.png").write_bytes(raw[:200])  # its copy stalls
     video("in/v.avi", 7)
-    process = start("--watch", "in", "--every", 3)
-    waits(lambda: Path("results/in/v.mp4").exists())
-    assert not Path("results/in/maps/slow.png").exists()
-    Path("in/slow.png").write_bytes(raw)
-    waits(lambda: Path("results/in/maps/slow.png").exists())
-    out = stopped(process)
-    assert "slow.png: not a readable image" in out and "tried again when it changes" in out
-    assert process.returncode == 0, out  # it was read in the end
-    images = results("in")[2]["images"]
-    assert [i["frame"] for i in images] == ["v_000000", "v_000003", "v_000006", "slow"]
-    assert [i["seconds"] for i in images] == [0, 0.3, 0.6, None]
+
+    def steps() -> None:
+        there("v.mp4")
+        assert not Path("results/in/maps/slow.png").exists()
+        Path("in/slow.png").write_bytes(raw)
+        there("maps/slow.png")
+
+    assert beside(steps, "--watch", "in", "--every", 3) == 0  # it was read in the end
+    assert "slow.png: not a readable image" in capsys.readouterr().err
+    assert frames_of() == ["v_000000", "v_000003", "v_000006", "slow"]
+    assert [image["seconds"] for image in results("in")[2]["images"]] == [0, 0.3, 0.6, None]
 
 
-def test_what_one_of_two_processes_left_is_shared_by_both():
-    """Of 8 frames those of the first process are done: the other four are shared out anew."""
-    folder(8)
-    run("f", "--name", "whole")
-    run("f")
-    records = Path("results/f/records-0.jsonl")
-    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[::2]))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    out, _ = start("f", "--resume", launcher=launcher).communicate(timeout=300)
-    counts = [
-        len(path.read_bytes().splitlines()) for path in sorted(Path("results/f").glob("records-*"))
-    ]
-    assert counts == [4 + 2, 2], out
-    for name in ("detections.csv", "detections.json", "frames.json"):
-        assert Path("results/f", name).read_bytes() == Path("results/whole", name).read_bytes()
-
-
-def test_watch_reads_the_pages_that_come_later_and_survives_files_that_leave():
-    Path("in").mkdir()
+def test_watch_reads_the_pages_that_come_later_and_survives_files_that_leave(capsys):
     write(Path("in/._x.png"), b"what another system keeps there")
     write(Path("in/leaves.png"), picture(9))
-    pages = [Image.fromarray(picture(k)) for k in range(6)]
-    pages[0].save("in/s.tif", save_all=True, append_images=pages[1:3])
-    process = start("--watch", "in")
-    waits(lambda: Path("results/in/maps/s_000002.png").exists())
-    Path("in/leaves.png").rename("elsewhere.png")
+    pages = [Image.fromarray(picture(k)) for k in range(4)]
+    pages[0].save("in/s.tif", save_all=True, append_images=pages[1:2])
     pages[0].save("new.tif", save_all=True, append_images=pages[1:])
-    Path("in/s.tif").write_bytes(Path("new.tif").read_bytes())  # after a pause there are more
-    waits(lambda: Path("results/in/maps/s_000005.png").exists())
-    out = stopped(process)
-    assert process.returncode == 0 and "error" not in out, out
-    frames = [image["frame"] for image in results("in")[2]["images"]]
-    assert sorted(frames) == ["leaves", *(f"s_{k:06d}" for k in range(6))]
+
+    def steps() -> None:
+        there("maps/s_000001.png")
+        Path("in/leaves.png").rename("elsewhere.png")
+        Path("in/s.tif").write_bytes(Path("new.tif").read_bytes())  # after a pause there are more
+        there("maps/s_000003.png")
+
+    assert beside(steps, "--watch", "in") == 0 and "error" not in capsys.readouterr().err
+    assert sorted(frames_of()) == ["leaves", *(f"s_{k:06d}" for k in range(4))]
 
 
-def test_watch_says_that_a_file_was_replaced():
+def test_watch_says_that_a_file_was_replaced(capsys):
     write(Path("in/a.png"), picture(1))
-    process = start("--watch", "in")
-    waits(lambda: Path("results/in/overlays/a.png").exists())
-    write(Path("in/a.png"), picture(2))
-    write(Path("in/b.png"), np.zeros((20, 20), np.uint8))  # is taken in a look after that
-    waits(lambda: Path("results/in/overlays/b.png").exists())
-    out = stopped(process)
-    assert process.returncode == 0 and "in/a.png was replaced" in out
-    assert [image["frame"] for image in results("in")[2]["images"]] == ["a", "b"]
+
+    def steps() -> None:
+        there("overlays/a.png")
+        write(Path("in/a.png"), picture(2))
+        write(Path("in/b.png"), np.zeros((20, 20), np.uint8))  # is taken in a look after that
+        there("overlays/b.png")
+
+    assert beside(steps, "--watch", "in") == 0 and "in/a.png was replaced" in capsys.readouterr().err
+    assert frames_of() == ["a", "b"]
 
 
-def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done():
+def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done(capsys):
     write(Path("in/a.png"), picture(1))
-    process = start("--watch", "in")
-    waits(lambda: Path("results/in/overlays/a.png").exists())
-    shutil.rmtree("in")
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 1 and "error: in: cannot be read any more" in out
-    assert "1 frames, " in out and "type the same command with --resume" in out
-    rows, _, companion = results("in")
-    assert {row["frame"] for row in rows} == {"a"}
-    assert [image["frame"] for image in companion["images"]] == ["a"]
 
+    def steps() -> None:
+        there("overlays/a.png")
+        shutil.rmtree("in")
+        there("detections.csv")
 
-def test_watch_is_for_one_process():
-    Path("in").mkdir()
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    out, _ = start("--watch", "in", launcher=launcher).communicate(timeout=300)
-    assert "error: --watch: found 2 processes, expected one" in out
+    try:
+        code = beside(steps, "--watch", "in", number=signal.SIGWINCH)  # which does nothing
+    finally:
+        message = capsys.readouterr().err
+    assert code == 1 and "error: in: cannot be read any more" in message and "--resume" in message
+    assert frames_of() == ["a"]
+    assert len(json.loads(Path("results/in/detections.json").read_text())) == len(results("in")[0])

@@ -15,7 +15,6 @@ from export import main as export
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
 from ismallnet.inference import onnx as backends
-from ismallnet.inference import weights as opening
 from ismallnet.inference.onnx import Exported, to_onnx
 from ismallnet.inference.predict import predict
 from ismallnet.inference.weights import open_network
@@ -153,13 +152,6 @@ def test_wrong_files_and_precisions_are_named(exported, data, file, flags, named
     argv = ["--weights", str(exported / file), *flags.split()]
     for script, rest in ((main, ["--dataset", "tiny"]), (detect, ["data/tiny/images"])):
         assert named in fails(script, *rest, *argv, capsys=capsys)
-
-
-def test_a_file_that_is_too_large_is_not_read(exported, monkeypatch):
-    monkeypatch.setattr(opening, "MOST_BYTES", 1000)
-    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
-    with pytest.raises(backends.WeightsError, match="GiB"):
-        open_network(exported / "w.onnx", "onnxruntime")
 
 
 def fix_size(model) -> None:

@@ -142,12 +142,6 @@ def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
     assert (default == whole).all()
 
 
-def test_images_in_tiles_are_in_no_batch():
-    shapes = [(40, 48), (40, 48)]
-    assert list(batches_of_equal_size(shapes, 2, range(2), Tiling(0))) == [[0, 1]]
-    assert list(batches_of_equal_size(shapes, 2, range(2), Tiling(32, 8))) == [[0], [1]]
-
-
 @pytest.mark.parametrize("first", [0, 1])
 def test_an_image_in_tiles_beside_one_that_pads_to_the_same_size_is_no_batch_of_it(first):
     """49 and 60 px pad to 64 px, and only 60 px are more than a tile of 50."""

@@ -9,8 +9,9 @@ import pytest
 from conftest import fails, names_of, picture, report_data, write
 
 from detect import main as main_of_detect
+from ismallnet.detection.inputs import find_sources
 from ismallnet.detection.records import record
-from ismallnet.detection.sources import find_sources, read_frames
+from ismallnet.detection.sources import read_frames
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.report import page
 from visualization import main
