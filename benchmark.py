@@ -53,14 +53,8 @@ class Way(NamedTuple):
 
 
 def ways_of(weights: Path, files: list[str], device: torch.device) -> dict[str, Way]:
-    """The ways to run the network of a weights file, by name.
-
-    Args:
-        files: ONNX files of the same weights, for the other backends.
-
-    Raises:
-        DataError: a file was made from other weights.
-    """
+    """The ways to run the network of a weights file, by name; `files` are ONNX files of the same
+    weights, for the other backends."""
     model, fast = load_weights(weights).to(device), prepared(load_weights(weights), device)
     ways = {AS_IT_READS: Way(model, torch.contiguous_format), "default": Way(fast)}
     ways["bf16"] = Way(fast, amp="bf16")

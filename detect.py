@@ -106,10 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """
-    Raises:
-        DataError: names all flags that do not go together.
-    """
+    """Refuses flags that do not go together."""
     expected = {
         "one of PATH and --watch FOLDER": bool(args.input) != bool(args.watch),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
@@ -126,10 +123,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> DetectionSettings:
-    """
-    Raises:
-        DataError: names all values that cannot be used.
-    """
+    """Refuses values that cannot be used."""
     values = {f.name: getattr(args, FLAGS.get(f.name, f.name)) for f in fields(DetectionSettings)}
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:

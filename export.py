@@ -58,10 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """
-    Raises:
-        DataError: a name of another kind, or a flag that has no effect.
-    """
+    """Refuses names of another kind, and flags that have no effect."""
     parser = build_parser()
     args = parser.parse_args(argv)
     output = Path(args.output)
@@ -82,10 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def export_weights(model: iSmallNet, source: str, output: Path) -> None:
-    """
-    Raises:
-        DataError: values beyond fp16.
-    """
+    """Refuses values beyond fp16."""
     for name, value in model.state_dict().items():
         if value.abs().max() > torch.finfo(torch.float16).max and value.ndim > 1:
             raise DataError(f"{source}: {name} holds values beyond fp16")

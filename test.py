@@ -27,7 +27,7 @@ from ismallnet.evaluation.map_files import UNFINISHED, check_place
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
 from ismallnet.files import lock, sweep, write_csv, write_json, write_png
-from ismallnet.images.grey import PERCENTILES, GreyRange
+from ismallnet.images.grey import GreyRange
 from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
 from ismallnet.inference.weights import (
     add_network_arguments,
@@ -39,7 +39,6 @@ from ismallnet.inference.weights import (
 )
 from ismallnet.parallel import cores
 
-DEFAULT_LIMITS = (None, PERCENTILES)
 GREY_SETTINGS = ("range", "percentiles", "polarity")
 NETWORK_SETTINGS = (*GREY_SETTINGS, "resize", "flips", "amp", "backend")  # that about.json keeps
 Predictions = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: as `infer` yields them
@@ -70,12 +69,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
 
 def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> Iterator[str]:
     """What is said where images of a data set were part of the training, or are read otherwise than in
-    it.
-
-    Args:
-        info: what the weights say of themselves.
-        split: the lists that were named.
-    """
+    it; `info` is what the weights say of themselves, `split` the lists that were named."""
     if not isinstance(trained := info.get("args"), dict):
         return
     own, then, now = name in (info.get("dataset") or ()), GreyRange.of_training(info), frames.grey
@@ -89,14 +83,12 @@ def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> It
         used = f"--split {' '.join(lists)}" if lists else "the lists that are found without --split"
         other = "Other lists may test them on images that they have seen"
         yield f"note: the weights were trained with {used}. {other}"
-    flags = []
-    if own and then.dark != now.dark:
-        flags.append(f"--polarity {'dark' if then.dark else 'bright'}")
-    limits = (then.limits, then.percentiles)
-    if frames.greys and limits not in ((now.limits, now.percentiles), () if own else DEFAULT_LIMITS):
-        values = " ".join(f"{value:g}" for value in then.limits or then.percentiles)
-        flags.append(f"{'--range' if then.limits else '--percentiles'} {values}")
-    yield from (f"note: the weights were trained with {flag}; type it here too" for flag in flags)
+    flags = {"--polarity dark" if then.dark else "--polarity bright": own and then.dark != now.dark}
+    values = " ".join(f"{value:g}" for value in then.limits or then.percentiles)
+    differ = (then.limits, then.percentiles) != (now.limits, now.percentiles)
+    flags[f"{'--range' if then.limits else '--percentiles'} {values}"] = own and frames.greys and differ
+    for flag in (flag for flag, said in flags.items() if said):
+        yield f"note: the weights were trained with {flag}; type it here too"
 
 
 def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Predictions, dict]:
@@ -153,10 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """
-    Raises:
-        DataError: a flag that the mode does not use, or a value that cannot be.
-    """
+    """Refuses flags that the mode does not use, and values that cannot be."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:

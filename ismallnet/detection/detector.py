@@ -241,6 +241,9 @@ class Detector:
         where the frames fit in a tile."""
         frames = [checked(frame) for frame in frames]
         limits = limits or [self.limits_of(frame) for frame in frames]
+        for frame, own in zip(frames, limits, strict=True):
+            if frame.dtype != np.uint8 and None in own.values():
+                raise ValueError(f"limits: found {own} for {frame.dtype}, expected those of limits_of")
         passes = {
             polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
             for polarity in POLARITIES[self.settings.polarity]

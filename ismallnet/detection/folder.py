@@ -26,15 +26,8 @@ def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
 
 
 def check_ours(folder: Path, inputs: Iterable[str | Path], recursive: bool, resume: bool) -> None:
-    """
-    Args:
-        inputs: the paths of the input.
-        recursive: sub-folders of these are searched for frames.
-
-    Raises:
-        DataError: files of the input lie in the folder, or it lies in a folder that is searched; or it
-            holds files and is no folder of detect.py's; or there is nothing to resume.
-    """
+    """Refuses a folder that holds the input, or lies where `recursive` searches; that holds files and
+    is no folder of detect.py's; or without a run to resume."""
     own = folder.resolve()
     for path in map(Path, inputs):
         there = path.resolve()
@@ -51,14 +44,8 @@ def check_ours(folder: Path, inputs: Iterable[str | Path], recursive: bool, resu
 
 
 def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool, overwrite: bool) -> None:
-    """Makes the results' folder, or checks that it holds what is to be resumed.
-
-    Args:
-        identity: all that the results depend on, which about.json keeps.
-
-    Raises:
-        DataError: it holds other results; nothing in it was changed.
-    """
+    """Makes the results' folder, or checks that it holds what is to be resumed; `identity` is all that
+    the results depend on, which about.json keeps."""
     before = read_json(folder / ABOUT)
     if resume:
         check_same(folder, before, identity, sources)
@@ -76,10 +63,7 @@ def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool, o
 
 
 def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]) -> None:
-    """
-    Raises:
-        DataError: no run to resume, one with other settings, or of files that have changed.
-    """
+    """Refuses to resume a run with other settings, or of files that have changed."""
     again = "--overwrite in place of --resume to start again"
     free = {"weights", "confirm"} if identity["confirm"] else {"weights"}  # confirmed anew at the end
     for key in identity.keys() - free:
@@ -109,11 +93,8 @@ def clear(folder: Path) -> None:
 
 class Names:
     """Names for the results of files: a frame of a picture has the file's name, one of several the
-    file's name and its number. Where names are alike, those of the second file end in _2.
-
-    Args:
-        done: the records of frames that are done, whose files keep their names.
-    """
+    file's name and its number. Where names are alike, those of the second file end in _2. The files of
+    frames that are done keep theirs."""
 
     def __init__(self, done: list[dict]):
         self.endings: dict[str, str] = {}  # by file

@@ -17,12 +17,11 @@ NO_RAW = (*KINDS, ".txt", ".json", ".md")  # files that --raw does not read in f
 def find_sources(
     paths: list[str], recursive: bool = False, raw: RawLayout | None = None
 ) -> list[Source]:
-    """What the paths name, each file once, in the order of their names, numbers in them as numbers;
-    those of a list first, in its order. What cannot be opened is reported when its turn comes.
+    """What files, folders, patterns and lists name, each file once, in the order of their names, where
+    numbers count as numbers; those of a list first, in its order. What cannot be opened is reported
+    when its turn comes.
 
     Args:
-        paths: files, folders, patterns, text files with a path a line.
-        recursive: the folders' sub-folders too.
         raw: how files that are no pictures are to be read; only they are read then.
 
     Raises:
@@ -51,11 +50,7 @@ def in_list(path: Path) -> list[Path]:
 
 
 def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
-    """The files that a typed path or pattern names.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The files that a typed path or pattern names."""
     path = Path(text)
     if not text:
         raise DataError("'': found an empty PATH, expected a file, a folder or a pattern")
@@ -75,11 +70,7 @@ def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
 
 
 def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
-    """The frame files of a folder; says what is left out.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The frame files of a folder; says what is left out."""
     paths = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.name[0] != ".")
     files = [path for path in paths if not path.is_dir()]  # also a link that leads nowhere
     folders = [p for p in paths if p.is_dir() and p != folder and (p.is_symlink() or not recursive)]
@@ -119,9 +110,6 @@ def in_number(path: str | Path) -> list:
 def arriving(folder: Path, seconds: float = 0.5) -> Iterator[Source | None]:
     """The files of a folder as they appear or change, each once it has stopped growing; None after
     each look, so that the one who waits can leave. Files that leave are forgotten.
-
-    Args:
-        seconds: between two looks.
 
     Raises:
         DataError: the folder cannot be read any more.

@@ -14,8 +14,6 @@ class SequenceLimits:
     a sequence of their own; those of 8 bits have no limits, and flat ones change nothing.
 
     Args:
-        mode: one of MODES.
-        detector: says what a frame's own limits are.
         done: the records of frames that are done, in order.
         places: of all files, in which the frames of a sequence must come.
     """
@@ -33,14 +31,8 @@ class SequenceLimits:
                 self.last[key] = places[entry["file"]], entry["index"]
 
     def of(self, frame: Frame, place: tuple[int, int]) -> tuple[Limits, bool]:
-        """The limits of a frame, and whether its own values give them.
-
-        Args:
-            place: of its file among all, and its own in the file.
-
-        Raises:
-            DataError: it comes before frames that are done, which depend on it.
-        """
+        """The limits of a frame at a place (of its file, and in it), and whether its own values give
+        them."""
         key = frame.source.sequence, str(frame.pixels.dtype)
         before = self.state.get(key)
         if before and place <= self.last.get(key, (-1, -1)):

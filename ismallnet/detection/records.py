@@ -44,7 +44,6 @@ def record(frame: Frame, name: str, position: int, limits: Limits, targets: list
     """A frame and its targets as plain values, a line of the records.
 
     Args:
-        name: of its pictures.
         position: of its file among those that were named.
     """
     height, width = frame.pixels.shape[:2]
@@ -82,11 +81,9 @@ def target_values(t: Target, height: int, width: int) -> dict:
 
 def run_length(pixels: np.ndarray, height: int, width: int) -> str:
     """COCO's compressed run lengths of the mask that has pixels (n, 2) y, x; runs go down the columns.
-
-    Lengths of runs of 0 and 1 in turn, the first of 0; each one, from the fourth on as the difference
-    to the one two before, in groups of 5 bits from the low end, a sixth bit says that more follow, 48
-    makes it a character. Our own, since pycocotools has to be compiled on many machines.
-    """
+    Lengths of runs of 0 and 1 in turn; each one, from the fourth on as the difference to the one two
+    before, in groups of 5 bits from the low end, a sixth bit says that more follow, 48 makes it a
+    character. Our own, since pycocotools has to be compiled on many machines."""
     at = np.sort(pixels[:, 1].astype(np.int64) * height + pixels[:, 0])
     starts = at[np.diff(at, prepend=-2) > 1]
     ends = at[np.diff(at, append=at[-1] + 2) > 1] + 1
@@ -106,12 +103,8 @@ def run_length(pixels: np.ndarray, height: int, width: int) -> str:
 
 
 def overlay(pixels: np.ndarray, entry: dict, extras: tuple[str, ...] = ()) -> np.ndarray:
-    """The frame as RGB uint8 with a box around each target, a little off it, and its score.
-
-    Args:
-        entry: its record.
-        extras: what else is written beside a box, of "polarity" and "track".
-    """
+    """The frame as RGB uint8 with a box around each target of its record, a little off it, and its
+    score (and `extras`, of "polarity" and "track")."""
     picture = np.ascontiguousarray(to_units(pixels, entry["range"]).astype(np.uint8))
     height, width = picture.shape[:2]
     for target in entry["targets"]:
@@ -146,16 +139,11 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
 def read_records(
     folder: Path, order: dict[str, int] | None = None, skip_damaged: bool = False
 ) -> Iterator[dict]:
-    """The records of a folder, in the order of their frames. A line that was cut off by an interruption
-    does not count.
-
-    Args:
-        order: the places of the files that are named now; frames of others come after them, in the
-            order of the call that named them.
-        skip_damaged: leave damaged lines out, in place of the error.
+    """The records of a folder, in the order of their frames: of the files that are named now as `order`
+    says, then of others. A line that was cut off by an interruption does not count.
 
     Raises:
-        DataError: a line is damaged.
+        DataError: a line is damaged, unless these are skipped.
     """
     order, lines = order or {}, {}
     for path in sorted(folder.glob("records-*.jsonl")):
@@ -177,11 +165,7 @@ def read_records(
 
 
 def checked(line: bytes) -> dict:
-    """The record in a line.
-
-    Raises:
-        ValueError: damaged, or no record.
-    """
+    """The record in a line; a ValueError where there is none."""
     entry = json.loads(line)
     if not isinstance(entry, dict):
         raise ValueError(f"found {type(entry).__name__}")
@@ -231,11 +215,7 @@ def write_tables(
     folder: Path, entries: Iterable[dict], extras: tuple[str, ...] = ()
 ) -> tuple[int, int]:
     """Writes detections.csv, detections.json and frames.json; returns how many frames and targets.
-
-    Args:
-        entries: the records of all frames, in order.
-        extras: what is written of targets beside the usual, of "polarity" and "track".
-    """
+    `extras` is what is written of targets beside the usual, of "polarity" and "track"."""
     images, rows, results = [], [], []
     for image_id, entry in enumerate(entries, start=1):
         image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}

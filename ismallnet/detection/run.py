@@ -106,11 +106,7 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
 
 
 def check_sequences(request: Request, sources: list[Source]) -> None:
-    """Names the sequences where they matter.
-
-    Raises:
-        DataError: none has enough frames to confirm a target; or --every, of pictures alone.
-    """
+    """Names the sequences where they matter; refuses --every and --confirm where there are none."""
     if request.every > 1 and sources and all(source.kind == "image" for source in sources):
         text = "found pictures alone, expected videos, stacks or TIFF pages; leave it out"
         raise DataError(f"--every {request.every}: {text}")
@@ -190,7 +186,7 @@ class Worker:
     Args:
         order: the places of all files.
         done: the records of frames that are done, in order.
-        file: of its records.
+        file: of this process's records.
     """
 
     def __init__(
@@ -235,10 +231,6 @@ class Worker:
         say(f"error: {frame.problem}{later}")
 
     def detect(self, batch: list[Frame]) -> None:
-        """
-        Raises:
-            NotFiniteError: names the frame.
-        """
         names = [self.names.of(frame.source, frame.index) for frame in batch]
         limits, own = zip(*map(self.limits_of, batch))
         try:

@@ -70,12 +70,7 @@ class Confirmation:
 
 def link(frames: Iterable[list[Sighting]], distance: float, memory: int) -> list[list[int]]:
     """The track of each sighting: the nearest one of its polarity, each once (the Hungarian method);
-    a new one where none is near.
-
-    Args:
-        distance: px that a target may move from a frame to the next.
-        memory: frames after which a track that is not seen ends.
-    """
+    a new one where none is near. A track ends that was not seen for more than `memory` frames."""
     numbers, tracks, result = itertools.count(1), {}, []
     for time, sightings in enumerate(frames):
         tracks = {n: track for n, track in tracks.items() if time - track[1] <= memory}

@@ -72,10 +72,7 @@ def traced(model: nn.Module):
 
 
 def check_logits(model: nn.Module, exported: "Exported") -> None:
-    """
-    Raises:
-        WeightsError: the export's mask logits differ from PyTorch's by more than 1e-3.
-    """
+    """Refuses an export whose mask logits differ from PyTorch's by more than 1e-3."""
     for shape in CHECKED_SHAPES:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
@@ -145,11 +142,7 @@ class Exported:
 
 
 def openvino_run(raw: bytes, amp: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What OpenVINO gives for images: their mask logits.
-
-    Raises:
-        DataError: the processor does not compute with bf16.
-    """
+    """What OpenVINO gives for images: their mask logits."""
     core = optional("openvino", "--backend openvino").Core()
     if amp == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise DataError("--amp bf16: this processor does not compute with bf16; leave it out")
@@ -160,10 +153,7 @@ def openvino_run(raw: bytes, amp: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def check_network(session, network: Exported) -> None:
-    """
-    Raises:
-        ValueError: an ONNX file that takes or gives something else, or says odd things of itself.
-    """
+    """Raises a ValueError for an ONNX file that takes or gives something else than ours."""
     inputs = {node.name: node.shape for node in session.get_inputs()}
     if "mask" not in [node.name for node in session.get_outputs()] or list(inputs) != ["image"]:
         raise ValueError("no input image and output mask")
@@ -174,10 +164,7 @@ def check_network(session, network: Exported) -> None:
 
 
 def check_amp(backend: str, amp: str) -> None:
-    """
-    Raises:
-        DataError: a precision that a backend other than PyTorch does not choose by itself.
-    """
+    """Refuses a precision that a backend other than PyTorch does not choose by itself."""
     if amp not in ("auto", "off") and (backend, amp) != ("openvino", "bf16"):
         raise DataError(
             f"--amp {amp} beside --backend {backend}: expected auto, off, or --backend openvino --amp "

@@ -16,12 +16,7 @@ DEFAULT = "NUAA-SIRST"  # for frames of other sources: RESULTS.md, "On sources t
 
 
 def add_network_arguments(add: Callable, weights: str) -> None:
-    """The flags of the scripts that run a network on images.
-
-    Args:
-        add: `add_argument` of a parser or a group.
-        weights: which are the default, for the help.
-    """
+    """The flags of the scripts that run a network on images; `weights` says which are the default."""
     add("--weights", metavar="FILE", help=f"default: {weights}")
     add("--width", type=int, help="width that the weights must have; default: any")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
@@ -88,16 +83,8 @@ def default_weights() -> Path:
 
 
 def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Path:
-    """The newest run on the data set `name`, or on all `datasets` together; else the weights that come
-    with the repository.
-
-    Args:
-        runs: the folder of runs.
-        training: the command that trains some, for the error.
-
-    Raises:
-        DataError: there are none of these.
-    """
+    """The newest run in the folder `runs` on the data set `name`, or on all `datasets` together; else
+    the weights that come with the repository. `training` is the command that the error names."""
     folders = [Path(runs) / n for n in dict.fromkeys([name, "+".join(datasets)])]
     if found := [path for folder in folders for path in folder.glob("*/last.pt")]:
         return max(found, key=lambda path: path.stat().st_mtime)

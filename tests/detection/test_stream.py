@@ -146,15 +146,6 @@ def test_pixels_without_a_number_do_not_hide_the_rest(tmp_path):
         assert "Infinity" not in records and "NaN" not in records
 
 
-def test_two_files_of_one_name_keep_their_results_apart():
-    write(Path("a/x.png"), picture(1))
-    write(Path("b/x.png"), picture(2))
-    run("a", "b", "a/x.png")
-    _, _, companion = results("frames")
-    names = [(image["frame"], image["file_name"]) for image in companion["images"]]
-    assert names == [("x", "a/x.png"), ("x_2", "b/x.png")]
-
-
 def test_a_video_gives_times_and_an_annotated_video():
     video("v.avi", 6)
     assert run("v.avi", "--every", 2) == 0

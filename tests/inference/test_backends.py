@@ -87,17 +87,15 @@ def test_maps_and_detections_are_those_of_pytorch(exported, data, file, gap, cap
     assert f"{file}.onnx (width 4, dataset tiny" in capsys.readouterr().out
 
 
-def test_half_precision_inside_and_float32_outside(exported):
-    onnx = pytest.importorskip("onnx")
-    graph = onnx.load(exported / "half.onnx").graph
-    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    assert {w.data_type for w in graph.initializer if w.name.endswith("conv1.weight")} == {half}
-    assert {t.type.tensor_type.elem_type for t in (*graph.input, *graph.output)} == {single}
-
-
 def test_the_file_says_how_it_was_made_and_names_no_folder(exported):
-    raw = (exported / "half.onnx").read_bytes()
-    proto = pytest.importorskip("onnx").load_from_string(raw)
+    """Half precision inside, float32 outside."""
+    onnx, raw = pytest.importorskip("onnx"), (exported / "half.onnx").read_bytes()
+    proto = onnx.load_from_string(raw)
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    weights = [w for w in proto.graph.initializer if w.name.endswith("conv1.weight")]
+    ends = (*proto.graph.input, *proto.graph.output)
+    assert {w.data_type for w in weights} == {half}
+    assert {end.type.tensor_type.elem_type for end in ends} == {single}
     entries = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert entries["width"] == 4 and entries["export"]["precision"] == "fp16"
     assert entries["export"]["verified"]["images"] == 2

@@ -8,7 +8,7 @@ from conftest import fails
 from plain import network
 
 import benchmark
-from benchmark import main, measure, ways_of
+from benchmark import main, ways_of
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
 
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(monkeypatch) -> Path:
-    """Weights of a small network; frames of 32x32."""
-    monkeypatch.setattr(benchmark, "FRAMES", ((32, 32),))
+    """Weights of a small network; frames of 32x32 and 64x64."""
+    monkeypatch.setattr(benchmark, "FRAMES", ((32, 32), (64, 64)))
     monkeypatch.setattr(benchmark, "SIDE", 32)
     save_weights(network(2).state_dict(), {"seed": 1}, Path("w.safetensors"))
     return Path("w.safetensors")
@@ -31,18 +31,13 @@ def measured(*argv) -> dict:
 
 def test_inference_is_timed_and_its_logits_compared(small, capsys):
     rows = measured("--parts", "inference", "--weights", small)["inference"]
-    assert [row["way"] for row in rows] == ["as net.py reads", "default", "bf16"]
+    assert [row["way"] for row in rows] == 2 * ["as net.py reads", "default", "bf16"]
     assert rows[0]["difference"] < 1e-4 and rows[1]["difference"] < 1e-3 < rows[2]["difference"]
-    assert all(row["seconds"] > 0 and row["frame"] == "32x32" for row in rows)
+    assert [row["frame"] for row in rows] == 3 * ["32x32"] + 3 * ["64x64"]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert rows[3]["GFLOP"] == pytest.approx(4 * rows[0]["GFLOP"], rel=0.01) and rows[0]["GFLOP"] > 0
     out = capsys.readouterr().out
     assert "| frame | way | seconds |" in out and "| 32x32 | bf16 |" in out
-
-
-def test_the_work_of_a_network_is_counted_in_multiplications_and_additions(small):
-    """Four times the pixels, four times the work of the convolutions."""
-    benchmark.FRAMES = ((32, 32), (64, 64))
-    rows = measured("--parts", "inference", "--weights", small)["inference"]
-    assert rows[3]["GFLOP"] == pytest.approx(4 * rows[0]["GFLOP"], rel=0.01) and rows[0]["GFLOP"] > 0
 
 
 def test_a_training_step_is_timed(monkeypatch, small):
@@ -60,20 +55,6 @@ def test_accuracy_is_that_of_the_other_scripts(small, data):
     test.main(["--dataset", "tiny", "--weights", str(small), "--device", "cpu"])
     total = [line.split(",")[4] for line in Path("results/tiny/images.csv").read_text().split()[1:]]
     assert rows[0]["fa"] == pytest.approx(sum(map(int, total)) / (2 * 40 * 48))
-
-
-def test_a_line_is_printed_as_soon_as_a_way_is_measured(small, monkeypatch, capsys):
-    """Nobody waits for minutes before an empty screen."""
-    printed = []
-
-    def slow(name, call, seconds):
-        printed.append(capsys.readouterr().out)
-        return measure(name, call, seconds)
-
-    monkeypatch.setattr(benchmark, "measure", slow)
-    measured("--parts", "inference", "--weights", small)
-    assert "inference: One frame" in printed[0] and "as net.py reads |" in printed[1]
-    assert "default |" in printed[2]
 
 
 def test_an_onnx_file_of_other_weights_is_refused(small, monkeypatch):
