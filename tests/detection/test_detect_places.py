@@ -52,7 +52,7 @@ def test_the_folder_of_the_input_is_no_folder_for_results(argv, name, capsys):
     Path("flight/day").mkdir(parents=True)
     video("flight/day/clip.avi", 2)
     write(Path("list.txt"), "flight/day/clip.avi\n")
-    os.symlink("flight", "link")
+    os.symlink("flight/day", "link")
     place = ["--results", os.path.dirname(name) or ".", "--name", os.path.basename(name)]
     assert name in never(*argv.split(), *place, capsys=capsys)
 
