@@ -63,10 +63,9 @@ def test_every_backend_gives_pytorch_s_logits(exported, backend, shape):
     assert torch.equal(other.mean, model.mean)
 
 
-@pytest.mark.parametrize("variant", ["single", "sum"])
-def test_variants(variant):
+def test_a_network_without_some_outputs():
     torch.manual_seed(1)
-    model = iSmallNet(2, variant).eval()
+    model = iSmallNet(2, "single").eval()
     other = Exported(to_onnx(model), "onnxruntime")
     x = torch.randn(1, 3, 32, 64)
     with torch.inference_mode():
