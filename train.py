@@ -193,7 +193,6 @@ def digests(learned: list[Frames], tested: list[Frames]) -> dict[str, str]:
 
 
 def names_of(data: list[DatasetFolder], kind: str) -> dict[str, list[str]]:
-    """The names of all images of a list, by data set."""
     return {folder.name: [sample.name for sample in folder.samples(kind)] for folder in data}
 
 
@@ -231,15 +230,6 @@ def initialise(model: iSmallNet | OwnNetwork, prior: float, lists: list[Frames])
     for name, layer in model.named_modules():
         if name in ("interior_head", "boundary_head", "mask_head.3"):
             nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
-
-
-def make_samples(
-    args: argparse.Namespace, steps: int, data: list[DatasetFolder], learned: list[Frames]
-) -> TrainingSet:
-    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
-    mirrors = settle_mirrors(data, learned, args.mirror)
-    chosen = {key: getattr(args, key) for key in SAMPLES}
-    return TrainingSet(learned, last_from=last_from, mirrors=mirrors, **chosen)
 
 
 def make_network(
@@ -297,7 +287,9 @@ def session(
     """Sets a run up, or continues it, and trains; returns the exit code."""
     data, learned, tested = read_data(args, processes)
     steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
-    samples = make_samples(args, steps, data, learned)
+    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
+    chosen = {key: getattr(args, key) for key in SAMPLES} | {"last_from": last_from}
+    samples = TrainingSet(learned, mirrors=settle_mirrors(data, learned, args.mirror), **chosen)
     model, seen = make_network(args, checkpoint and checkpoint["info"], data, learned)
     state = make_state(args, processes.place(model), steps)
     about = {

@@ -63,11 +63,9 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
 
 
 def save_weights(state: dict[str, Tensor], info: dict, path: Path) -> None:
-    """Writes weights alone as safetensors: fp16, but for what has one dimension or none (biases,
-    batch norm and its statistics, normalisation), which stays as it is. `info` goes into the header.
-    """
-    small = {k: v.half() if v.ndim > 1 else v for k, v in state.items()}
-    small = {k: v.contiguous() for k, v in small.items()}  # not channels_last
+    """Writes weights alone as safetensors, with `info` in the header: fp16, but for what has at most
+    one dimension (biases, batch norm and its statistics, normalisation)."""
+    small = {k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in state.items()}
     with atomic_write(path) as file:
         file.write(save(small, {"format": "pt", "info": json.dumps(info)}))
 
@@ -129,8 +127,8 @@ def read_safetensors(path: Path) -> dict:
 def check_archive(path: Path) -> None:
     """
     Raises:
-        WeightsError: an entry of torch.save's archive is compressed, and may become a thousand times as
-            large, or is damaged: torch looks at neither.
+        WeightsError: an entry of torch.save's archive is compressed, which may become a thousand times
+            as large, or damaged: torch looks at neither.
     """
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # or another kind
         entries = archive.infolist()
@@ -161,9 +159,8 @@ def reason(path: Path, error: str) -> str:
 
 
 def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """The tensors of our network in a file, under our names, and what the file says of itself: out of
-    the wrappings in use (`state_dict`, `model`, …) and without what is before the names (`module.`,
-    `model.`, `net.`, `_orig_mod.`, as other programs and PyTorch Lightning write them).
+    """The tensors of our network in a file, under our names, and what the file says of itself; out of
+    wrappings (`state_dict`, `model`, …) and without what is before the names (`module.`, `_orig_mod.`).
 
     Raises:
         WeightsError: unreadable, another network, or several.
@@ -285,11 +282,9 @@ def check_tensors(
 
 
 def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' checkpoint under our names, with their normalisation added.
-
-    Their fusion runs g0 through `decoder3.conv1_1x1` and never uses `decoder3.conv0_1x1`, so the
-    former goes to both places: the result is their network to the last digit.
-    """
+    """The authors' checkpoint under our names, with their normalisation. Their fusion runs g0 through
+    `decoder3.conv1_1x1` and never uses `decoder3.conv0_1x1`, so the former goes to both places: the
+    result is their network to the last digit."""
     renamed = {}
     for key, value in state.items():
         for pattern, ours in AUTHORS_NAMES:

@@ -64,9 +64,8 @@ def follow() -> None:
 
 
 def in_processes(function: Callable, items: Sequence, workers: int, at_once: int = 4) -> Iterator:
-    """map(function, items) in several processes, in order; in this one where they would not pay.
-
-    Items are read, and results kept, two rounds ahead of what was asked for at most.
+    """map(function, items) in several processes, in order, at most two rounds ahead of what was asked
+    for; in this one where they would not pay.
 
     Args:
         at_once: items that a process is given together; more where each takes a millisecond only.

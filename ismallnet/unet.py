@@ -1,6 +1,5 @@
-"""A plain U-Net, the control of the experiments: what do attention, nesting, two streams and label
-decoupling bring over as many parameters without them? And what all networks of net.py share: their
-outputs, resizing and padding."""
+"""What all networks of net.py share, outputs, resizing and padding; and a plain U-Net, the control of
+the experiments: as many parameters without attention, nesting, two streams and label decoupling."""
 
 import contextlib
 from itertools import pairwise
@@ -33,10 +32,8 @@ def double_convolution(a: int, b: int) -> nn.Sequential:
 
 class UNet(nn.Module):
     """Encoder and decoder of five scales with skip connections (Ronneberger et al., MICCAI 2015), batch
-    norm, and bilinear up-sampling.
-
-    It has 9/4 of the width as channels at full resolution: within 3 % as many parameters as the whole
-    iSmallNet of that width (8 or 16).
+    norm, and bilinear up-sampling. With 9/4 of the width as channels at full resolution it has as many
+    parameters, within 3 %, as the whole iSmallNet of that width (8 or 16).
 
     Args:
         width: of the iSmallNet that it is compared with, and of the feature that it gives.

@@ -1,6 +1,7 @@
 """Small trainings that the tests share: 6 images in batches of 2, 3 steps an epoch, of the smallest of
 the networks, unless another --variant follows."""
 
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ REPOSITORY = Path(__file__).parent.parent
 TINY = ["--dataset", "tiny", "--width", "4", "--crop", "32", "--batch-size", "2", "--lr", "1e-3"]
 TINY += ["--workers", "0", "--device", "cpu", "--variant", "plain"]
 RUN = Path("runs/tiny/x")
+FORKS = multiprocessing.get_context("forkserver")  # whose processes have imported most already
+FORKS.set_forkserver_preload(["train", "skimage.measure", "pytest"])
 
 
 def run(*argv, folder="x"):

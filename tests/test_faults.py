@@ -18,7 +18,7 @@ import cv2
 import pytest
 import torch
 from conftest import SOAK, fails, make_set
-from runs import REPOSITORY, RUN, TINY, equal, logged, run
+from runs import FORKS, REPOSITORY, RUN, TINY, equal, logged, run
 
 import test as test_script
 import train
@@ -39,11 +39,8 @@ def child(name: str, argv: list[str], output: str) -> None:
 
 
 def begin(name: str, argv: list[str]) -> multiprocessing.Process:
-    """A script in a process of its own, which is there soon: most is imported already."""
-    context = multiprocessing.get_context("forkserver")
-    slow = ["torch", "torchvision.transforms.v2", "tensorboardX", "skimage.measure", "cv2", "pytest"]
-    context.set_forkserver_preload(slow)
-    process = context.Process(target=child, args=(name, [str(a) for a in argv], "output.txt"))
+    """A script in a process of its own."""
+    process = FORKS.Process(target=child, args=(name, [str(a) for a in argv], "output.txt"))
     process.start()
     return process
 

@@ -227,7 +227,7 @@ def test_width_and_info_of_a_checkpoint():
 
 def test_shipped_weights_are_half_the_size_and_say_what_they_are():
     torch.manual_seed(0)
-    model = iSmallNet(4)
+    model = iSmallNet(4, "plain")
     model.mean.fill_(101.2345)
     info = {"seed": 3, "figures": {"NUAA-SIRST": {"iou": 0.75}}}
     save_weights(model.to(memory_format=torch.channels_last).state_dict(), info, Path("x.safetensors"))

@@ -26,16 +26,13 @@ def can_be_captured(state: State, processes: Processes, varied: bool) -> bool:
 
 class GraphedStep:
     """A step as a replay: a step is thousands of small kernels, and to start them one by one takes
-    longer than they do. What changes from step to step, the learning rate and the weight of the moving
-    average, is in tensors.
-
-    A loss or gradient that is not finite is noticed after the step: what was saved before it is good.
+    longer than they do. The learning rate and the weight of the moving average are in tensors. A loss
+    or gradient that is not finite is noticed after the step: what was saved before it is good.
     (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
 
     Args:
         state: what the steps change.
-        step: (batch, rate, weight of the average, check) -> what check gives of the losses and the
-            gradient's norm, as `train.step`.
+        step: (batch, rate, weight of the average, check) -> what check gives, as `train.step`.
     """
 
     def __init__(self, state: State, step: Callable, device: torch.device):

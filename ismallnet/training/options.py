@@ -248,11 +248,7 @@ def find_run(runs: Path, resume: str, run_name: str | None) -> Path:
 def resume(
     parser: argparse.ArgumentParser, argv: list[str] | None, path: Path
 ) -> tuple[argparse.Namespace, dict]:
-    """The arguments of a run that is resumed, and its checkpoint.
-
-    Args:
-        argv: what was typed.
-        path: of the checkpoint.
+    """The arguments of the run that is resumed from a checkpoint's `path`, and the checkpoint.
 
     Raises:
         DataError: not a run's checkpoint, or an argument was typed that would change the result.

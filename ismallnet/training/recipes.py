@@ -57,13 +57,8 @@ def make_optimizer(
 
 
 def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: float) -> float:
-    """The rate of a step, counted from 0, of `steps`.
-
-    Args:
-        lr: the highest rate.
-        schedule: "triangle", up to the middle and down to the end as the authors do, or "cosine".
-        warmup: of the cosine, the share of the steps over which the rate rises.
-    """
+    """The rate of a step, counted from 0, of `steps`; `lr` is the highest. "triangle" goes up to the
+    middle and down to the end, as the authors do; "cosine" first rises over the share `warmup`."""
     if schedule == "triangle":
         return lr * (1 - abs(2 * (step + 1) / (steps + 1) - 1))
     warm = max(1, round(warmup * steps))

@@ -27,6 +27,11 @@ from net import iSmallNet, losses
 BATCH = 6
 
 
+def start(function, world: int, *args) -> None:
+    """Calls a function with the rank and these arguments in several processes."""
+    multiprocessing.start_processes(function, args, world, start_method="forkserver")
+
+
 def batch() -> tuple[torch.Tensor, list[torch.Tensor]]:
     torch.manual_seed(1)
     image = torch.randn(BATCH, 3, 32, 48, dtype=torch.float64)
@@ -57,7 +62,7 @@ def one_of(rank: int, world: int, folder: str) -> None:
 
 def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path, tell):
     world = 3
-    multiprocessing.spawn(one_of, (world, str(tmp_path)), world)
+    start(one_of, world, world, str(tmp_path))
     model = first_model()
     expected = gradients(model, model, slice(None))
     largest = max(g.abs().max().item() for g in expected)
@@ -101,7 +106,7 @@ def test_the_first_process_makes_the_split_before_the_others_look(tmp_path):
     root = make_set(tmp_path / "data" / "tiny", names="abcdefgh")
     shutil.rmtree(root / "50_50")
     Path("port").write_text(free_port())
-    multiprocessing.spawn(split_by, (2, str(tmp_path)), 2)
+    start(split_by, 2, 2, str(tmp_path))
     assert (RUN / "metrics.json").exists()
     assert len((root / "50_50" / "train.txt").read_text().split()) == 4
 
@@ -126,7 +131,7 @@ def alone(rank: int, folder: str, port: str) -> None:
 
 
 def test_a_process_whose_peer_is_gone_says_so(tmp_path):
-    multiprocessing.spawn(alone, (str(tmp_path), free_port()), 2)
+    start(alone, 2, str(tmp_path), free_port())
     assert (tmp_path / "done").exists()
 
 
@@ -143,18 +148,16 @@ def test_an_error_is_printed_before_the_group_is_taken_down(monkeypatch):
     assert calls == ["destroy"]
 
 
-@pytest.mark.parametrize("error, code", [("raise SystemExit(2)", 2), ("1 / 0", 1)])
-def test_of_several_processes_one_that_fails_ends_at_once(error, code):
+def test_of_several_processes_one_that_fails_ends_at_once():
     """When its message is out, whatever would be waited for at the end of the program."""
     program = "import atexit, sys, time\nsys.path.insert(0, sys.argv[1])\n"
     program += "from ismallnet.distributed import run_script\natexit.register(time.sleep, 600)\n"
-    program += f"def main():\n  print('the message')\n  {error}\nrun_script(main)"
+    program += "def main():\n  print('the message')\n  1 / 0\nrun_script(main)"
     command = [sys.executable, "-c", program, str(REPOSITORY)]
     environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == code and "the message" in done.stdout
-    assert ("ZeroDivisionError" in done.stderr) == (code == 1)
+    assert done.returncode == 1 and "the message" in done.stdout and "ZeroDivision" in done.stderr
 
 
 @pytest.mark.parametrize("processes", [1, 2])
