@@ -51,7 +51,7 @@ DISGUISES = (
 def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when all of it is written, or never.
 
-    Until then it is a `temporary_for` it, which `sweep` knows again.
+    Until then it is at `temporary_for(path)`, which `sweep` knows again.
 
     Args:
         sync: wait until the disk has it, for what must outlive a power cut.
