@@ -190,7 +190,7 @@ def ranks_of(launcher: subprocess.Popen) -> list[int]:
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_process_that_dies_stops_the_others_and_is_started_again_if_asked(restarts, tell):
     make_set(Path("data/tiny"), names="abcdefgh", train=6)
-    epochs = 30 if restarts else 5000
+    epochs = 12 if restarts else 5000
     argv = [REPOSITORY / "train.py", *TINY, "--epochs", epochs, "--save-every", 0, "--run-name", "x"]
     job = launch("--max-restarts", restarts, *argv, "--eval-every", 0, processes=2)
     deadline = time.monotonic() + 120
