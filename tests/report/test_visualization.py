@@ -122,10 +122,11 @@ def test_missing_stages_name_the_next_command(data, results, tmp_path, capsys):
 
 
 def test_figures_for_papers_are_vectors_and_repeat(tmp_path, capsys):
-    make_set(tmp_path / "data" / "tiny", names="abcd", train=1)
-    for name in "bcd":
-        write(Path("results/run/tiny") / f"{name}.png", target_mask())
-        write(Path("other/tiny") / f"{name}.png", np.zeros((40, 48), np.uint8))
+    shape = (20, 24)  # surfaces take long to write
+    make_set(tmp_path / "data" / "tiny", names="abc", train=1, shape=shape)
+    for name in "bc":
+        write(Path("results/run/tiny") / f"{name}.png", target_mask(shape))
+        write(Path("other/tiny") / f"{name}.png", np.zeros(shape, np.uint8))
     utils.main(["--dataset", "tiny"])
     argv = ["--dataset", "tiny", "--workers", "1", "--results", "results/run", "--figure", "paper"]
     folder = Path("results/run/tiny/paper")
@@ -193,15 +194,15 @@ def test_names_that_are_not_utf8(tmp_path):
     """Of the data set and a run that is compared; the images' names are GBK, as on Chinese Windows."""
     name, *images = (os.fsdecode(raw) for raw in (b"s\xff", *(t.encode("gbk") for t in "一二三")))
     other = os.fsdecode(b"run\xfe")
-    root = tmp_path / "data" / name
+    root, shape = tmp_path / "data" / name, (20, 24)
     for image in images:
-        for folder, pixels in (("images", picture()), ("masks", target_mask())):
+        for folder, pixels in (("images", picture(0, shape)), ("masks", target_mask(shape))):
             write_png(root / folder / f"{image}.png", pixels)
     for split, names in (("train", images[:1]), ("test", images[1:])):
         write(root / f"50_50/{split}.txt", b"".join(os.fsencode(n) + b"\n" for n in names))
     for image in images[1:]:
         for folder in ("results", other):
-            write_png(Path(folder) / name / f"{image}.png", target_mask())
+            write_png(Path(folder) / name / f"{image}.png", target_mask(shape))
     utils.main(["--dataset", name])
     evaluation.main(["--dataset", name, "--workers", "1"])
     main(["--dataset", name, "--workers", "1", "--compare", other, "--figure", "paper"])
