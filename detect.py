@@ -21,6 +21,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
+from ismallnet.detection.background import threshold_for
+from ismallnet.detection.camera import NAME, Camera, is_address, public
 from ismallnet.detection.detector import (
     POLARITIES,
     DetectionSettings,
@@ -33,6 +35,7 @@ from ismallnet.detection.folder import results_folder
 from ismallnet.detection.inputs import find_sources
 from ismallnet.detection.limits import MODES
 from ismallnet.detection.run import Request, run
+from ismallnet.detection.sources import read_frames
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.images.arrays import RawLayout
@@ -58,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     paths = "image files, folders, patterns ('scan_*.tif'), videos, multi-page TIFFs, NumPy stacks, "
     add("input", nargs="*", metavar="PATH", help=f"{paths}or a .txt file with a path a line")
     add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
+    camera = "the newest frames of a camera (0, 1, …) or a stream (rtsp://…, udp://…), until Ctrl-C"
+    add("--camera", metavar="ADDRESS", help=camera)
     add("--recursive", action="store_true", help="also take the sub-folders of folders")
     raw = "read files that hold nothing but pixels, as 640x512:uint16 (big-endian: >u2)"
     add("--raw", metavar="WxH:TYPE", help=raw)
@@ -84,21 +89,33 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
 
     add = parser.add_argument_group("targets").add_argument
-    add("--threshold", type=float, default=0.5, metavar="P", help="least probability of a target pixel")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="minimum probability of a target",
+    )
     polarity = "targets that are brighter or darker than their surroundings; both takes twice as long"
     add("--polarity", choices=tuple(POLARITIES), default="bright", help=polarity)
-    add("--min-area", type=int, default=1, metavar="PX", help="least area of a target, in pixels")
-    add("--max-targets", type=int, default=100, metavar="N", help="most targets a frame, by score")
+    add("--min-area", type=int, default=1, metavar="PX", help="minimum area of a target, in pixels")
+    add("--max-targets", type=int, default=100, metavar="N", help="maximum targets per frame")
+    alarms = (
+        "the lowest threshold that gives at most RATE false alarms a frame on --background, in place "
+    )
+    add("--false-alarms", type=float, metavar="RATE", help=f"{alarms}of --threshold")
+    add("--background", metavar="PATH", help="frames without targets, for --false-alarms")
+    ignore = "a picture of the frames' size that is white where nothing counts: text, a mast, the sun"
+    add("--ignore", metavar="MASK", help=ignore)
     confirm = "report a target only where it is seen in N of M successive frames of a sequence"
     add("--confirm", metavar="N:M", help=confirm)
-    distance = (
-        f"pixels that it may move from a frame to the next, with --confirm; default: {DISTANCE:g}"
-    )
+    distance = f"pixels a frame that it may be off its track, with --confirm; default: {DISTANCE:g}"
     add("--confirm-distance", type=float, metavar="PX", help=distance)
 
     add = parser.add_argument_group("results").add_argument
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
     add("--name", help="NAME of the results; default: the input's name, or 'frames' for several")
+    add("--format", choices=("mot",), help="also write tracks as MOTChallenge's text, mot/SEQUENCE.txt")
     add("--save-npy", action="store_true", help="also save probabilities as .npy, float32")
     add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
     add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
@@ -107,8 +124,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses flags that do not go together."""
+    inputs, alarms = (
+        sum(map(bool, (args.input, args.watch, args.camera))),
+        args.false_alarms is not None,
+    )
     expected = {
-        "one of PATH and --watch FOLDER": bool(args.input) != bool(args.watch),
+        "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
+        "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
+        "--camera without --recursive, --raw, --confirm, --resume": not (
+            args.camera and (args.recursive or args.raw or args.confirm or args.resume)
+        ),
+        "--false-alarms with --background, and --background with it": alarms == bool(args.background),
+        "--false-alarms above 0, without --threshold": not alarms
+        or (args.false_alarms > 0 and args.threshold == DetectionSettings.threshold),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
         "--watch without --recursive and --raw": not (args.watch and (args.recursive or args.raw)),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
@@ -135,10 +163,12 @@ def settings_of(args: argparse.Namespace) -> DetectionSettings:
 
 
 def request_of(args: argparse.Namespace) -> Request:
-    paths = [args.watch] if args.watch else args.input
+    paths = [args.watch] if args.watch else [public(args.camera)] if args.camera else args.input
+    name = args.name or (NAME if args.camera else None)
     given = {
         "paths": paths,
-        "folder": results_folder(args.results, args.name, paths),
+        "camera": Camera(args.camera) if args.camera else None,
+        "folder": results_folder(args.results, name, paths),
         "weights": named_weights(args.weights) if args.weights else default_weights(),
         "watch": bool(args.watch),
         "confirm": Confirmation.parse(args.confirm, args.confirm_distance) if args.confirm else None,
@@ -154,12 +184,18 @@ def main(argv: list[str] | None = None) -> int:
     check(args)
     request = request_of(args)
     raw = RawLayout(args.raw) if args.raw else None
-    sources = [] if args.watch else find_sources(args.input, args.recursive, raw)
+    sources = find_sources(args.input, args.recursive, raw) if args.input else []
     model = open_network(request.weights, args.backend, args.width, args.amp)
     with Processes(args.device) as processes:
         if processes.rank == 0:
             print(describe(request.weights, model))
         detector = Detector(prepared(model, processes.device), settings)
+        if args.background:
+            frames = read_frames(find_sources([args.background], args.recursive, raw))
+            threshold = threshold_for(detector, frames, args.false_alarms, args.background)
+            if not (args.input or args.watch or args.camera):
+                return 0
+            detector = Detector(detector.model, settings, threshold=threshold)
         return run(request, sources, detector, processes)
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ismallnet.cli import DataError
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
 from ismallnet.images.grey import PERCENTILES, GreyRange, inverted, inverted_limits, to_units, unmasked
+from ismallnet.images.picture import decode
 from ismallnet.inference.predict import AMP, Network, predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights, open_network
 
+WHITE = 128  # grey value of `ignore`, from which on pixels do not count
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
 POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
@@ -133,6 +136,7 @@ class DetectionSettings:
         tile, overlap: px; frames larger than a tile are run in overlapping tiles.
         amp: mixed precision, as in `inference.predict.autocast`.
         flips: the mean over a frame and its three mirror images.
+        ignore: a picture of the frames' size, white where nothing counts.
     """
 
     threshold: float = 0.5
@@ -145,6 +149,7 @@ class DetectionSettings:
     overlap: int = 64
     amp: str = "auto"
     flips: bool = False
+    ignore: str | None = None
 
     def __post_init__(self):
         low, high = (0, 1) if self.limits is None else self.limits
@@ -160,6 +165,7 @@ class DetectionSettings:
             "overlap": (0 <= 2 * self.overlap <= self.tile, "0 to half a tile"),
             "amp": (self.amp in AMP, f"one of {', '.join(AMP)}"),
             "flips": (self.flips in (False, True), "False or True"),
+            "ignore": (not self.ignore or Path(self.ignore).is_file(), "a picture"),
         }
         wrong = {
             name: f"found {getattr(self, name)!r}, expected {expected}"
@@ -193,6 +199,8 @@ class Detector:
     def __init__(self, model: Network, settings: DetectionSettings | None = None, **changes):
         self.model = model
         self.settings = replace(settings or DetectionSettings(), **changes)
+        ignore = self.settings.ignore
+        self.ignored = np.atleast_3d(decode(Path(ignore))).max(axis=2) >= WHITE if ignore else None
 
     @classmethod
     def from_weights(
@@ -248,6 +256,13 @@ class Detector:
             polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
             for polarity in POLARITIES[self.settings.polarity]
         }
+        if self.ignored is not None:
+            if self.ignored.shape != frames[0].shape[:2]:
+                found, expected = self.ignored.shape, frames[0].shape[:2]
+                text = f"found a picture of shape {found}, expected that of the frames, {expected}"
+                raise DataError(f"{self.settings.ignore}: {text}")
+            for maps in passes.values():
+                maps[:] = [np.where(self.ignored, 0, probability) for probability in maps]
         return [dict(zip(passes, maps)) for maps in zip(*passes.values())]
 
     def predicted(

@@ -87,7 +87,8 @@ def clear(folder: Path) -> None:
             (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
         if video := entry.get("video"):
             (folder / f"{video}.mp4").unlink(missing_ok=True)
-    for path in (*folder.glob("records-*.jsonl"), *(folder / name for name in TABLES)):
+    tables = (folder / name for name in TABLES)
+    for path in (*folder.glob("records-*.jsonl"), *folder.glob("mot/*.txt"), *tables):
         path.unlink(missing_ok=True)
 
 

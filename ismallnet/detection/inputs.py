@@ -60,8 +60,7 @@ def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
         return [path]
     if "://" in text or text.isdecimal():
         raise DataError(
-            f"{text}: streams and cameras are not read; save frames to a folder and type python "
-            "detect.py --watch FOLDER"
+            f"{text}: no such file; for a camera or a stream type python detect.py --camera {text}"
         )
     files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
     if not files:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import Limits, Target
+from ismallnet.detection.hot import spike
 from ismallnet.detection.sources import Frame
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.files import atomic_write, read_png, write_csv, write_png
@@ -57,7 +58,7 @@ def record(frame: Frame, name: str, position: int, limits: Limits, targets: list
         "height": height,
         "width": width,
         "range": first,
-        "targets": [target_values(target, height, width) for target in targets],
+        "targets": [target_values(target, frame.pixels) for target in targets],
         "sequence": frame.source.sequence,
         "dtype": str(frame.pixels.dtype),
         "state": frame.source.state,
@@ -65,8 +66,10 @@ def record(frame: Frame, name: str, position: int, limits: Limits, targets: list
     return entry | ({"dark_range": second[0]} if second else {})
 
 
-def target_values(t: Target, height: int, width: int) -> dict:
-    return {
+def target_values(t: Target, pixels: np.ndarray) -> dict:
+    height, width = pixels.shape[:2]
+    place = spike(pixels, t)
+    return ({"spike": place} if place else {}) | {
         "x": round(t.x, 3),
         "y": round(t.y, 3),
         "box": t.box,
@@ -249,6 +252,28 @@ def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
     text = ",".join(f"\n{json.dumps(item)}" for item in items)
     with atomic_write(path) as file:
         file.write(f"{head}{text}\n{tail}\n".encode())
+
+
+def write_mot(folder: Path, entries: list[dict]) -> None:
+    """mot/SEQUENCE.txt, as MOTChallenge has it: a line a target, with the number of its frame in the
+    sequence from 1, its track (-1 without --confirm), left, top, width, height and score."""
+    sequences: dict[str, list[list]] = {}
+    for number, entry in in_sequences(entries):
+        lines = sequences.setdefault(Path(entry["sequence"]).stem or "frames", [])
+        for t in entry["targets"]:
+            values = (number, t.get("track", -1), *t["box"], t["score"], -1, -1, -1)
+            lines.append(",".join(map(str, values)))
+    for name, lines in sequences.items():
+        with atomic_write(folder / "mot" / f"{name}.txt") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+
+
+def in_sequences(entries: list[dict]) -> Iterator[tuple[int, dict]]:
+    """Records with the numbers of their frames in their sequences, from 1."""
+    counts: dict[str, int] = {}
+    for entry in entries:
+        counts[entry["sequence"]] = counts.get(entry["sequence"], 0) + 1
+        yield counts[entry["sequence"]], entry
 
 
 # --- videos -------------------------------------------------------------------------------------------

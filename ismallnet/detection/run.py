@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, progress, some
 from ismallnet.detection import records
+from ismallnet.detection.camera import Camera
 from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, highest
 from ismallnet.detection.folder import Names, check_ours, prepare
+from ismallnet.detection.hot import set_aside
 from ismallnet.detection.inputs import arriving
 from ismallnet.detection.limits import SequenceLimits
 from ismallnet.detection.sources import Frame, Source, read_frames
@@ -37,7 +39,8 @@ class Request:
     """What a call of detect.py asks for, beside the detector's settings; the flags' names.
 
     Args:
-        paths: as they were typed; with `watch` one folder, whose files are read as they appear.
+        paths: as they were typed; of a camera its address, with `watch` one folder, whose files are
+            read as they appear.
         folder: of the results.
         limits: one of limits.MODES.
     """
@@ -47,6 +50,8 @@ class Request:
     weights: Path
     backend: str = "torch"
     watch: bool = False
+    camera: Camera | None = None
+    format: str | None = None
     recursive: bool = False
     every: int = 1
     save_npy: bool = False
@@ -59,6 +64,11 @@ class Request:
     confirm: Confirmation | None = None
     raw: str | None = None
 
+    @property
+    def live(self) -> bool:
+        """Whether frames come until the run is stopped."""
+        return self.watch or self.camera is not None
+
     def identity(self, settings: DetectionSettings) -> dict:
         """All that the results depend on, as about.json keeps it."""
         kept = asdict(settings)
@@ -67,6 +77,8 @@ class Request:
         kept |= {name: getattr(self, name) for name in names}
         kept |= {"input": self.paths, "weights": str(self.weights)}
         kept["confirm"] = str(self.confirm) if self.confirm else None
+        if settings.ignore:
+            kept["ignored"] = hashlib.sha256(Path(settings.ignore).read_bytes()).hexdigest()
         kept["sha256"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return json.loads(json.dumps(kept))  # tuples become lists, as they are read back
 
@@ -85,8 +97,9 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
     """
     folder, first = request.folder, processes.rank == 0
     order = {str(source.path): n for n, source in enumerate(sources)}
-    if request.watch and processes.world > 1:
-        raise DataError(f"--watch: found {processes.world} processes, expected one; leave torchrun out")
+    if request.live and processes.world > 1:
+        text = "--watch and --camera: expected one process"
+        raise DataError(f"{text}, found {processes.world}; leave torchrun out")
     if first:
         inputs = [*request.paths, *(source.path for source in sources)]
         check_ours(folder, inputs, request.recursive, request.resume)
@@ -111,7 +124,7 @@ def check_sequences(request: Request, sources: list[Source]) -> None:
         text = "found pictures alone, expected videos, stacks or TIFF pages; leave it out"
         raise DataError(f"--every {request.every}: {text}")
     rule = request.confirm
-    if request.watch or (request.limits == "each" and not rule):
+    if request.live or (request.limits == "each" and not rule):
         return
     counts: Counter[str] = Counter()
     for source in sources:
@@ -133,9 +146,10 @@ def detect_in(worker: "Worker", sources: list[Source], interruption: Interruptio
     request = worker.request
     frames = read_frames(sources, worker.wants, request.workers)
     frames = watched(worker, interruption) if request.watch else frames
+    frames = filmed(worker, interruption) if request.camera else frames
     total = sum(-(-source.count // request.every) for source in sources) - len(worker.done)
     bar = progress(frames, request.folder.name, max(total, 0) // worker.world or None, "frame")
-    for batch in batches(bar, 1 if request.watch else request.batch_size):
+    for batch in batches(bar, 1 if request.live else request.batch_size):
         if batch[0].problem:
             worker.bad(batch[0])
         else:
@@ -167,6 +181,23 @@ def watched(worker: "Worker", interruption: Interruption) -> Iterator[Frame]:
     except DataError as error:
         worker.problems[str(folder), 0] = str(error)
         say(f"error: {error}; when it is there again, type the same command with --resume")
+
+
+def filmed(worker: "Worker", interruption: Interruption) -> Iterator[Frame]:
+    """The newest frames of the camera, until the interruption, or until it gives no more."""
+    camera = worker.request.camera
+    try:
+        for frame in camera.frames():
+            if interruption.check():
+                break
+            if frame is not None and worker.wants(frame.source, frame.index):
+                yield frame
+    finally:
+        camera.close()
+        say(camera.note())
+    if camera.problem:
+        worker.problems[worker.request.paths[0], camera.count] = camera.problem
+        say(f"error: --camera {worker.request.paths[0]}: {camera.problem}")
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -266,7 +297,7 @@ class Worker:
                 np.save(file, probability)
         self.file.write(json.dumps(entry).encode() + b"\n")
         self.count, self.seconds = self.count + 1, time.perf_counter() - self.began
-        if request.watch:
+        if request.live:
             self.done[frame.key] = source.state
             self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
             tqdm.write(f"{name}: {len(targets)} targets")
@@ -303,12 +334,12 @@ def finish(
     problems = processes.gather(list(worker.problems.values()))
     doubted = processes.gather(worker.doubts)
     counts, seconds = zip(*processes.gather([(worker.count, worker.seconds)]))
-    stopped = processes.any(bool(interruption.reason)) and not request.watch
+    stopped = processes.any(bool(interruption.reason)) and not request.live
     if processes.rank == 0:
         frames, targets = write_all(worker, sources)
         tables = f"{folder}/detections.csv, detections.json, overlays/"
         print(f"{frames} frames, {targets} targets: {tables}")
-        if sum(counts) and not request.watch:
+        if sum(counts) and not request.live:
             rate = sum(counts) / max(seconds)
             print(f"{sum(counts)} frames in {max(seconds):.1f} s: {rate:.1f} a second")
         for line in said_of(doubted, "frames"):
@@ -328,14 +359,20 @@ def finish(
 def write_all(worker: Worker, sources: list[Source]) -> tuple[int, int]:
     """Writes the tables, the videos, and the overlays where targets have to be confirmed; returns the
     numbers of frames and targets."""
-    request, folder = worker.request, worker.request.folder
-    if rule := request.confirm:
-        entries = list(records.read_records(folder, worker.order))
+    request, folder, rule = worker.request, worker.request.folder, worker.request.confirm
+    entries = list(records.read_records(folder, worker.order))
+    hot = set_aside(entries)
+    for sequence, places in hot.items():
+        text = "single pixels that stay in place were left out as hot pixels (y, x)"
+        say(f"note: {sequence}: {len(places)} {text}: {some([str(place) for place in places])}")
+    if rule:
         tracks = records.confirm(entries, rule)
+        print(f"{tracks} tracks, seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px")
+    if hot or rule:
         records.replace_records(folder, entries)
         draw_overlays(worker, sources, entries)
-        print(f"{tracks} tracks, seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px")
-    entries = records.read_records(folder, worker.order)
+    if request.format == "mot":
+        records.write_mot(folder, entries)
     counts = records.write_tables(folder, entries, worker.extras)
     records.write_videos(folder, records.read_records(folder))
     return counts

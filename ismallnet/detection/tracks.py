@@ -11,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from ismallnet.cli import DataError
 
 DISTANCE = 5.0  # px from a frame to the next
+FIRST_STEP = 2  # times the distance: a target's velocity is not known before its second sighting
+GAIN = 0.5  # of the velocity, by which what was not foreseen changes it
 Sighting = tuple[float, float, str]  # x, y, polarity
 
 
@@ -68,34 +70,70 @@ class Confirmation:
         return {time for group in groups if group[-1] - group[0] < self.of for time in group}
 
 
+@dataclass(frozen=True)
+class Track:
+    """A target that moves with constant velocity.
+
+    Args:
+        place, velocity: of its last sighting, (2,) x, y in px, and px a frame; None after one sighting.
+    """
+
+    number: int
+    place: np.ndarray
+    polarity: str
+    time: int
+    velocity: np.ndarray | None = None
+
+    def at(self, time: int) -> np.ndarray:
+        """Where it is expected."""
+        moved = 0 if self.velocity is None else self.velocity * (time - self.time)
+        return self.place + moved
+
+    def reach(self, time: int, distance: float) -> float:
+        """How far from there it may be."""
+        return distance * (time - self.time) * (FIRST_STEP if self.velocity is None else 1)
+
+    def seen(self, sighting: Sighting, time: int) -> "Track":
+        place = np.array(sighting[:2])
+        unforeseen = (place - self.at(time)) / (time - self.time)
+        velocity = unforeseen if self.velocity is None else self.velocity + GAIN * unforeseen
+        return Track(self.number, place, self.polarity, time, velocity)
+
+
 def link(frames: Iterable[list[Sighting]], distance: float, memory: int) -> list[list[int]]:
-    """The track of each sighting: the nearest one of its polarity, each once (the Hungarian method);
-    a new one where none is near. A track ends that was not seen for more than `memory` frames."""
+    """The track of each sighting: that of its polarity which is expected nearest, each once (the
+    Hungarian method); a new one where none is near.
+
+    Args:
+        distance: px a frame that a target may be away from where it is expected.
+        memory: frames after which a track that is not seen ends.
+    """
     numbers, tracks, result = itertools.count(1), {}, []
     for time, sightings in enumerate(frames):
-        tracks = {n: track for n, track in tracks.items() if time - track[1] <= memory}
-        own = dict(nearest(list(tracks.items()), sightings, time, distance))
-        result.append([own[k] if k in own else next(numbers) for k in range(len(sightings))])
-        tracks |= {n: (sighting, time) for n, sighting in zip(result[-1], sightings)}
+        tracks = {n: track for n, track in tracks.items() if time - track.time <= memory}
+        own = dict(nearest(list(tracks.values()), sightings, time, distance))
+        result.append([])
+        for k, sighting in enumerate(sightings):
+            track = own[k].seen(sighting, time) if k in own else None
+            track = track or Track(next(numbers), np.array(sighting[:2]), sighting[2], time)
+            tracks[track.number] = track
+            result[-1].append(track.number)
     return result
 
 
 def nearest(
-    tracks: list[tuple[int, tuple[Sighting, int]]],
-    sightings: list[Sighting],
-    time: int,
-    distance: float,
-) -> list[tuple[int, int]]:
-    """Pairs (index of a sighting, number of a track), the sum of whose distances is smallest; to leave
-    a track without a sighting costs as much as the longest step that it may have made."""
+    tracks: list[Track], sightings: list[Sighting], time: int, distance: float
+) -> list[tuple[int, Track]]:
+    """Pairs (index of a sighting, track), the sum of whose distances is smallest; to leave a track
+    without a sighting costs as much as the longest distance that it may have."""
     if not tracks or not sightings:
         return []
-    last = np.array([sighting[:2] for _, (sighting, _) in tracks])
+    expected = np.array([track.at(time) for track in tracks])
     now = np.array([sighting[:2] for sighting in sightings])
-    longest = distance * np.array([time - seen for _, (_, seen) in tracks])
-    gaps = np.linalg.norm(last[:, None] - now[None], axis=2)
-    same = np.array([[old[2] == new[2] for new in sightings] for _, (old, _) in tracks])
+    longest = np.array([track.reach(time, distance) for track in tracks])
+    gaps = np.linalg.norm(expected[:, None] - now[None], axis=2)
+    same = np.array([[track.polarity == new[2] for new in sightings] for track in tracks])
     costs = np.where(same & (gaps <= longest[:, None]), gaps, np.inf)
     alone = np.where(np.eye(len(tracks), dtype=bool), longest, np.inf)  # a column for each track
     pairs = zip(*linear_sum_assignment(np.hstack([costs, alone])))
-    return [(int(j), tracks[i][0]) for i, j in pairs if j < len(sightings)]
+    return [(int(j), tracks[i]) for i, j in pairs if j < len(sightings)]
