@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ismallnet.cli import DataError
-from ismallnet.detection.tracks import Confirmation, link, nearest
+from ismallnet.detection.tracks import Confirmation, Track, link, nearest
 
 
 def at(*points, polarity="bright"):
@@ -16,15 +16,26 @@ def test_the_nearest_sightings_are_linked():
     # 57 is 4 px from 53 two frames earlier; 90 is new
     assert link(frames, distance=3, memory=2) == [[1, 2], [2, 1], [1], [2, 3]]
     assert link(frames, distance=3, memory=1) == [[1, 2], [2, 1], [1], [3, 4]]  # too long ago
-    assert link(frames, distance=1.9, memory=2) == [[1, 2], [3, 4], [5], [6, 7]]  # 2 and 3 px
-    # one that moves 3 px a frame may be 6 px away after one in which it was not seen
-    assert link([at((0, 0)), [], at((6, 0))], 3, 2) == [[1], [], [1]]
-    assert link([at((0, 0)), [], at((6.1, 0))], 3, 2) == [[1], [], [2]]
+    assert link(frames, distance=0.9, memory=2) == [[1, 2], [3, 4], [5], [6, 7]]  # 2 and 3 px
+    # the first step may be twice as long, and as often as frames have gone by
+    assert link([at((0, 0)), [], at((12, 0))], 3, 2) == [[1], [], [1]]
+    assert link([at((0, 0)), [], at((12.1, 0))], 3, 2) == [[1], [], [2]]
+
+
+def test_a_track_goes_on_as_it_moved():
+    """9 px a frame: seen at 0, 9, 18 and, after a frame without it, at 36; then 5 px off, and 6."""
+    seen = [at((0, 0)), at((9, 0)), at((18, 0)), [], at((36, 0))]
+    assert link([*seen, at((45, 5))], 5, 4) == [[1], [1], [1], [], [1], [1]]
+    assert link([*seen, at((45, 6))], 5, 4) == [[1], [1], [1], [], [1], [2]]
+    # the velocity follows: half of what was not expected
+    track = Track(1, np.array([0.0, 0.0]), "bright", 0).seen((4.0, 0.0, "bright"), 1)
+    track = track.seen((10.0, 2.0, "bright"), 2)  # expected at 8
+    assert track.velocity.tolist() == [5, 1] and track.at(4).tolist() == [20, 4]
 
 
 def test_each_sighting_belongs_to_one_track():
     # 0 and 4 -> 4.1 and 9: 4.1 continues 4, not 0; 9 is 5 px from 4 and new
-    assert link([at((0, 0), (4, 0)), at((4.1, 0), (9, 0))], 5, 1) == [[1, 2], [2, 3]]
+    assert link([at((0, 0), (4, 0)), at((4.1, 0), (9, 0))], 2.2, 1) == [[1, 2], [2, 3]]
     # together nearest: 0 -> 3 and 4 -> 5
     assert link([at((0, 0), (4, 0)), at((3, 0), (5, 0))], 5, 1) == [[1, 2], [1, 2]]
     assert link([at((0, 0)), at((0, 0), polarity="dark")], 5, 1) == [[1], [2]]
@@ -95,8 +106,8 @@ def brute_force(tracks: list, sightings: list, distance: float) -> float:
 def test_the_links_of_random_frames_are_the_best_of_all(seed):
     rng = np.random.default_rng(seed)
     first, second = (at(*rng.uniform(0, 12, (rng.integers(1, 6), 2))) for _ in range(2))
-    tracks = [(n, (sighting, 0)) for n, sighting in enumerate(first)]
-    pairs = nearest(tracks, second, 1, 5.0)
-    gaps = [np.hypot(first[n][0] - second[k][0], first[n][1] - second[k][1]) for k, n in pairs]
+    tracks = [Track(n, np.array(s[:2]), s[2], time=0) for n, s in enumerate(first)]
+    pairs = nearest(tracks, second, 1, 2.5)  # twice as far: the first step
+    gaps = [np.linalg.norm(track.place - second[k][:2]) for k, track in pairs]
     cost = sum(gaps) + 5.0 * (len(first) - len(pairs))
     assert max(gaps, default=0) <= 5 and cost == pytest.approx(brute_force(first, second, 5.0))
