@@ -49,6 +49,8 @@ from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losse
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
 
+TIMED = 20  # steps after which a run says how long it will take
+
 build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 
 
@@ -127,6 +129,8 @@ def train(
         run.scalars({f"loss/{name}": v for name, v in values.items()} | {"lr": rate}, state.step)
         bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update(size)
+        if state.step == first + TIMED:
+            run.say(watch.duration_note((time.monotonic() - began) / TIMED))
         watch.look()
         watch.evaluate(rate)
         stop = watch.processes.any(interruption.check()) and not state.finished

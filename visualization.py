@@ -4,9 +4,9 @@
 
 For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
-below. Then montage.png (worst and best images), roc.png, precision_recall.png and pd_fa.png; and
-report/index.html, which shows all of it in a browser, also beside other runs (--compare). After
-`detect.py`, with the same --input or --name, the report alone.
+below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, of a
+run of train.py, training.png; and report/index.html, which shows all of it in a browser, also beside
+other runs (--compare). After `detect.py`, with the same --input or --name, the report alone.
 """
 
 if __name__ == "__main__":
@@ -30,7 +30,7 @@ from ismallnet.evaluation.tables import table
 from ismallnet.files import read_json, write_png
 from ismallnet.labels import check_label_maps, maps_folder, read_maps
 from ismallnet.parallel import cores, results_and_problems
-from ismallnet.report.curves import draw_compared, draw_curves
+from ismallnet.report.curves import draw_compared, draw_curves, draw_training
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import ShownRun, entry, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
@@ -181,6 +181,7 @@ def show(data: DatasetFolder, args: argparse.Namespace) -> None:
     first = shown[0]
     for text in draw_curves(data.name, folder, bool(first.metrics), first.evaluation):
         print(text)
+    draw_training(folder, own.about)
     print(f"panels and curves: {folder}/figures/, {folder}/")
     if first.metrics:
         print(table(first.metrics))

@@ -1,4 +1,5 @@
-"""Curves: ROC, precision-recall and Pd-Fa of one run or of several, from what eval.py wrote.
+"""Curves: ROC, precision-recall and Pd-Fa of one run or of several, from what eval.py wrote, and the
+training's.
 
 python visualization.py --dataset NUAA-SIRST --figure curves --compare A B --labels Ours DNANet
 """
@@ -9,6 +10,8 @@ from typing import NamedTuple
 
 from ismallnet.datasets.names import printable
 from ismallnet.evaluation.metrics import THRESHOLD
+from ismallnet.evaluation.tables import NAMES
+from ismallnet.files import read_json
 from ismallnet.report.paper_figures import pyplot, save
 
 
@@ -88,6 +91,30 @@ def draw_curves(name: str, maps: Path, evaluated: bool, evaluation: str) -> list
         figure.tight_layout()
         save(figure, maps / key, ("png",), dpi=150)
     return [f"no {', '.join(missing)} yet: type {evaluation}, then this again"] if missing else []
+
+
+def draw_training(maps: Path, about: dict) -> None:
+    """training.png: loss and metrics of the run of train.py whose weights gave the maps; none where
+    there is no such run."""
+    (maps / "training.png").unlink(missing_ok=True)  # it may be of other maps
+    try:
+        run = Path(about["weights"]).parent
+        history = read_json(run / "metrics.json")["history"]
+        epochs, losses = ([entry[key] for entry in history] for key in ("epoch", "loss"))
+        sets = {name: [entry["figures"][name] for entry in history] for name in history[0]["figures"]}
+    except (KeyError, TypeError, IndexError):
+        return
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.6))
+    left.plot(epochs, losses, "o-")
+    left.set(title=printable(f"{run.name}: training loss"), xlabel="epoch", ylabel="loss")
+    for name, metrics in sets.items():
+        for key in ("iou", "niou", "pd"):
+            values = [float("nan") if m[key] is None else 100 * m[key] for m in metrics]
+            right.plot(epochs, values, "o-", label=printable(f"{name} {NAMES[key]}"))
+    right.set(title="the test list, watched", xlabel="epoch", ylabel="%")
+    right.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, maps / "training", ("png",), dpi=120)
 
 
 def draw_compared(path: Path, folders: dict[str, Path]) -> list[Path]:

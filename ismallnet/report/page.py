@@ -205,6 +205,13 @@ def metrics_table(runs: list[ShownRun], protocols: list[str]) -> str:
     return f'<div class="wide" tabindex="0">{table}</div>'
 
 
+def training_html(folder: Path) -> str:
+    if not (folder.parent / "training.png").exists():
+        return ""
+    picture = '<img src="../training.png" alt="Loss and metrics by epoch" style="max-width: 100%">'
+    return f"<details><summary>training</summary>{picture}</details>"
+
+
 def table_cell(key: str, row: dict) -> str:
     """A metric, and below it its 95 % interval where there is one."""
     if key not in row:
@@ -241,7 +248,7 @@ def write_page(
     texts = {
         "TITLE": html.escape(title),
         "ABOUT": html.escape(f"{len(pages)} {kind}, {targets} targets · {about}"),
-        "TABLE": metrics_html(runs) if runs else "",
+        "TABLE": metrics_html(runs) + training_html(folder) if runs else "",
         "DATA": json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     page = re.sub(r"%%(\w+)%%", lambda match: texts[match[1]], TEMPLATE.read_text(encoding="utf-8"))

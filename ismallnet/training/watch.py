@@ -2,6 +2,7 @@
 crops, the metrics of the test lists; and what would make these too good."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from ismallnet.training.run import Run, State
 DEAD = 0.1  # of the true map's peak
 LEAST_STEPS = 100  # before an output may be called dead
 CROPS = 16  # that are looked at
+LONG = 2  # hours on a CPU: from there on a smaller network is named
 VIEW = 256  # px, longest side of an image in TensorBoard
 
 
@@ -74,6 +76,17 @@ class Watch:
             f"{', '.join(names)}. Last good checkpoint: {last if last.exists() else 'none yet'}. Try a "
             "lower --lr, --clip 1, or --amp off"
         )
+
+    def duration_note(self, seconds: float) -> str:
+        """How long a run will take whose steps take so long; on a CPU what is faster, if it is long."""
+        hours = seconds * (self.state.steps - self.state.step) / 3600
+        time = f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+        text = f"the steps that are left take about {time}, without evaluations"
+        slow = self.processes.device.type == "cpu" and hours >= LONG
+        if not slow or self.state.model.variant == "own" or self.state.model.width < 16:
+            return text
+        names = shlex.join(self.run.about["dataset"])
+        return f"{text}. Half the width is faster: python train.py --dataset {names} --width 8"
 
     def look(self) -> None:
         """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""

@@ -41,6 +41,20 @@ def test_panels_montage_and_curves(results):
         assert cv2.imread(str(results / f"{name}.png")).std() > 5, name
 
 
+def test_the_curves_of_the_training_are_in_the_report(results, tmp_path):
+    figures = [{"tiny": {"iou": e / 4, "niou": e / 5, "pd": None}} for e in (1, 2)]
+    history = [{"epoch": e, "loss": 2.0 - e, "figures": f} for e, f in enumerate(figures)]
+    write(tmp_path / "runs/tiny/x/metrics.json", json.dumps({"history": history}))
+    write(results / "about.json", json.dumps({"weights": "runs/tiny/x/last.pt"}))
+    main(["--dataset", "tiny"])
+    assert cv2.imread(str(results / "training.png")).std() > 5
+    assert "../training.png" in (results / "report/index.html").read_text()
+    write(results / "about.json", json.dumps({"weights": "elsewhere.pt"}))
+    main(["--dataset", "tiny"])
+    assert not (results / "training.png").exists()
+    assert "../training.png" not in (results / "report/index.html").read_text()
+
+
 def test_images_without_a_target_have_no_montage(results, data, capsys):
     main(["--dataset", "tiny"])
     assert "open results/tiny/montage.png and results/tiny/report" in capsys.readouterr().out
