@@ -224,3 +224,6 @@ def batches(samples: TrainingSet, steps: range, processes: Processes, workers: i
         yield from loader
     except DataError as error:  # of a worker, with its traceback
         raise DataError(str(error).strip().split("DataError: ")[-1]) from None
+    finally:  # the error holds the loader, whose processes Python would wait for in the end
+        if workers:
+            loader._iterator._shutdown_workers()

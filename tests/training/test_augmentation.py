@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -216,3 +220,32 @@ def test_with_too_little_shared_memory_there_are_no_loader_processes(monkeypatch
     samples = TrainingSet([frames], 2, 0, crop=32)
     assert len(list(batches(samples, range(2), Processes("cpu"), workers=2))) == 2
     assert "--workers 0" in capsys.readouterr().err
+
+
+def test_loader_processes_end_with_an_error_in_one_of_them(tmp_path):
+    """Python waited for them at its end, for ever."""
+    script = """
+        import sys
+        from types import SimpleNamespace
+        import torch
+        from ismallnet.cli import DataError
+        from ismallnet.training.augmentation import batches
+
+        class Samples:
+            batch_size, augment, crop, last_crop = 2, "crop", 32, 32
+
+            def __getitem__(self, position):
+                if position > 3:
+                    raise DataError("gone")
+                return torch.zeros(3, 32, 32)
+
+        processes = SimpleNamespace(rank=0, world=1, device=torch.device("cpu"))
+        try:
+            list(batches(Samples(), range(9), processes, workers=2))
+        except DataError as error:
+            sys.exit(f"error: {error}")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stderr.strip() == "error: gone" and done.returncode == 1
