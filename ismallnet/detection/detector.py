@@ -15,6 +15,7 @@ from ismallnet.inference.predict import AMP, Network, predict, predict_frame, pr
 from ismallnet.inference.weights import default_weights, open_network
 
 WHITE = 128  # grey value of `ignore`, from which on pixels do not count
+SHARPNESS = 4  # times as far above its surroundings as its brightest neighbour is a single pixel
 RING = 8  # px around a target that its local SNR looks at
 # --polarity -> the targets that are looked for, one pass of the network each.
 POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
@@ -120,6 +121,24 @@ def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     mask[y - top, x - left] = 1
     snr = local_snr(cut, mask) if ring(mask).any() else math.nan
     return float(snr) if math.isfinite(snr) else None
+
+
+def spike(pixels: np.ndarray, target: "Target") -> tuple[int, int] | None:
+    """Where a target is a single pixel, (y, x): what a lens shows is wider than that.
+
+    Args:
+        pixels: HxW or HxWx3.
+    """
+    left, top, width, height = target.box
+    grey = pixels[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1].astype(float)
+    grey = grey.mean(axis=2) if grey.ndim == 3 else grey
+    grey = grey if target.polarity == "bright" else -grey
+    level = grey - np.median(grey)
+    y, x = np.unravel_index(level.argmax(), level.shape)
+    peak, level[y, x] = level[y, x], 0
+    if peak <= 0 or peak < SHARPNESS * level.max():
+        return None
+    return int(y + max(top - 1, 0)), int(x + max(left - 1, 0))
 
 
 @dataclass(frozen=True)

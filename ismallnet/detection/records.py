@@ -9,6 +9,7 @@ category) of them.
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,8 +17,7 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import Limits, Target
-from ismallnet.detection.hot import spike
+from ismallnet.detection.detector import Limits, Target, spike
 from ismallnet.detection.sources import Frame
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.files import atomic_write, read_png, write_csv, write_png
@@ -34,6 +34,7 @@ COLUMNS = (
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a cell of a spreadsheet begins to compute
 MOST_FPS = 655.0  # that MPEG-4 holds with hundredths
+HOT_FRAMES, HOT_SHARE = 10, 0.9  # of a sequence, in which a hot pixel stays: at least
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
 
@@ -181,6 +182,31 @@ def checked(line: bytes) -> dict:
     return entry
 
 
+def hot_pixels(entries: Iterable[dict]) -> dict[str, list[tuple[int, int]]]:
+    """The places (y, x) of single pixels that stand out all through a sequence, by its name."""
+    frames: Counter[str] = Counter()
+    seen: Counter[tuple] = Counter()
+    for entry in entries:
+        frames[entry["sequence"]] += 1
+        targets = [*all_targets(entry), *entry.get("hot", ())]
+        seen.update({(entry["sequence"], *t["spike"]) for t in targets if "spike" in t})
+    places: dict[str, list[tuple[int, int]]] = {}
+    for (name, y, x), count in sorted(seen.items()):
+        if count >= max(HOT_FRAMES, HOT_SHARE * frames[name]):
+            places.setdefault(name, []).append((y, x))
+    return places
+
+
+def set_aside(entries: list[dict], places: dict[str, list[tuple[int, int]]]) -> None:
+    """Moves the targets on hot pixels from `targets` to `hot` in the records of all frames."""
+    for entry in entries:
+        targets = [*all_targets(entry), *entry.pop("hot", ())]
+        entry.pop("unconfirmed", None)
+        own = [t for t in targets if tuple(t.get("spike", ())) in places.get(entry["sequence"], ())]
+        entry["targets"] = [t for t in targets if t not in own]
+        entry |= {"hot": own} if own else {}
+
+
 def confirm(entries: list[dict], rule: Confirmation) -> int:
     """Gives the targets of all frames, in order, the numbers of their tracks, and sets those that are
     not confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it
@@ -254,7 +280,7 @@ def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
         file.write(f"{head}{text}\n{tail}\n".encode())
 
 
-def write_mot(folder: Path, entries: list[dict]) -> None:
+def write_mot(folder: Path, entries: Iterable[dict]) -> None:
     """mot/SEQUENCE.txt, as MOTChallenge has it: a line a target, with the number of its frame in the
     sequence from 1, its track (-1 without --confirm), left, top, width, height and score."""
     sequences: dict[str, list[list]] = {}
@@ -268,7 +294,7 @@ def write_mot(folder: Path, entries: list[dict]) -> None:
             file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
 
 
-def in_sequences(entries: list[dict]) -> Iterator[tuple[int, dict]]:
+def in_sequences(entries: Iterable[dict]) -> Iterator[tuple[int, dict]]:
     """Records with the numbers of their frames in their sequences, from 1."""
     counts: dict[str, int] = {}
     for entry in entries:

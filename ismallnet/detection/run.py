@@ -22,7 +22,6 @@ from ismallnet.detection import records
 from ismallnet.detection.camera import Camera
 from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, highest
 from ismallnet.detection.folder import Names, check_ours, prepare
-from ismallnet.detection.hot import set_aside
 from ismallnet.detection.inputs import arriving
 from ismallnet.detection.limits import SequenceLimits
 from ismallnet.detection.sources import Frame, Source, read_frames
@@ -277,6 +276,8 @@ class Worker:
         file = str(frame.source.path)
         if file not in self.places:
             self.places[file] = next(self.next)
+        if self.request.limits == "each":
+            return self.detector.limits_of(frame.pixels), not self.detector.settings.limits
         return self.limits.of(frame, (self.places[file], frame.index))
 
     def write(self, frame: Frame, name: str, limits: Limits, maps: Maps) -> None:
@@ -360,19 +361,22 @@ def write_all(worker: Worker, sources: list[Source]) -> tuple[int, int]:
     """Writes the tables, the videos, and the overlays where targets have to be confirmed; returns the
     numbers of frames and targets."""
     request, folder, rule = worker.request, worker.request.folder, worker.request.confirm
-    entries = list(records.read_records(folder, worker.order))
-    hot = set_aside(entries)
+    hot = records.hot_pixels(records.read_records(folder, worker.order))
     for sequence, places in hot.items():
         text = "single pixels that stay in place were left out as hot pixels (y, x)"
         say(f"note: {sequence}: {len(places)} {text}: {some([str(place) for place in places])}")
-    if rule:
-        tracks = records.confirm(entries, rule)
-        print(f"{tracks} tracks, seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px")
     if hot or rule:
+        entries = list(records.read_records(folder, worker.order))
+        records.set_aside(entries, hot)
+        if rule:
+            tracks = records.confirm(entries, rule)
+            text = f"seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px"
+            print(f"{tracks} tracks, {text}")
         records.replace_records(folder, entries)
         draw_overlays(worker, sources, entries)
+    entries = records.read_records(folder, worker.order)
     if request.format == "mot":
-        records.write_mot(folder, entries)
+        records.write_mot(folder, records.read_records(folder, worker.order))
     counts = records.write_tables(folder, entries, worker.extras)
     records.write_videos(folder, records.read_records(folder))
     return counts

@@ -99,7 +99,8 @@ class Pictures:
             if self.pages[k] != self.picture.tell():  # a seek to where it is loses what Pillow knows
                 self.picture.seek(self.pages[k])
             pixels = pixels_of(self.picture, self.path)
-            return oriented(pixels, self.picture.getexif().get(ORIENTATION, 1))
+            turn = self.picture.getexif().get(ORIENTATION, 1)
+            return np.ascontiguousarray(pixels) if turn == 1 else oriented(pixels, turn)
 
     @property
     def shape(self) -> tuple[int, int]:
