@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from ismallnet.files import write_csv, write_png
 
 SHARES = (1 / 6, 1 / 2, 5 / 6)
