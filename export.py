@@ -102,7 +102,8 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
         print(f"{args.verify}, {len(frames)} test images\n{table(metrics)}")
         before, after = metrics.values()
         if (fall := 100 * (before["iou"] - after["iou"])) > args.tolerance:
-            expected = f"expected {args.tolerance:g} at most; nothing was written to {output}"
+            older = f"; the file {output} that is there is an older one" if output.exists() else ""
+            expected = f"expected {args.tolerance:g} at most; nothing was written{older}"
             accept = "Type a larger --tolerance to accept it"
             print(f"error: IoU falls by {fall:.2f} points, {expected}. {accept}", file=sys.stderr)
             return 1
