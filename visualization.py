@@ -208,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     folders = {"nargs": "+", "type": Path, "default": [], "metavar": "DIR"}
     add("--compare", **folders, help=compare)
     figure = "paper: also panels and 3-D surfaces as PDF and SVG; curves: only ROC, precision-recall "
-    figure += "and Pd-Fa of --compare in one figure, from what eval.py wrote"
+    figure += "and Pd-Fa of the runs that --compare names, your own too, from what eval.py wrote"
     add("--figure", choices=("paper", "curves"), help=figure)
     add("--labels", nargs="+", metavar="TEXT", help="names of the runs in --figure")
     add("--images", nargs="+", metavar="X", help="of the test list, in --figure paper; default: four")

@@ -282,12 +282,14 @@ def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
 
 def write_mot(folder: Path, entries: Iterable[dict]) -> None:
     """mot/SEQUENCE.txt, as MOTChallenge has it: a line a target, with the number of its frame in the
-    sequence from 1, its track (-1 without --confirm), left, top, width, height and score."""
+    sequence, its track (-1 without --confirm), left and top, all from 1, width, height and score."""
     sequences: dict[str, list[list]] = {}
     for number, entry in in_sequences(entries):
         lines = sequences.setdefault(Path(entry["sequence"]).stem or "frames", [])
         for t in entry["targets"]:
-            values = (number, t.get("track", -1), *t["box"], t["score"], -1, -1, -1)
+            left, top, *size = t["box"]
+            place = (number, t.get("track", -1), left + 1, top + 1, *size)
+            values = (*place, t["score"], -1, -1, -1)
             lines.append(",".join(map(str, values)))
     for name, lines in sequences.items():
         with atomic_write(folder / "mot" / f"{name}.txt") as file:

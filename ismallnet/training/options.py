@@ -60,7 +60,7 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     methods = {"type": method_name, "choices": tuple(METHODS), "default": "authors"}
     add("--labels", "--method", **methods, help="label decoupling, see utils.py")
     add("--width", type=count, default=width, help="channels at full resolution; 16 is the paper's")
-    add("--variant", choices=variants, default="full", help="ablations, see net.py")
+    add("--variant", choices=variants, default="full", help="ablations, see docs/RESEARCH.md")
     own = "a network of your own in the place of iSmallNet (docs/RESEARCH.md)"
     add("--network", metavar="FILE.py:CLASS", help=own)
     add("--init", metavar="FILE", help="weights to begin with; default: new ones")
@@ -79,9 +79,21 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     add("--crop", type=size, default=256, metavar="PX", help="side of the training crops")
     add("--last-crop", type=size, metavar="PX", help="side in the last steps; default: as --crop")
     add("--last-share", type=share, default=0.2, metavar="P", help="share of the steps for --last-crop")
-    add("--target-share", type=share, default=0.5, metavar="P", help="crops placed on a target, share")
-    add("--clutter-share", type=share, default=0.5, metavar="P", help="others placed on clutter, share")
-    add("--balance", action="store_true", help="of several data sets equal shares, not by their sizes")
+    add(
+        "--target-share",
+        type=share,
+        default=0.5,
+        metavar="P",
+        help="share of the crops that are placed on a target",
+    )
+    add(
+        "--clutter-share",
+        type=share,
+        default=0.5,
+        metavar="P",
+        help="share of the other crops on bright clutter",
+    )
+    add("--balance", action="store_true", help="sample several data sets equally")
     add(
         "--mirror",
         choices=("auto", *MIRRORS),
@@ -108,14 +120,14 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     add("--ema", type=decay, metavar="D", help="decay of the averaged weights per step; 0: none")
     prior = within(float, 1e-6, 0.5)
     add("--prior", type=prior, metavar="P", help="probability that the untrained network gives")
-    add("--clip", type=amount, metavar="NORM", help="largest gradient norm; 0: any")
+    add("--clip", type=amount, metavar="NORM", help="largest gradient norm; 0: no limit")
 
     add = parser.add_argument_group("running").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
     add("--compile", action="store_true", help="torch.compile")
     add("--no-graphs", action="store_true", help="on CUDA, take steps one kernel at a time; slower")
-    add("--deterministic", action="store_true", help="on CUDA, too, the same bytes again; slower")
+    add("--deterministic", action="store_true", help="bit-identical results on CUDA too; slower")
     workers = min(2, cores())
     add("--workers", type=whole, default=workers, metavar="N", help="processes that make the samples")
     add("--eval-every", type=whole, default=10, metavar="EPOCHS", help="0: only at the end")
