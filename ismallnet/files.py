@@ -133,20 +133,20 @@ def sweep(*folders: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: Path, doing: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def lock(folder: Path, doing: str, seconds: float | None = None) -> Iterator[None]:
     """Keeps other programs from writing to a folder, which is made where there is none, while this
     process lives.
 
     Args:
         doing: what this program does there, for the error, as "a training is running".
-        seconds: how long to wait for another program.
+        seconds: how long to wait for another program; by default LOCK_SECONDS.
 
     Raises:
         DataError: another program holds it for longer than a killed one's child processes live.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=seconds):
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS if seconds is None else seconds):
             yield
     except Timeout as error:
         raise DataError(

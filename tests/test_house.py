@@ -144,18 +144,21 @@ print(json.dumps(len(detector.detect(np.zeros((32, 48), np.uint16)))))
 
 
 def test_torch_hub_beside_a_stranger_s_modules(tmp_path):
+    """Its `net` is imported between the calls, and stays."""
     (tmp_path / "utils.py").write_text("raise SystemExit('a stranger was imported')\n")
+    (tmp_path / "net.py").write_text("class Net:\n    pass\n")
     code = f"""
 import json, shutil, sys
 import numpy as np, torch
 repository = {str(REPOSITORY)!r}
 shutil.copy({str(SHIPPED / "NUDT-SIRST.safetensors")!r}, "mine.safetensors")
 network = torch.hub.load(repository, "ismallnet", weights="joint", source="local")
+from net import Net
 mine = torch.hub.load(repository, "ismallnet", "mine.safetensors", source="local")
 detector = torch.hub.load(
     repository, "detector", weights="NUAA-SIRST", device="cpu", threshold=0.7, source="local"
 )
-assert repository not in sys.path
+assert repository not in sys.path and sys.modules["net"].Net is Net
 image = torch.full((1, 3, 32, 48), 100.0)
 with torch.inference_mode():
     shapes = [list(logits.shape) for logits in network(network.normalise(image))]

@@ -28,7 +28,8 @@ def test_scripts_set_it_before_anything_else_and_only_as_scripts():
     for path in SCRIPTS:
         first = ast.parse(path.read_text()).body[1]  # after the docstring
         assert ast.unparse(first) == "if __name__ == '__main__':\n    import ismallnet.threads", path
-    importing = [p for p in REPOSITORY.rglob("*.py") if "ismallnet.threads" in p.read_text()]
+    sources = [p for p in REPOSITORY.rglob("*.py") if ".venv" not in p.parts]
+    importing = [p for p in sources if "ismallnet.threads" in p.read_text(encoding="utf-8")]
     assert {p.name for p in importing} == {p.name for p in SCRIPTS} | {"test_threads.py"}
 
 

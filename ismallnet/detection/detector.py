@@ -318,6 +318,9 @@ def checked(frame: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not an image, or empty.
     """
+    if isinstance(frame, str | Path):
+        text = "expected an array; read it: cv2.imread(…, cv2.IMREAD_UNCHANGED), colours as [..., ::-1]"
+        raise ValueError(f"frame: found the name {str(frame)!r}, {text}")
     frame = unmasked(frame)
     if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,9 +112,19 @@ def test_detections_are_those_of_its_map(model):
         assert (quantise(probability)[tuple(target.pixels.T)] >= 102).all()
 
 
-@pytest.mark.parametrize("frame", [np.zeros((0, 5)), np.zeros((4, 4, 2)), np.zeros(7), "text"])
-def test_what_is_no_image_is_refused(model, frame):
-    with pytest.raises(ValueError, match="frame: found"):
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (np.zeros((0, 5)), r"shape \(0, 5\)"),
+        (np.zeros((4, 4, 2)), r"shape \(4, 4, 2\)"),
+        (np.zeros(7), r"shape \(7,\)"),
+        (np.array([["a"]]), "<U1"),
+        ("a.png", "the name 'a.png'.*imread"),
+        (Path("a.png"), "the name 'a.png'.*imread"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, frame, found):
+    with pytest.raises(ValueError, match=f"frame: found {found}"):
         Detector(model).detect(frame)
 
 

@@ -100,6 +100,7 @@ def test_an_export_that_loses_more_than_the_tolerance_is_not_written(run, falls,
     assert main([*falls.argv, run]) == 1
     printed = capsys.readouterr()
     assert "--tolerance" in printed.err and "75.00" in printed.out and "73.00" in printed.out
+    assert "x.onnx that is there is an older one" in printed.err
     assert Path("x.onnx").read_text() == "an earlier one"
 
 

@@ -11,10 +11,13 @@ from conftest import fails, make_set, picture, target_mask, write
 from runs import RUN, TINY, run
 
 import utils
+from dataset import Frames
 from eval import main as evaluate
 from export import main as export
 from ismallnet.checkpoints import save_weights
+from ismallnet.datasets.find import find_dataset
 from net import iSmallNet, load_weights
+from test import doubts
 from test import main as infer
 from train import main as train
 from visualization import main as visualise
@@ -175,6 +178,13 @@ def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, ca
     assert "has learned from" not in said
     assert "have learned from" not in said_by(infer, *testing, "runs/tiny/again", "--split", "A")
     assert "trained with" not in said_by(infer, *testing, first)  # other lists: nothing seen
+
+
+def test_images_seen_and_another_polarity_are_both_said(data):
+    frames = Frames(find_dataset("tiny"), "test")
+    info = {"args": {"polarity": "dark", "split": None}, "dataset": ["tiny"], "seen": {"tiny": ["g"]}}
+    said = [*doubts(info, "tiny", frames, None)]
+    assert len(said) == 2 and said[0].startswith("warning") and "--polarity dark" in said[1]
 
 
 def test_what_nobody_knows_is_not_claimed(data, capsys):
