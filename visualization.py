@@ -27,7 +27,7 @@ from ismallnet.evaluation import map_files
 from ismallnet.evaluation.map_files import Maps, maps_in
 from ismallnet.evaluation.protocols import PROTOCOLS
 from ismallnet.evaluation.tables import table
-from ismallnet.files import read_json, write_png
+from ismallnet.files import lock, read_json, write_png
 from ismallnet.labels import check_label_maps, maps_folder, read_maps
 from ismallnet.parallel import cores, results_and_problems
 from ismallnet.report.curves import draw_compared, draw_curves, draw_training
@@ -168,6 +168,12 @@ def show(data: DatasetFolder, args: argparse.Namespace) -> None:
     folder = Path(args.results) / data.name
     if not folder.is_dir():
         raise DataError(f"{folder}: found no maps; make them: {data.command('test')}")
+    with lock(folder, "test.py, eval.py or visualization.py is at work"):
+        draw_all(data, folder, args)
+
+
+def draw_all(data: DatasetFolder, folder: Path, args: argparse.Namespace) -> None:
+    """Draws all into the folder of the maps, which nobody else writes to."""
     names = [sample.name for sample in data.samples("test")]
     map_files.check_names(folder, names)
     places = folder, *(maps_in(other, data.name) for other in args.compare)

@@ -77,7 +77,8 @@ def test_files_that_no_run_wrote_are_not_replaced(name, capsys):
     assert f"scene: found files that detect.py did not write: {name.split('/')[0]}" in message
 
 
-def test_two_calls_never_write_to_one_folder(capsys):
+def test_two_calls_never_write_to_one_folder(monkeypatch, capsys):
+    monkeypatch.setattr("ismallnet.files.LOCK_SECONDS", 0.1)
     folder(2)
     run("f")
     before = everything()

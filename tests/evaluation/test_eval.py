@@ -189,7 +189,8 @@ def test_maps_that_are_written_while_they_are_read_are_refused(ours, happens, mo
         assert (ours / "metrics.json").exists()
 
 
-def test_nothing_is_written_where_another_program_is_at_work(ours, capsys):
+def test_nothing_is_written_where_another_program_is_at_work(ours, monkeypatch, capsys):
+    monkeypatch.setattr("ismallnet.files.LOCK_SECONDS", 0.1)
     with lock(ours, "test"):
         assert "results/tiny: test.py or eval.py" in fails(main, "--dataset", "tiny", capsys=capsys)
     assert not (ours / "metrics.json").exists()

@@ -9,7 +9,7 @@ from conftest import box, fails, make_set, picture, report_data, target_mask, wr
 
 import eval as evaluation
 import utils
-from ismallnet.files import write_png
+from ismallnet.files import lock, write_png
 from ismallnet.report.outcome import COLOURS, Layers, Region, outcome
 from ismallnet.report.panels import CAPTION, draw_outcome, panel
 from visualization import main
@@ -201,6 +201,13 @@ def test_maps_that_are_written_while_they_are_drawn_are_refused(results, monkeyp
     error = fails(main, "--dataset", "tiny", "--workers", "1", capsys=capsys)
     assert "results/tiny: test.py wrote there" in error
     assert not (results / "report/index.html").exists()
+
+
+def test_nothing_is_drawn_where_another_program_is_at_work(results, monkeypatch, capsys):
+    monkeypatch.setattr("ismallnet.files.LOCK_SECONDS", 0.1)
+    with lock(results, "test.py writes maps"):
+        assert "results/tiny: test.py, eval.py" in fails(main, "--dataset", "tiny", capsys=capsys)
+    assert not (results / "figures").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are text there")
