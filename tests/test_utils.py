@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, fails, make_set, picture, target_mask, write
 
+import train
 from dataset import Frames
 from ismallnet import labels
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.sample import Sample
+from ismallnet.distributed import Processes
 from ismallnet.labels import read_maps
 from utils import decouple, main
 
@@ -255,6 +257,19 @@ def test_maps_are_locked_from_the_making_until_they_are_read(data, monkeypatch):
     with labels.maps_lock([tiny], None), ThreadPoolExecutor(1) as pool, refused:
         pool.submit(again.__enter__).result()
     run("tiny")
+
+
+def test_a_training_holds_the_lock_while_it_reads_its_maps(data, monkeypatch, capsys):
+    monkeypatch.setattr(labels, "MAKING_S", 0.1)
+    reading = []
+
+    def add_maps(frames, folder, method):
+        assert "being made" in fails(main, "--dataset", "tiny", "--method", "wei", capsys=capsys)
+        reading.append(method)
+
+    monkeypatch.setattr(Frames, "add_maps", add_maps)
+    train.read_data(train.build_parser().parse_args(["--dataset", "tiny"]), Processes("cpu"))
+    assert reading == ["authors"]
 
 
 def test_test_masks_alone_are_read_where_the_maps_say_what_values_mean(data):

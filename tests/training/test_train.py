@@ -1,6 +1,7 @@
 """Trainings, from the command line to the weights that are kept."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -62,6 +63,14 @@ def test_a_training_in_a_thread_leaves_signals_to_the_main_thread(monkeypatch):
     thread.start()
     thread.join()
     assert codes == [0] and (RUN / "last.pt").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text there")
+def test_a_data_set_whose_name_is_not_utf8(data):
+    data.rename(data.with_name(os.fsdecode(b"s\xff")))
+    argv = ["--dataset", os.fsdecode(b"s\xff"), *TINY[2:], "--epochs", "1", "--run-name", "x"]
+    assert main(argv) == 0 and main([*argv[:2], "--resume"]) == 0
+    assert Path("runs", argv[1], "x/last.pt").exists()
 
 
 def test_the_loss_falls_and_the_target_is_found():
