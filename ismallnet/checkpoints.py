@@ -184,8 +184,8 @@ def refuse_own(path: str | os.PathLike, checkpoint: dict) -> None:
     info = checkpoint.get("info")
     if isinstance(own := isinstance(info, dict) and info.get("network"), dict):
         raise WeightsError(
-            f"{path}: weights of the network {own.get('class')} in {own.get('file')}; train.py, test.py "
-            f"and export.py run it with --network {own.get('file')}:{own.get('class')}"
+            f"{path}: weights of the network {own.get('class')} in {own.get('file')}; train.py, "
+            f"test.py and export.py run it with --network {own.get('file')}:{own.get('class')}"
         )
 
 
