@@ -67,10 +67,11 @@ class Maps:
             )
 
 
-def record_of(folder: Path) -> tuple[dict, int | None]:
-    """What test.py says of its maps in a folder, and when it said so: new whenever it writes there."""
-    path = folder / ABOUT
-    return read_json(path), path.stat().st_mtime_ns if path.exists() else None
+def record_of(folder: Path) -> tuple[dict, int | None, bool]:
+    """What test.py says of its maps in a folder, when it said so, and whether it has begun again: new
+    whenever it writes there."""
+    path, unfinished = folder / ABOUT, (folder / UNFINISHED).exists()
+    return read_json(path), path.stat().st_mtime_ns if path.exists() else None, unfinished
 
 
 def open_maps(folder: Path, names: Collection[str]) -> Maps:
@@ -80,8 +81,8 @@ def open_maps(folder: Path, names: Collection[str]) -> Maps:
         DataError: missing, ambiguous or inverted maps; or the maps may be of two networks, since
             test.py was interrupted, or its last call made those of other images.
     """
-    about, written = record_of(folder)
-    if written is None and (folder / UNFINISHED).exists():
+    about, written, unfinished = record_of(folder)
+    if written is None and unfinished:
         raise DataError(
             f"{folder}: test.py was interrupted there, or is still at work; some maps may be of an "
             "earlier call. Type its command again"
@@ -95,7 +96,7 @@ def open_maps(folder: Path, names: Collection[str]) -> Maps:
     files = map_files(folder, names)
     zero_one = not about and hold_zero_one(folder, list(files.values()))
     known = {key: value for key, value in about.items() if key != "images"}
-    return Maps(folder, files, zero_one, known, (about, written))
+    return Maps(folder, files, zero_one, known, (about, written, unfinished))
 
 
 def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:

@@ -88,6 +88,8 @@ def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
     assert sum(own[1] is not None for own in numbers) <= 4
     # a track at (0, 0) that is seen no more, and one at (100, 0) that goes on
     assert link([at((0, 0), (100, 0)), at((104, 0))], 5, 1) == [[1, 2], [2]]
+    # one that was seen two frames ago, and a far one of the last frame, which costs less
+    assert link([at((100, 0)), at((0, 0)), at((108, 0))], 5, 2) == [[1], [2], [1]]
 
 
 def brute_force(tracks: list, sightings: list, distance: float) -> float:

@@ -9,7 +9,8 @@ import pytest
 from conftest import fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.evaluation.map_files import map_files, metrics_folder, own_name
+from ismallnet.cli import DataError
+from ismallnet.evaluation.map_files import map_files, metrics_folder, open_maps, own_name
 
 ON = target_mask() > 0
 WHITE, DARK = ON.astype(np.uint8) * 255, np.zeros(ON.shape, np.uint8)
@@ -91,6 +92,16 @@ def test_maps_that_never_reach_the_threshold_are_said(scale, said, capsys):
     theirs(*[(ON * scale).astype(np.float32 if scale < 1 else np.uint8)] * 2, ending)
     assert iou() == 0.0
     assert f"the largest value is {said}" in capsys.readouterr().out
+
+
+def test_maps_among_which_test_py_begins_are_refused():
+    """Those of another program have no about.json that would change."""
+    theirs(WHITE, WHITE)
+    maps = open_maps(Path("theirs"), ["c", "d"])
+    maps.check_unchanged()
+    write(Path("theirs/unfinished.json"), "{}")
+    with pytest.raises(DataError, match="wrote there"):
+        maps.check_unchanged()
 
 
 # --- names -------------------------------------------------------------------------------------------
