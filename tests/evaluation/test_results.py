@@ -43,6 +43,7 @@ def rows() -> list[tuple[str, str, list[float]]]:
 def test_each_set_has_its_weights_and_a_row():
     sets = ("NUAA-SIRST", "NUDT-SIRST")
     own = {(name, of) for of in sets for name in (of, f"{of}-width16", "joint")}
+    own |= {("IRSTD-1k", "IRSTD-1k")}
     assert {(file.split(".")[0], name) for file, name, _ in rows()} == own
     assert {path.stem for path in WEIGHTS} == {name for name, _ in own}
 
