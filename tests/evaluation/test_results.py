@@ -82,7 +82,7 @@ def test_shipped_weights_give_their_row(row):
     assert abs(found["iou"] - figures[0]) < 1e-3 and abs(found["niou"] - figures[1]) < 1e-3
 
 
-@pytest.mark.parametrize("name, weights", [("NUDT-SIRST", "NUDT-SIRST"), ("mine", "NUAA-SIRST")])
+@pytest.mark.parametrize("name, weights", [("NUDT-SIRST", "NUDT-SIRST"), ("mine", "IRSTD-1k")])
 def test_without_runs_the_shipped_weights_are_taken_and_named(data, name, weights, capsys):
     data.rename(data.parent / name)
     main(["--dataset", name])

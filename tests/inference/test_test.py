@@ -122,7 +122,7 @@ def test_newest_run_is_taken_then_shipped_weights(data, weights, monkeypatch, tm
     shipped = tmp_path / "shipped"
     monkeypatch.setattr("ismallnet.inference.weights.SHIPPED", shipped)
     assert "train.py --dataset tiny" in fails(main, *TINY, capsys=capsys)
-    for name in ("NUAA-SIRST", "tiny"):
+    for name in ("IRSTD-1k", "tiny"):
         write(shipped / f"{name}.pt", weights.read_bytes())
         main(TINY)
         assert f"weights {shipped / name}.pt" in capsys.readouterr().out
