@@ -37,7 +37,8 @@ def test_a_target_s_score_stays_when_something_hot_enters():
         write(Path("f") / f"{k}.png", sky(0, target=1500, hot=hot))
     scores = {}
     for mode in ("each", "first"):
-        assert main(["f", "--device", "cpu", "--limits", mode, "--name", mode]) == 0
+        argv = ["f", "--weights", "NUAA-SIRST", "--device", "cpu", "--limits", mode, "--name", mode]
+        assert main(argv) == 0
         rows = [row for row in results(mode)[0] if abs(float(row["x"]) - 70) < 2]
         scores[mode] = {row["frame"]: float(row["score"]) for row in rows}
     assert set(scores["each"]) == {"0", "1"}  # the hot object takes the grey values
