@@ -21,7 +21,7 @@ from ismallnet.checkpoints import (
     width_of,
 )
 from ismallnet.checkpoints import from_authors as from_authors  # people call it here
-from ismallnet.unet import OUTPUTS, SCALES, Outputs, UNet, pad_to_multiple, resize
+from ismallnet.unet import OUTPUTS, SCALES, Normalised, Outputs, UNet, pad_to_multiple, resize
 
 WIDTH = 16  # channels at full resolution in the paper; scale i has width · 2^i
 # The paper's network, and what is left of it when one of its ideas is taken out (ablations): one
@@ -165,11 +165,10 @@ class Fusion(nn.Module):
         return self.aggregate(torch.cat(g[::-1], dim=1))
 
 
-class iSmallNet(nn.Module):
+class iSmallNet(Normalised):
     """Image -> interior, boundary and mask logits.
 
-    `mean` and `std` (3 values each, 0-255 units) are buffers: the normalisation travels with the
-    weights. `normalise` applies it; `forward` takes normalised images.
+    `normalise` applies its normalisation; `forward` takes normalised images.
 
     Args:
         width: channels at full resolution; 16 is the paper's (9,688,461 parameters).
@@ -177,7 +176,7 @@ class iSmallNet(nn.Module):
     """
 
     def __init__(self, width: int = WIDTH, variant: str = "full"):
-        super().__init__()
+        super().__init__(AUTHORS_MEAN, AUTHORS_STD)
         if variant not in VARIANTS:
             raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
         self.width, self.variant = width, variant
@@ -196,18 +195,11 @@ class iSmallNet(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, 1, 3, padding=1),
         )
-        self.register_buffer("mean", torch.tensor(AUTHORS_MEAN))
-        self.register_buffer("std", torch.tensor(AUTHORS_STD))
-        self.info: dict = {}  # how the weights came to be, filled by load_weights
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0-255 units, any dtype -> float, zero mean and unit variance."""
-        return (image - self.mean[:, None, None]) / self.std[:, None, None]
 
     def forward(self, image: Tensor) -> Outputs:
         """Args:

@@ -30,6 +30,21 @@ def double_convolution(a: int, b: int) -> nn.Sequential:
     return nn.Sequential(*layers[0], *layers[1])
 
 
+class Normalised(nn.Module):
+    """A network whose normalisation travels with its weights: `mean` and `std`, three values each in
+    0-255 units, are buffers. `info`: how the weights came to be."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        self.info: dict = {}
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0-255 units, any dtype -> float, zero mean and unit variance."""
+        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+
+
 class UNet(nn.Module):
     """Encoder and decoder of five scales with skip connections (Ronneberger et al., MICCAI 2015), batch
     norm, and bilinear up-sampling. With 9/4 of the width as channels at full resolution it has as many

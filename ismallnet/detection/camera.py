@@ -53,7 +53,7 @@ class Camera:
                 f"--camera {public(address)}: no camera or stream could be opened there; expected the "
                 "number of a camera (0 is the first), or an address as rtsp://HOST:554/PATH"
             )
-        self._thread = threading.Thread(target=self._read, args=(video,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(video,), daemon=True)
         self._thread.start()
 
     def _open(self) -> cv2.VideoCapture | None:
@@ -62,6 +62,12 @@ class Camera:
             self.connected += 1
             return video
         return None
+
+    def _run(self, video: cv2.VideoCapture) -> None:
+        try:
+            self._read(video)
+        except cv2.error as error:  # what is not said here would be waited for, for ever
+            self._end(str(error))
 
     def _read(self, video: cv2.VideoCapture | None) -> None:
         tries = 0

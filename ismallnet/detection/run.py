@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -361,12 +362,14 @@ def write_all(worker: Worker, sources: list[Source]) -> tuple[int, int]:
     """Writes the tables, the videos, and the overlays where targets have to be confirmed; returns the
     numbers of frames and targets."""
     request, folder, rule = worker.request, worker.request.folder, worker.request.confirm
-    hot = records.hot_pixels(records.read_records(folder, worker.order))
+    read = partial(records.read_records, folder, worker.order)
+    hot = records.hot_pixels(read())
+    again = request.resume and any("hot" in entry for entry in read())  # of fewer frames
     for sequence, places in hot.items():
         text = "single pixels that stay in place were left out as hot pixels (y, x)"
         say(f"note: {sequence}: {len(places)} {text}: {some([str(place) for place in places])}")
-    if hot or rule:
-        entries = list(records.read_records(folder, worker.order))
+    if hot or rule or again:
+        entries = list(read())
         records.set_aside(entries, hot)
         if rule:
             tracks = records.confirm(entries, rule)
@@ -374,10 +377,9 @@ def write_all(worker: Worker, sources: list[Source]) -> tuple[int, int]:
             print(f"{tracks} tracks, {text}")
         records.replace_records(folder, entries)
         draw_overlays(worker, sources, entries)
-    entries = records.read_records(folder, worker.order)
     if request.format == "mot":
-        records.write_mot(folder, records.read_records(folder, worker.order))
-    counts = records.write_tables(folder, entries, worker.extras)
+        records.write_mot(folder, read())
+    counts = records.write_tables(folder, read(), worker.extras)
     records.write_videos(folder, records.read_records(folder))
     return counts
 

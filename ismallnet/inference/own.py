@@ -21,15 +21,15 @@ from ismallnet.checkpoints import (
     read_checkpoint,
 )
 from ismallnet.cli import DataError
-from ismallnet.unet import Outputs, pad_to_multiple
+from ismallnet.unet import Normalised, Outputs, pad_to_multiple
 
 MULTIPLE = 32  # of the sides that the network is given
 KEPT = "network"  # what a checkpoint's info says of it
 
 
-class OwnNetwork(nn.Module):
-    """A user's network with what the scripts expect of an iSmallNet: `mean`, `std` and `normalise`,
-    `info`, and `Outputs` for images of any size.
+class OwnNetwork(Normalised):
+    """A user's network with what the scripts expect of an iSmallNet: its normalisation, and `Outputs`
+    for images of any size.
 
     Args:
         network: (N, 3, H, W) -> mask logits (N, 1, H, W), or `Outputs`.
@@ -39,15 +39,8 @@ class OwnNetwork(nn.Module):
     width, variant = 0, "own"
 
     def __init__(self, network: nn.Module, source: dict[str, str]):
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(AUTHORS_MEAN))
-        self.register_buffer("std", torch.tensor(AUTHORS_STD))
-        self.source, self.info = source, {}
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0-255 units -> float, zero mean and unit variance."""
-        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+        super().__init__(AUTHORS_MEAN, AUTHORS_STD)
+        self.network, self.source = network, source
 
     def forward(self, image: Tensor) -> Outputs:
         height, width = image.shape[2:]

@@ -170,3 +170,21 @@ def test_the_threshold_is_used_for_the_frames(capsys):
     assert read_json(Path("results/f/about.json"))["threshold"] == 0.05
     message = fails(main, "f", "--weights", "w.pt", "--false-alarms", "1", capsys=capsys)
     assert "--background" in message
+
+
+def hot_frame(k: int) -> None:
+    frame = np.full((64, 64), 60, np.uint8)
+    frame[40, 50] = 250 if k < 10 else 60
+    write(Path(f"f/frame_{k:02d}.png"), frame)
+
+
+def test_what_is_no_hot_pixel_after_more_frames_is_a_target_again(monkeypatch):
+    monkeypatch.setattr(iSmallNet, "forward", bright_pixels)
+    for k in range(10):
+        hot_frame(k)
+    assert run("f") == 0
+    assert not results("f")[0]
+    for k in range(10, 20):
+        hot_frame(k)
+    assert run("f", "--resume") == 0
+    assert len(results("f")[0]) == 10
