@@ -114,7 +114,7 @@ def export_onnx(model: iSmallNet, args: argparse.Namespace) -> int:
     checked = f"; verified on {args.verify}" if args.verify else ""
     print(
         f"{output}: {args.precision}, {output.stat().st_size / 2**20:.1f} MiB, opset {OPSET}, any "
-        f"batch, height and width (multiples of 16); float32 logits checked against PyTorch{checked}"
+        f"batch, H and W multiples of {model.multiple}; float32 logits checked against PyTorch{checked}"
     )
     return 0
 

@@ -34,6 +34,8 @@ class Normalised(nn.Module):
     """A network whose normalisation travels with its weights: `mean` and `std`, three values each in
     0-255 units, are buffers. `info`: how the weights came to be."""
 
+    multiple = 2 ** (SCALES - 1)  # of which an export is given H and W
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean))

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ismallnet.checkpoints import WeightsError
 from ismallnet.cli import DataError, optional
-from ismallnet.unet import OUTPUTS, SCALES
+from ismallnet.unet import OUTPUTS, Normalised
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 OPSET = 18
 TOLERANCE = 1e-3  # of the logits, between PyTorch and an exported network
-CHECKED_SHAPES = ((2, 3, 64, 96), (1, 3, 16, 48), (3, 3, 80, 32))
+CHECKED_SHAPES = ((2, 4, 6), (1, 1, 3), (3, 5, 2))  # images; H and W in multiples of the network's
 
 
 class PresentOutputs(nn.Module):
@@ -32,9 +32,10 @@ class PresentOutputs(nn.Module):
         return tuple(out for out in self.model(image) if out is not None)
 
 
-def to_onnx(model: nn.Module) -> bytes:
-    """The network as ONNX, opset 18: normalised images (N, 3, H, W), H and W any multiples of 16, to
-    logits (N, 1, H, W) named as in OUTPUTS; with width, normalisation and `info` in its metadata.
+def to_onnx(model: Normalised) -> bytes:
+    """The network as ONNX, opset 18: normalised images (N, 3, H, W), H and W any multiples of
+    `model.multiple`, to logits (N, 1, H, W) named as in OUTPUTS; with width, normalisation and `info`
+    in its metadata.
 
     Raises:
         DataError: a package is missing.
@@ -45,17 +46,18 @@ def to_onnx(model: nn.Module) -> bytes:
     proto = traced(model.eval().to("cpu"))
     for node in proto.graph.node:  # notes on the code that made it: half a file, and people's folders
         node.ClearField("metadata_props")
-    about = {"width": model.width, "mean": model.mean.tolist(), "std": model.std.tolist()}
+    about = {"mean": model.mean.tolist(), "std": model.std.tolist()}
+    about |= {"width": model.width, "multiple": model.multiple}
     raw = with_notes(proto.SerializeToString(), **about, info=model.info)
     check_logits(model, Exported(raw, "onnxruntime"))
     return raw
 
 
-def traced(model: nn.Module):
+def traced(model: Normalised):
     """The network as an ONNX ModelProto, for any batch, height and width."""
     example = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    step = 2 ** (SCALES - 1)
-    sides = {axis: step * torch.export.Dim(f"sixteenth_{axis}", min=1, max=4096) for axis in (2, 3)}
+    counts = {axis: torch.export.Dim(f"multiples_{axis}", min=1, max=4096) for axis in (2, 3)}
+    sides = {axis: model.multiple * count for axis, count in counts.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -71,9 +73,10 @@ def traced(model: nn.Module):
     return program.model_proto
 
 
-def check_logits(model: nn.Module, exported: "Exported") -> None:
+def check_logits(model: Normalised, exported: "Exported") -> None:
     """Refuses an export whose mask logits differ from PyTorch's by more than 1e-3."""
-    for shape in CHECKED_SHAPES:
+    for count, rows, columns in CHECKED_SHAPES:
+        shape = (count, 3, rows * model.multiple, columns * model.multiple)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             gap = (model(x).mask - exported.mask_logits(x)).abs().max().item()
@@ -100,7 +103,7 @@ def to_fp16(raw: bytes) -> bytes:
 
 class Exported:
     """An ONNX network: its mask logits, the normalisation of its images (`mean`, `std`), its `width`,
-    and what it says of itself (`info`).
+    the `multiple` of which their sides must be, and what it says of itself (`info`).
 
     Args:
         raw: an ONNX file's bytes, as `to_onnx` gives them.
@@ -123,6 +126,7 @@ class Exported:
             about = session.get_modelmeta().custom_metadata_map
             self.mean, self.std = (torch.tensor(json.loads(about[key])) for key in ("mean", "std"))
             self.width, self.info = json.loads(about["width"]), json.loads(about["info"])
+            self.multiple = int(about.get("multiple", Normalised.multiple))
             check_network(session, self)
         except Exception as error:  # ONNX Runtime has its own types
             raise WeightsError(f"expected an ONNX file that export.py wrote ({error})") from error
@@ -136,7 +140,7 @@ class Exported:
         return (image - self.mean[:, None, None]) / self.std[:, None, None]
 
     def mask_logits(self, image: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W), H and W multiples of 16 -> (N, 1, H, W)."""
+        """Normalised images (N, 3, H, W), H and W of its multiple -> (N, 1, H, W)."""
         logits = self.run(np.ascontiguousarray(image.numpy(), np.float32))
         return torch.from_numpy(np.array(logits))
 

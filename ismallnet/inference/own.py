@@ -23,7 +23,6 @@ from ismallnet.checkpoints import (
 from ismallnet.cli import DataError
 from ismallnet.unet import Normalised, Outputs, pad_to_multiple
 
-MULTIPLE = 32  # of the sides that the network is given
 KEPT = "network"  # what a checkpoint's info says of it
 
 
@@ -37,6 +36,7 @@ class OwnNetwork(Normalised):
     """
 
     width, variant = 0, "own"
+    multiple = 32  # of which the network is given H and W
 
     def __init__(self, network: nn.Module, source: dict[str, str]):
         super().__init__(AUTHORS_MEAN, AUTHORS_STD)
@@ -44,7 +44,7 @@ class OwnNetwork(Normalised):
 
     def forward(self, image: Tensor) -> Outputs:
         height, width = image.shape[2:]
-        given = self.network(pad_to_multiple(image, MULTIPLE))
+        given = self.network(pad_to_multiple(image, self.multiple))
         outputs = Outputs(None, None, given) if isinstance(given, Tensor) else Outputs(*given)
         return Outputs(*(x if x is None else x[..., :height, :width] for x in outputs))
 
@@ -83,7 +83,7 @@ def check_outputs(model: OwnNetwork, named: str) -> None:
     Raises:
         DataError: the network does not map an image to logits of its size.
     """
-    example = torch.zeros(2, 3, 2 * MULTIPLE, 3 * MULTIPLE)
+    example = torch.zeros(2, 3, 2 * model.multiple, 3 * model.multiple)
     expected = (len(example), 1, *example.shape[2:])
     try:
         outputs = model.eval()(example)

@@ -72,7 +72,7 @@ def prepared(model: Network, device: torch.device | str = "cpu") -> Network:
 
 
 def mask_logits(model: Network, x: Tensor, amp: str) -> Tensor:
-    """Normalised images (N, 3, H, W), sides multiples of 16 -> mask logits (N, 1, H, W), float32."""
+    """Normalised images (N, 3, H, W), sides of its multiple -> mask logits (N, 1, H, W), float32."""
     with autocast(x.device, amp):
         return (model.mask_logits(x) if isinstance(model, Exported) else model(x).mask).float()
 
@@ -89,7 +89,7 @@ def predict(
 
     Args:
         model: in evaluation mode, on any device.
-        images: HxWx3 in 0-255 units, each padded to multiples of 16 by itself.
+        images: HxWx3 in 0-255 units, each padded by itself to the network's multiple.
         resize: side to which the images are brought first, as the authors test; the logits are
             brought back by bilinear interpolation.
         flips: the mean over the image and its three mirror images, at four times the cost.
@@ -120,7 +120,7 @@ def to_input(model: Network, image: np.ndarray, resize: int | None) -> Tensor:
     x = model.normalise(x[None])
     if resize:
         x = F.interpolate(x, (resize, resize), mode="bilinear", align_corners=False)
-    return pad_to_multiple(x)
+    return pad_to_multiple(x, model.multiple)
 
 
 def to_probability(logits: Tensor, shape: tuple[int, int], resize: int | None) -> np.ndarray:

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, write
+from PIL import Image
 
 from eval import main as evaluate
 from ismallnet.checkpoints import read_checkpoint
@@ -110,10 +112,16 @@ def test_the_example_is_a_network():
     assert model(torch.zeros(1, 3, 33, 65)).mask.shape == (1, 1, 33, 65)
 
 
-def test_export_verifies_it(recipe):
+def test_its_export_gives_its_maps():
     pytest.importorskip("onnxscript")
     from export import main as export
 
-    assert learn() == 0
-    assert export(["--weights", f"{RUN}/last.pt", "--network", recipe, "--output", "x.onnx"]) == 0
-    assert Path("x.onnx").stat().st_size > 0
+    own = ["--network", f"{REPOSITORY}/docs/acm.py:ACM"]  # four scales, so it needs multiples of 32
+    assert train([*TINY, *own, "--run-name", "x"]) == 0
+    assert export(["--weights", f"{RUN}/last.pt", *own, "--output", "x.onnx"]) == 0
+    typed = ["--dataset", "tiny", "--device", "cpu", "--weights"]
+    assert infer([*typed, RUN, *own, "--results", "a"]) == 0
+    assert infer([*typed, "x.onnx", "--backend", "onnxruntime", "--results", "b"]) == 0
+    maps = [[np.asarray(Image.open(p)) for p in sorted(Path(r).rglob("*.png"))] for r in "ab"]
+    assert len(maps[0]) == len(maps[1]) > 0
+    assert all(np.abs(x.astype(int) - y).max() <= 1 for x, y in zip(*maps))
