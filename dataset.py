@@ -5,6 +5,7 @@
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,11 @@ import numpy as np
 
 from ismallnet.cli import DataError, launch, progress
 from ismallnet.datasets.checks import complaint, components, offsets
-from ismallnet.datasets.masks import TARGET, is_resized, mask_file, read_mask, resized_note
+from ismallnet.datasets.masks import TARGET, mask_file, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
 from ismallnet.labels import check_maps, checksum, read_maps
-from ismallnet.parallel import memory_limit, read_ahead
+from ismallnet.parallel import memory_limit, read_ahead, result_or_error
 
 GREY = GreyRange()
 
@@ -74,7 +75,7 @@ class Frames:
         self.known: list[Frame] = []
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
-        read = read_ahead(self._try, self.samples)
+        read = read_ahead(partial(result_or_error, self._load), self.samples)
         for result in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
@@ -88,9 +89,7 @@ class Frames:
                 self.cache.append(item)
         if problems:
             raise DataError(complaint(data, split, problems))
-        self.label = f"{data.name} {split}"
-        self._say_sizes()
-        self._say_greys()
+        self._say_greys(f"{data.name} {split}")
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -104,44 +103,27 @@ class Frames:
     def greys(self) -> list[GreyFacts]:
         return [frame.grey for frame in self.known if frame.grey]
 
-    @property
-    def offsets(self) -> list[np.ndarray]:
-        return [frame.offsets for frame in self.known]
-
-    @property
-    def digests(self) -> dict[Sample, str]:
-        """SHA-256 of the image files."""
-        return {sample: frame.digest for sample, frame in zip(self.samples, self.known)}
-
-    def _say_sizes(self) -> None:
-        """Which masks have another size than their images."""
-        pairs = zip(self.samples, self.known)
-        if resized := [sample.name for sample, frame in pairs if is_resized(sample, frame.shape)]:
-            print(f"{self.label}: {resized_note(resized)}")
-
-    def _say_greys(self) -> None:
+    def _say_greys(self, label: str) -> None:
         """Which grey values become 0 and 255, and whether targets are darker than around them."""
-        for line in self.grey.report(self.label, self.greys, len(self.samples)):
+        for line in self.grey.report(label, self.greys, len(self.samples)):
             print(line)
         dark = [frame.dark for frame in self.known if frame.dark is not None]
         if 2 * sum(dark) > len(dark):
             other = "bright" if self.grey.dark else "dark"
             print(
-                f"note: {self.label}: the targets of {sum(dark)} of {len(dark)} images are darker than "
+                f"note: {label}: the targets of {sum(dark)} of {len(dark)} images are darker than "
                 "their surroundings, as they are read; networks look for bright ones: --polarity "
                 f"{other} inverts the images"
             )
 
-    def _try(self, sample: Sample) -> tuple[Item, Frame] | DataError:
+    def _load(self, sample: Sample) -> tuple[Item, Frame]:
         """A frame as it is on disk, each of its files opened once, and what is known of it."""
         try:
             raw = sample.image.read_bytes()
             image, grey = self.grey.read(sample.image, sample.name, raw=raw)
             mask = read_mask(sample, image.shape[:2], self.threshold)
-        except DataError as error:
-            return error
         except OSError as error:
-            return DataError(f"{sample.image}: {error.strerror}")
+            raise DataError(str(error)) from error
         _, _, centres = components(mask)
         moved = offsets(image.mean(axis=-1, dtype=np.float32), mask)
         file = len(raw), hashlib.sha256(raw).hexdigest()
@@ -188,25 +170,14 @@ class Frames:
         return self.read(self.samples[i]) if self.cache is None else self.cache[i]
 
 
-def read_lists(
-    data: list[DatasetFolder], threshold: int = TARGET, grey: GreyRange = GREY
-) -> tuple[list[Frames], list[Frames]]:
-    """The frames of all training and all test lists; one error names everything unusable in them."""
-    lists, problems = [], []
-    for split in ("train", "test"):
-        for folder in data:
-            try:
-                lists.append(Frames(folder, split, threshold, grey))
-            except DataError as error:
-                problems.append(str(error))
-    if problems:
-        raise DataError("\n".join(problems))
-    return lists[: len(data)], lists[len(data) :]
-
-
 def shapes_of(lists: list[Frames]) -> dict[str, tuple[int, int]]:
     """(H, W) of the images of lists, by name."""
     return {s.name: shape for frames in lists for s, shape in zip(frames.samples, frames.shapes)}
+
+
+def digests_of(lists: list[Frames]) -> dict[Sample, str]:
+    """SHA-256 of the image files of lists."""
+    return {s: frame.digest for frames in lists for s, frame in zip(frames.samples, frames.known)}
 
 
 def fingerprint(lists: list[Frames]) -> str:

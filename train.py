@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Frames, fingerprint, mean_and_std, read_lists, shapes_of
+from dataset import Frames, digests_of, fingerprint, mean_and_std, shapes_of
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, launch, progress
-from ismallnet.datasets.checks import mirrors_for, offset_note
+from ismallnet.datasets.checks import copies_note, mirrors_for, offset_note
 from ismallnet.datasets.sample import DatasetFolder, Item
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, run_script
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
@@ -43,7 +43,7 @@ from ismallnet.training.augmentation import TrainingSet, batches
 from ismallnet.training.graphs import GraphedStep, can_be_captured
 from ismallnet.training.recipes import MovingAverage, learning_rate, make_optimizer
 from ismallnet.training.run import Run, State, claim
-from ismallnet.training.watch import Watch, copies_note, seen_note, training_crops
+from ismallnet.training.watch import Watch, seen_note, training_crops
 from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losses
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
@@ -156,8 +156,8 @@ def read_data(
     data = processes.first(lambda: open_datasets(args, copies=False))
     for folder in data:
         folder.hold_out(args.hold_out)
-    threshold, maps = args.mask_threshold, (args.maps_root, args.labels)
-    learned, tested = read_lists(data, threshold, grey_range(args))
+    threshold, maps, grey = args.mask_threshold, (args.maps_root, args.labels), grey_range(args)
+    learned, tested = ([Frames(d, kind, threshold, grey) for d in data] for kind in ("train", "test"))
     making = [] if processes.rank else data  # the first process makes the maps
     with maps_lock(making, args.maps_root):
         for folder, *lists in zip(making, learned, tested):
@@ -171,7 +171,7 @@ def read_data(
             f"{', '.join(folder.name for folder in data)}: no training mask holds a target pixel, so "
             "there is nothing to learn; look at the masks, or type another --mask-threshold"
         )
-    if text := copies_note(learned, tested):
+    if text := copies_note(digests_of(learned), digests_of(tested)):
         print(text)
     return data, learned, tested
 
@@ -180,7 +180,7 @@ def settle_mirrors(data: list[DatasetFolder], learned: list[Frames], wanted: str
     """How each data set's crops are mirrored, for --mirror; says where masks lie beside targets."""
     mirrors = []
     for folder, frames in zip(data, learned):
-        offsets = np.concatenate(frames.offsets)
+        offsets = np.concatenate([frame.offsets for frame in frames.known])
         mirrors.append(mirrors_for(offsets) if wanted == "auto" else wanted)
         if text := offset_note(folder.name, offsets, mirrors[-1]):
             print(text)

@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import itertools
 import shlex
 from collections.abc import Iterable
 
 from ismallnet.cli import DataError
-from ismallnet.datasets.checks import copies_note
+from ismallnet.datasets.checks import copies_note, digests_of_equal_sizes
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import TARGET
 from ismallnet.datasets.sample import SHARED, STAGES, DatasetFolder, Reading
@@ -99,8 +100,7 @@ def grey_range(args: argparse.Namespace) -> GreyRange:
 
 def given_reading(args: argparse.Namespace) -> Reading:
     """What a command line says of how a data set lies on disk."""
-    fields = [field.name for field in dataclasses.fields(Reading) if hasattr(args, field.name)]
-    return Reading(**{name: getattr(args, name) for name in fields})
+    return Reading(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Reading)})
 
 
 def refuse_idle(
@@ -117,11 +117,11 @@ def typed_flags(args: argparse.Namespace) -> dict[str, str]:
     commands that hints name."""
     parser = argparse.ArgumentParser()
     add_data_arguments(parser, maps=True)
-    defaults = {"results": "results", "runs": "runs"}
+    parser.set_defaults(results="results", runs="runs")
     typed = {}
-    for key in (*SHARED, *{key for keys in STAGES.values() for key in keys}):
+    for key in {*SHARED, *itertools.chain(*STAGES.values())}:
         value = getattr(args, key, None)
-        if value in (None, defaults.get(key, parser.get_default(key))):
+        if value in (None, parser.get_default(key)):
             continue
         values = value if isinstance(value, list) else [] if value is True else [value]
         texts = [f"{v:g}" if isinstance(v, float) else shlex.quote(str(v)) for v in values]
@@ -149,7 +149,9 @@ def open_datasets(
         data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading, needed)
         data.typed = typed_flags(args)
         lists = ", ".join(f"{len(samples)} {kind}" for kind, samples in data.lists.items())
-        notes = [*data.notes, *(copies_note(data) if copies else [])]
-        print(f"{data.root}: {data.layout}; {lists}", *notes, sep="\n  ")
+        print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
+        train, test = (data.lists.get(kind, []) for kind in ("train", "test"))
+        if copies and (text := copies_note(*digests_of_equal_sizes(train, test))):
+            print(f"  {text}")
         sets.append(data)
     return sets

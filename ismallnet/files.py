@@ -51,7 +51,7 @@ DISGUISES = (
 def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when all of it is written, or never.
 
-    Until then it is at `temporary_for(path)`, which `sweep` knows again.
+    Until then it has a name beside it that `sweep` knows again.
 
     Args:
         sync: wait until the disk has it, for what must outlive a power cut.
@@ -62,9 +62,12 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
     path = Path(path)
     if path.exists() and not path.is_file():
         check_place(path)
-    temporary = temporary_for(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Short, as the file's own name may be the longest.
+    name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{HOST}.{os.getpid()}.tmp"
+    temporary = path.with_name(name)
     try:
-        with disk_errors_of(path), open_in_folder(temporary) as file:
+        with disk_errors_of(path), open(temporary, "wb") as file:
             yield file
             if sync:
                 file.flush()
@@ -100,21 +103,6 @@ def check_place(path: Path) -> None:
     above = next((p for p in path.absolute().parents if p.is_dir()), None)
     if above and not os.access(above, os.W_OK):
         raise DataError(f"{above}: cannot be written to; expected a folder of yours")
-
-
-def temporary_for(path: Path) -> Path:
-    """Where a file is written before it is whole; short, as the file's own name may be the longest."""
-    name = f"{zlib.crc32(os.fsencode(path.name)):08x}"
-    return path.with_name(f".{name}.{HOST}.{os.getpid()}.tmp")
-
-
-def open_in_folder(path: Path) -> BinaryIO:
-    """A new binary file; its folder is made where there is none."""
-    try:
-        return open(path, "wb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "wb")
 
 
 def sweep(*folders: Path) -> None:
@@ -208,6 +196,22 @@ def disguise(path: Path) -> str:
         return "an empty file; copy or download it again"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((text for first, text in DISGUISES if start.startswith(first)), "")
+
+
+def readable(name: str) -> str:
+    """A file name for people and for comparisons: one whose bytes are not UTF-8 is read as GBK, which
+    Chinese Windows writes; where it is not that either, as it is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeDecodeError):
+            return os.fsencode(name).decode("gbk")
+    return name
+
+
+def printable(name: str) -> str:
+    """A file name to be drawn: `readable`, with ? for bytes that are no text."""
+    return readable(name).encode("utf-8", "replace").decode()
 
 
 @contextlib.contextmanager

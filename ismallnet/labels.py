@@ -4,23 +4,24 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, progress, some
+from ismallnet.cli import DataError, some
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import TARGET, is_resized, mask_file, modified, read_mask, resized_note
-from ismallnet.datasets.names import leads_inside
-from ismallnet.datasets.sample import DatasetFolder, MaskRule, Sample
+from ismallnet.datasets.pairing import leads_inside
+from ismallnet.datasets.sample import MAPS, DatasetFolder, MaskRule, Sample
 from ismallnet.files import atomic_write, lock, read_json, sweep, write_png
 from ismallnet.images.picture import decode, image_shape
-from ismallnet.parallel import in_processes
+from ismallnet.parallel import results_and_problems
 
-MAPS = ("interior", "boundary")
+Shapes = Mapping[str, tuple[int, int]]  # (H, W) of images, by name
+NO_SHAPES: Shapes = {}
 MAKING_S = 600.0  # how long another program may make label maps before this one gives up
 
 
@@ -43,13 +44,7 @@ def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.
     method = method_name(method)
     if method not in METHODS:
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
-    interior, boundary = np.zeros_like(mask), np.zeros_like(mask)
-    if mask.any():
-        x, y, width, height = cv2.boundingRect(mask)
-        left, top = max(x - MARGIN, 0), max(y - MARGIN, 0)
-        window = np.s_[top : y + height + MARGIN, left : x + width + MARGIN]
-        interior[window], boundary[window] = METHODS[method](mask[window])
-    return interior, boundary
+    return METHODS[method](mask) if mask.any() else (np.zeros_like(mask), np.zeros_like(mask))
 
 
 def authors_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +53,7 @@ def authors_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(mask), mask
     root = np.sqrt(cv2.distanceTransform(blurred, cv2.DIST_L2, 5))
     interior = np.floor(root / root.max() * np.float32(255)).astype(np.uint8)
-    return interior, np.where(mask > interior, mask - interior, 0)
+    return interior, cv2.subtract(mask, interior)  # 0 where the interior map is larger
 
 
 def wei_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,12 +67,9 @@ def wei_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 METHODS = {"authors": authors_maps, "wei": wei_maps}
 
 
-def method_name(text: str) -> str:
+def method_name(text: str | None) -> str | None:
     """A method, also under the name that it had before."""
     return "wei" if text == "paper" else text
-
-
-MARGIN = 3  # px of background around the targets on which their maps depend: the blur's 2, and 1
 
 
 # --- the maps of a data set on disk ---------------------------------------------------------------
@@ -127,12 +119,13 @@ def checksum(maps: list[np.ndarray]) -> int:
 
 
 def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> None:
-    """Refuses a folder without label maps, or whose maps were made in another way."""
+    """Refuses a folder without label maps, or whose maps were made in another way; of any method with
+    None."""
     record = read_json(folder / "maps.json")
     if not record:
         raise DataError(f"{folder}: found no label maps; make them: {again}")
-    made = method_name(record.get("method")), record.get("mask_threshold")
-    method = method_name(method or made[0])
+    made = record.get("method"), record.get("mask_threshold")
+    method = method_name(method) or made[0]
     if made != (method, threshold):
         raise DataError(
             f"{folder}: found label maps of method {made[0]} and mask threshold {made[1]}, expected "
@@ -144,14 +137,16 @@ def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> 
 def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold: int) -> None:
     """Refuses label maps that are not there, of another threshold, or not of the masks as they are."""
     check_maps(labels, None, threshold, again)
-    method = method_name(read_json(labels / "maps.json").get("method", ""))
-    kept = kept_maps(labels, samples, method, threshold)
+    kept = kept_maps(labels, samples, read_json(labels / "maps.json")["method"], threshold)
     left = [sample for sample in samples if sample.name not in kept]
     if stale := [s.name for s in left if all(path.exists() for path in map_files(labels, s))]:
         raise DataError(
             f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
             f"them again: {again}"
         )
+
+
+# --- making them ----------------------------------------------------------------------------------
 
 
 def mask_state(sample: Sample) -> list[int]:
@@ -161,17 +156,19 @@ def mask_state(sample: Sample) -> list[int]:
 
 
 def make_maps(
-    task: tuple[Sample, tuple[int, int] | None], folder: Path, method: str, threshold: int
-) -> tuple[str, list[int], bool] | DataError:
-    """Writes the two maps of a sample, given with the (H, W) of its image where that is known; returns
-    its name, its record, and whether its mask was resized, or what is wrong with its files."""
-    sample, shape = task
+    sample: Sample, folder: Path, method: str, threshold: int, shapes: Shapes
+) -> tuple[str, list[int], bool]:
+    """Writes the two maps of a sample; returns its name, its record, and whether its mask was resized.
+
+    Raises:
+        DataError: its image or its mask cannot be read.
+    """
     try:
-        shape = shape or image_shape(sample.image)
+        shape = shapes.get(sample.name) or image_shape(sample.image)
         mask = read_mask(sample, shape, threshold)
         resized, state, time = is_resized(sample, shape), mask_state(sample), modified(sample.mask)
-    except (DataError, OSError) as error:
-        return DataError(str(error))
+    except OSError as error:
+        raise DataError(str(error)) from error
     files = zip(map_files(folder, sample), decouple(mask, method))
     sizes = [write_png(path, pixels) for path, pixels in files]
     return sample.name, [*state, *shape, *sizes, time], resized
@@ -184,33 +181,26 @@ def masks_read(samples: list[Sample]) -> list:
 
 
 def kept_maps(
-    folder: Path,
-    samples: list[Sample],
-    method: str,
-    threshold: int,
-    shapes: dict[str, tuple[int, int]] | None = None,
+    folder: Path, samples: list[Sample], method: str, threshold: int, shapes: Shapes = NO_SHAPES
 ) -> dict:
     """The entries of a folder's maps.json whose maps are still good, those of other lists' samples too:
     by name the mask's size and checksum, the image's height and width, the maps' sizes, and when the
     mask was changed."""
-    record, shapes = read_json(folder / "maps.json"), shapes or {}
-    masks = record.get("masks")
-    made_so = (method_name(record.get("method")), record.get("mask_threshold")) == (method, threshold)
-    made_so &= record.get("masks_read", masks_read([]))[:2] == masks_read(samples)[:2]
-    if not made_so or not isinstance(masks, dict):
+    record = read_json(folder / "maps.json")
+    masks, read = record.get("masks"), record.get("masks_read", masks_read([]))
+    made = record.get("method"), record.get("mask_threshold"), read[:2]
+    if made != (method, threshold, masks_read(samples)[:2]) or not isinstance(masks, dict):
         return {}
-    names = {sample.name for sample in samples}
-    good = {name: entry for name, entry in masks.items() if name not in names}
+    good = {name: entry for name, entry in masks.items() if name not in {s.name for s in samples}}
     for sample in samples:
-        entry = list(masks.get(sample.name, ()))
         try:
+            shape = shapes.get(sample.name) or image_shape(sample.image)
             sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
-            if [*entry[:2], *entry[4:6]] != [*mask_state(sample), *sizes]:
-                continue
-            if tuple(entry[2:4]) == (shapes.get(sample.name) or image_shape(sample.image)):
-                good[sample.name] = [*entry[:6], modified(sample.mask)]
+            now = [*mask_state(sample), *shape, *sizes]
         except (OSError, DataError):  # made again, or named there
             continue
+        if list(masks.get(sample.name, ()))[: len(now)] == now:
+            good[sample.name] = [*now, modified(sample.mask)]
     return good
 
 
@@ -248,7 +238,7 @@ def decouple_dataset(
     threshold: int = TARGET,
     workers: int = 1,
     force: bool = False,
-    shapes: dict[str, tuple[int, int]] | None = None,
+    shapes: Shapes = NO_SHAPES,
 ) -> str:
     """Makes the label maps of a data set's samples that have no good ones yet; under `maps_lock`.
 
@@ -261,36 +251,29 @@ def decouple_dataset(
     Raises:
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
-    folder, shapes, method = maps_folder(data, maps_root), shapes or {}, method_name(method)
+    folder, method = maps_folder(data, maps_root), method_name(method)
     samples = list({s.name: s for kind in data.lists for s in data.samples(kind)}.values())
-    problems = [problem for entries in data.problems.values() for problem in entries]
     check_own(folder, samples, force)
     sweep(folder, *(folder / kind for kind in MAPS))
     kept = {} if force else kept_maps(folder, samples, method, threshold, shapes)
-    tasks = [(sample, shapes.get(sample.name)) for sample in samples if sample.name not in kept]
-    done, resized = {}, []
+    record = partial(write_record, folder, method, threshold, samples)
+    make = partial(make_maps, folder=folder, method=method, threshold=threshold, shapes=shapes)
+    todo = [sample for sample in samples if sample.name not in kept]
+    made, problems = [], []
     try:
-        if tasks:
-            write_record(folder, method, threshold, samples, kept)  # without the maps that change now
-            make = partial(make_maps, folder=folder, method=method, threshold=threshold)
-            results = in_processes(make, tasks, workers, at_once=16)
-            try:
-                for result in progress(results, f"{data.name} maps", len(tasks), "mask"):
-                    if isinstance(result, DataError):
-                        problems.append(str(result))
-                        continue
-                    done[result[0]] = result[1]
-                    resized += [result[0]] if result[2] else []
-            finally:
-                write_record(folder, method, threshold, samples, kept | done)
+        if todo:
+            record(kept)  # without the maps that change now
+            made, problems = results_and_problems(make, todo, workers, f"{data.name} maps", "mask")
+            record(kept | {name: entry for name, entry, _ in made})
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: the maps cannot be written ({error.strerror}); put them "
             "elsewhere with --maps-root DIR (for train.py and visualization.py too)"
         ) from error
-    if problems:
+    if problems := [*(p for entries in data.problems.values() for p in entries), *problems]:
         raise DataError(complaint(data, " and ".join(data.lists), problems))
+    resized = resized_note([name for name, _, was_resized in made if was_resized])
     return (
-        f"{data.name}: maps of {len(done)} masks made, {len(samples) - len(done)} kept, "
-        f"{resized_note(resized)}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
+        f"{data.name}: maps of {len(made)} masks made, {len(samples) - len(made)} kept, "
+        f"{resized}; method {method}, in {folder}/{{{','.join(MAPS)}}}"
     )

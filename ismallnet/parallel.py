@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, progress
 
+AT_ONCE = 8  # items that a process is given together
+
 
 def read_ahead(function: Callable, items: Iterable, workers: int = 4, ahead: int = 16) -> Iterator:
     """map(function, items) in threads, in order, never more than `ahead` results in memory."""
@@ -63,19 +65,15 @@ def follow() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_processes(function: Callable, items: Sequence, workers: int, at_once: int = 4) -> Iterator:
+def in_processes(function: Callable, items: Sequence, workers: int) -> Iterator:
     """map(function, items) in several processes, in order, at most two rounds ahead of what was asked
-    for; in this one where they would not pay.
-
-    Args:
-        at_once: items that a process is given together; more where each takes a millisecond only.
-    """
+    for; in this one where they would not pay."""
     if workers <= 1 or len(items) < 32:
         yield from map(function, items)
         return
     with ProcessPoolExecutor(workers, initializer=follow) as pool:
-        starts = range(0, len(items), at_once)
-        parts = ([items[i] for i in range(s, min(s + at_once, len(items)))] for s in starts)
+        starts = range(0, len(items), AT_ONCE)
+        parts = ([items[i] for i in range(s, min(s + AT_ONCE, len(items)))] for s in starts)
         try:
             for part in results((pool.submit(apply, function, part) for part in parts), 2 * workers):
                 yield from part

@@ -1,6 +1,5 @@
 """Files that are whole or absent, what is cleaned up of those that are not, and encodings."""
 
-import ast
 import errno
 import os
 import subprocess
@@ -119,27 +118,6 @@ def test_two_programs_do_not_write_to_one_folder(monkeypatch):
 # --- the encoding of texts -------------------------------------------------------------------------
 
 REPOSITORY = Path(__file__).parents[1]
-TEXTS = ("open", "fdopen", "read_text", "write_text")
-
-
-def names_no_encoding(call: ast.Call) -> bool:
-    """Whether a call reads or writes text in the encoding of the system, which may be any."""
-    name, whole = getattr(call.func, "attr", getattr(call.func, "id", "")), ast.unparse(call.func)
-    if name not in TEXTS or whole in ("Image.open", "fits.open"):
-        return False
-    modes = [str(a.value) for a in call.args[:2] if isinstance(a, ast.Constant)]
-    binary = any("b" in mode and len(mode) <= 3 for mode in modes)
-    return not binary and "encoding" not in [keyword.arg for keyword in call.keywords]
-
-
-def test_every_text_file_is_read_and_written_as_utf_8():
-    """Ruff's PLW1514 sees those alone that are surely of pathlib."""
-    found = []
-    for path in (p for p in REPOSITORY.rglob("*.py") if not {"tests", ".venv"} & {*p.parts}):
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        calls = [node for node in nodes if isinstance(node, ast.Call) and names_no_encoding(node)]
-        found += [f"{path}:{call.lineno}" for call in calls]
-    assert not found
 
 
 def test_a_training_logs_in_utf_8_whatever_the_system_s_encoding(data):

@@ -27,13 +27,8 @@ def test_same_seed_same_bytes(tmp_path):
     assert all(same)
     first = "Synthetic-SIRST/images/000000.png"
     assert (one / first).read_bytes() != (tmp_path / "three" / first).read_bytes()
-
-
-def test_it_is_a_data_set_in_dnanet_s_layout():
-    main(["--train", "3", "--test", "2"])
-    data = find_dataset("Synthetic-SIRST")
-    assert [len(data.lists[k]) for k in ("train", "test")] == [3, 2]
-    assert not any(data.problems.values())
+    data = find_dataset("Synthetic-SIRST", one)
+    assert [len(data.lists[k]) for k in ("train", "test")] == [3, 2] and not any(data.problems.values())
 
 
 def test_targets_are_as_promised(scenes):
@@ -48,11 +43,6 @@ def test_targets_are_as_promised(scenes):
     assert min(areas) >= 2 and max(areas) <= 80 and np.median(areas) < 30
     assert min(snrs) >= 1.5 and max(snrs) <= 10
     assert min(snrs) < 2.5 and max(snrs) > 9
-
-
-def test_some_targets_are_dimmer_than_the_clutter(scenes):
-    dimmer = [image[mask > 0].max() < image[mask == 0].max() for image, mask in scenes]
-    assert np.mean(dimmer) > 0.3
 
 
 def test_a_top_hat_filter_does_not_solve_it(scenes):

@@ -3,7 +3,6 @@ that lie beside their targets."""
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -78,14 +77,10 @@ def offset_note(name: str, found: np.ndarray, mirror: str) -> str:
     where = [f"{abs(m):.2f} px {w[int(m > 0)]}" for m, w, a in zip(mean, SIDES, aside) if a]
     if not where:
         return ""
-    done = {
-        "all": "Mirrored crops teach the other side too; --mirror auto leaves them out",
-        "diagonal": "Crops are mirrored at the diagonal alone, which does not change that",
-        "none": "Crops are not mirrored, which would turn it to the other side",
-    }[mirror]
+    other_side = "Mirrored crops lie to the other side; --mirror auto leaves them out. "
     return (
         f"note: {name}: the masks lie beside their targets, on average {' and '.join(where)} (of "
-        f"{len(found)} targets). {done}"
+        f"{len(found)} targets). {other_side if mirror == 'all' else ''}Crops: --mirror {mirror}"
     )
 
 
@@ -102,47 +97,39 @@ def complaint(data: DatasetFolder, split: str, problems: list[str]) -> str:
     kinds = split.split(" and ")
     total = sum(len(data.lists[kind]) + len(data.problems[kind]) for kind in kinds)
     lines = [f"{data.root}: {len(problems)} of the {split} list's {total} entries cannot be used:"]
-    lines += first_of(problems)
-    if len(problems) > max(MOST_NAMED, total / 2):
-        lines.append("More than half: is the download or the copy complete, and unpacked?")
+    lines += problems[:MOST_NAMED]
+    if (more := len(problems) - MOST_NAMED) > 0:
+        lines.append(f"… and {more} more, not named here")
     return "\n  ".join([*lines, "Fix or remove them, then type the same command again"])
-
-
-def first_of(problems: list[str]) -> list[str]:
-    """The first problems, and how many more there are."""
-    more = len(problems) - MOST_NAMED
-    return problems[:MOST_NAMED] + ([f"… and {more} more, not named here"] if more > 0 else [])
 
 
 # --- test images that are seen in training --------------------------------------------------------
 
 
-def same_files(train: list[Sample], test: list[Sample]) -> list[tuple[Sample, Sample]]:
-    """Test images that are, byte by byte, copies of training images, each with one of these. Only files
-    of equal size are opened."""
-    sizes = {sample.image: sample.image.stat().st_size for sample in (*train, *test)}
-    shared = {sizes[s.image] for s in train} & {sizes[s.image] for s in test} - {0}
-    alike = [[s for s in samples if sizes[s.image] in shared] for samples in (train, test)]
-    return copies(*({s: digest_of(s.image) for s in samples} for samples in alike))
+def digests_of_equal_sizes(train: list[Sample], test: list[Sample]) -> tuple[dict, dict]:
+    """The digests of those image files of two lists that may be copies: of a size that both have."""
+    sizes = {sample: sample.image.stat().st_size for sample in (*train, *test)}
+    shared = {sizes[s] for s in train} & {sizes[s] for s in test} - {0}
+    chosen = ([s for s in samples if sizes[s] in shared] for samples in (train, test))
+    return tuple(
+        {s: hashlib.sha256(s.image.read_bytes()).hexdigest() for s in samples} for samples in chosen
+    )
 
 
-def digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def copies_note(train: dict[Sample, str], test: dict[Sample, str]) -> str:
+    """A warning of test images that are copies of training images, byte by byte; empty where none is.
 
-
-def copies(train: dict[Sample, str], test: dict[Sample, str]) -> list[tuple[Sample, Sample]]:
-    """Of samples with digests of their images the test samples that are copies of training samples."""
+    Args:
+        train, test: digests of the samples' image files.
+    """
     first = {digest: sample for sample, digest in reversed(train.items())}
-    pairs = [(sample, first[digest]) for sample, digest in test.items() if digest in first]
-    return [(sample, other) for sample, other in pairs if sample.image != other.image]
-
-
-def copies_note(data: DatasetFolder) -> list[str]:
-    """A warning of test images that are copies of training images, or nothing."""
-    pairs = same_files(data.lists.get("train", []), data.lists.get("test", []))
-    names = [f"{sample.name} = {other.name}" for sample, other in pairs]
-    head = f"warning: {len(pairs)} test images are copies of training images"
-    return [f"{head}: {some(names)}"] if pairs else []
+    pairs = [(s.image, first[digest].image) for s, digest in test.items() if digest in first]
+    if not (names := [f"{image} = {other}" for image, other in pairs if image != other]):
+        return ""
+    return (
+        f"warning: {len(names)} test images are copies of training images: {some(names, 3)}. The "
+        "metrics are too good: take them out of one of the lists"
+    )
 
 
 def near_twins(test: Sequence[Sample], train: Sequence[Sample]) -> dict[str, str]:

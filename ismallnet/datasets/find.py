@@ -1,52 +1,70 @@
 """Finds a data set: the folder DATA_ROOT/NAME in any of the layouts of docs/DATASETS.md.
 
-The layouts are tables in `names.py`. Of the mask folders that could belong to an image folder the first
-is used in which every image has a mask.
+The layouts are tables of folder names. Of the mask folders that could belong to an image folder the
+first is used in which every image has a mask.
 """
 
 import os
 import shlex
-from collections.abc import Iterable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ismallnet.cli import DataError, some
-from ismallnet.datasets.lists import choose_samples, find_lists, list_of, write_split
-from ismallnet.datasets.masks import TARGET, read_masks
-from ismallnet.datasets.names import (
-    COMMON_MASKS,
-    EXTENSIONS,
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
+from ismallnet.datasets.lists import (
+    BY_HAND,
     PARTS,
-    SPLIT_FORMS,
-    archives,
-    folders_of,
-    hint_for,
-    inside,
+    USED_TOGETHER,
+    Index,
+    find_lists,
     kind_of,
-    label_files,
-    not_read,
-    shown,
-    walk,
+    list_of,
+    listed,
+    new_split,
+    serves_as_test,
+    write_split,
 )
+from ismallnet.datasets.masks import TARGET, read_masks
 from ismallnet.datasets.pairing import (
+    EXTENSIONS,
+    image_files,
     images_in,
+    inside,
     is_background,
+    leads_inside,
     name_images,
     paired,
     refuse_instances,
     refuse_shared,
+    shown,
+    walk,
     without_image,
 )
-from ismallnet.datasets.sample import AS_IT_LIES, DatasetFolder, ImageFile, Reading
+from ismallnet.datasets.sample import AS_IT_LIES, MAPS, DatasetFolder, ImageFile, Reading, Sample
 
+# Folders, compared without case; those that come first are tried first.
+IMAGE_FOLDERS = ("images", "image", "imges", "IRSTD1k_Img", "mixed", "img", "imgs", "JPEGImages")
+IMAGE_FOLDERS += ("img_dir",)
+MASK_FOLDERS = ("masks", "mask", "IRSTD1k_Label", "annotations/masks", "labels", "label")
+MASK_FOLDERS += ("annotations", "gt", "ground_truth", "SegmentationClass", "ann_dir")
+# Where split folders have their images and masks; each form is tried for each of the names above.
+SPLIT_FORMS = (
+    ("{part}/{images}", "{part}/{masks}"),
+    ("{part}_{images}", "{part}_{masks}"),
+    ("{images}_{part}", "{masks}_{part}"),
+    ("{part}-{images}", "{part}-{masks}"),
+    ("{images}/{part}", "{masks}/{part}"),
+    ("{part}", "{part}/{masks}"),
+)
+COMMON_MASKS = ("{masks}/{part}", "{masks}")  # else the masks are in one folder for all of them
+BY_FLAGS = (
+    "Name the folders, and the ends of the files' names, if they have any: --image-folder DIR "
+    "--mask-folder DIR --image-suffix _1 --mask-suffix _2"
+)
 BOXES = (
     "Boxes do not: a box does not say which of its pixels are target. Draw polygons (in labelme, or in "
     "CVAT and export COCO), or let a program that segments turn the boxes into masks"
 )
-BY_HAND = "--split TRAIN.txt TEST.txt"
-MAP_FOLDERS = ("interior", "boundary")  # of stage 1, where maps.json is beside them
 
 
 def find_dataset(
@@ -75,12 +93,22 @@ def find_dataset(
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
         refuse_without_masks(images, data, data_root)
-    new_split = choose_samples(data, images, lists)
-    test = lists.get("test") if lists else None
-    if test and test.stem.startswith("val") and len(split or ()) < 2:
-        data.notes.append(f"no test list found: {shown(test, data.root)} serves as the test list")
+    made: dict[str, list[ImageFile]] = {}
+    if lists:
+        add_lists(data, images, lists)
+        if serves_as_test(lists.get("test")) and len(split or ()) < 2:
+            served = shown(lists["test"], data.root)
+            data.notes.append(f"no test list found: {served} serves as the test list")
+    elif any(image.part for image in images):
+        for kind in {list_of(image.part): None for image in images}:
+            add_samples(data, kind, [image for image in images if list_of(image.part) == kind])
+    else:
+        made = new_split(data, images)
+        for kind, half in made.items():
+            add_samples(data, kind, half)
     read_masks(data, mask_threshold, needed)
-    write_split(data, new_split)
+    if made:
+        write_split(data, made)
     return data
 
 
@@ -97,8 +125,6 @@ def find_images(
     root = outer if reading.image_folder else innermost(outer)
     lists = find_lists(root, name, split) or find_lists(outer, name, split)
     data = DatasetFolder(name, root, "", reading=reading)
-    if outer != root:
-        data.notes.append(f"{outer}: the data set is one folder deeper, in {root.name}/")
     images = list_images(data, without_lists=lists is None)
     unused = without_image(images)
     if not reading.mask_suffix:
@@ -115,17 +141,12 @@ def dataset_root(name: str, data_root: Path) -> Path:
     root = data_root / name
     if Path(name).name == name and name not in ("", ".", "..") and root.is_dir():
         return root
-    if packed := [path for path in archives(data_root) if path.name.split(".")[0] == name]:
-        raise DataError(
-            f"{root}: no such data set, but its archive {packed[0].name} is there; unpack it first, in "
-            f"{data_root}"
-        )
-    there = sorted(p.name for p in data_root.glob("*") if p.is_dir())
+    there = sorted(p.name for p in data_root.glob("*") if p.name[0] != ".")
     guess = f"Did you mean --dataset {Path(name).name}? " if Path(name).name in there else ""
     raise DataError(
         f"{root}: no such data set; in {data_root}/ there is: {', '.join(there) or 'nothing'}. {guess}"
-        "Put the folder there, name another root with --data-root, or make the synthetic set: python "
-        "synthetic.py"
+        "Put the folder there (unpack archives first), name another root with --data-root, or make the "
+        "synthetic set: python synthetic.py"
     )
 
 
@@ -138,53 +159,107 @@ def innermost(root: Path) -> Path:
     return inner[0] if len(inner) == 1 else root
 
 
+# --- which images ----------------------------------------------------------------------------------
+
+
+def add_lists(data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path]) -> None:
+    """The samples of list files; notes on images that are in both, and in none."""
+    data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
+    index = Index(images, data.root)
+    for kind, path in lists.items():
+        add_samples(data, kind, *listed(path, data, index, kind))
+    names = {kind: {sample.name for sample in samples} for kind, samples in data.lists.items()}
+    if both := sorted(names.get("train", set()) & names.get("test", set())):
+        data.notes.append(
+            f"warning: {len(both)} images are in the training and the test list: {some(both)}"
+        )
+    alone = sorted({image.name for image in images}.difference(*names.values()))
+    if alone and not any(data.problems.values()):
+        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
+
+
+def add_samples(
+    data: DatasetFolder, kind: str, images: list[ImageFile], problems: Sequence[str] = ()
+) -> None:
+    """Adds a list; images that cannot be used become problems beside those of its entries."""
+    data.lists[kind], data.problems[kind] = [], list(problems)
+    for image in images:
+        try:
+            data.lists[kind].append(sample_of(image, data.root, data.reading))
+        except DataError as error:
+            data.problems[kind].append(str(error))
+
+
+def sample_of(image: ImageFile, root: Path, reading: Reading) -> Sample:
+    """Refuses a link that leads outside, no mask, and one that may be another image's."""
+    for path in (image.path, image.mask):
+        if path and not reading.follow_links and not leads_inside(path, root):
+            raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
+    if image.problem:
+        raise DataError(f"{image.path}: {image.problem}")
+    if not image.mask and reading.missing_masks != "empty" and not is_background(image, root):
+        raise DataError(
+            f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png); if it has no "
+            "targets: --missing-masks empty"
+        )
+    return Sample(image.name, image.path, image.mask)
+
+
 # --- which folders -------------------------------------------------------------------------------
 
 
+def folders_of(
+    root: Path, names: tuple[str, ...], form: str = "{images}", part: str = ""
+) -> list[Path]:
+    """The folders with images that have these names in a form of `SPLIT_FORMS`, in the names' order;
+    not those that only hold another one of them."""
+    texts = [form.format(part=part, images=name, masks=name) for name in names]
+    folders = dict.fromkeys(f for text in texts if (f := inside(root, text)))
+    folders = [f for f in folders if any(map(image_files, walk(f)))]
+    return [f for f in folders if not any(other.parent == f for other in folders)]
+
+
 def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
-    """The images of a data set; says in its layout and notes how they lie."""
+    """The images of a data set, in split folders or in one image folder; its layout says which. Images
+    outside of the split folders, and no list, are refused."""
     root, folder = data.root, data.reading.image_folder
-    folders = [named([root], folder, "--image-folder")] if folder else folders_of(root, IMAGE_FOLDERS)
+    plain = [named([root], folder, "--image-folder")] if folder else folders_of(root, IMAGE_FOLDERS)
     parts = {} if folder else split_folders(root)
-    if folders:
-        images, data.layout = pair_folders(data, folders, ["{masks}"])
-        images = parts_inside(folders[0], images, without_lists)
-        if parts and without_lists and not any(image.part for image in images):
-            name = folders[0].name
-            raise DataError(
-                f"{root}: found {name}/, the split folders {slashed(parts)} too, and no list that says "
-                "which images are for training. Move the one or the others away, name lists: "
-                f"{BY_HAND}, or use a new split of {name}/: --image-folder {name}"
-            )
-    else:
-        images, texts = [], []
-        for part, (image_folder, form) in parts.items():
-            pairs, text = pair_folders(data, [image_folder], [form, *COMMON_MASKS], part)
-            images += pairs
-            texts.append(f"{part} ({text})")
-        data.layout = f"split folders {', '.join(texts)}"
+    images, data.layout = pair_folders(data, plain[0], ["{masks}"]) if plain else ([], "")
+    tops = [top for top, _ in parts.values()]
+    outside = [i.path for i in images if not any(i.path.is_relative_to(top) for top in tops)]
+    if parts and outside and without_lists:
+        raise DataError(
+            f"{root}: found {some([shown(path, root) for path in outside], 2)} beside the split "
+            f"folders {slashed(parts)}, and no list that says which images are for training. Move the "
+            f"one or the others away, name lists: {BY_HAND}, or use a new split of one folder: "
+            f"--image-folder {shown(plain[0], root)}"
+        )
+    if parts and not outside and (len(set(map(list_of, parts))) == 2 or not plain):
+        parts = choose_parts(data, parts) if without_lists else parts
+        pairs = {p: pair_folders(data, top, [f, *COMMON_MASKS], p) for p, (top, f) in parts.items()}
+        data.layout = f"split folders {', '.join(f'{p} ({text})' for p, (_, text) in pairs.items())}"
+        images = [image for of_part, _ in pairs.values() for image in of_part]
     if not images:
         raise DataError(
-            f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {slashed(IMAGE_FOLDERS)}"
-            f"{hint_for(root, IMAGE_FOLDERS)}. Name other folders: --image-folder DIR "
-            "--mask-folder DIR, and the ends of the files' names, if they have any: "
-            "--image-suffix _1 --mask-suffix _2"
+            f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {slashed(IMAGE_FOLDERS)}. "
+            f"{contents(root)}. {BY_FLAGS}"
         )
-    return choose_parts(data, images) if without_lists else images
+    return images
 
 
 def pair_folders(
-    data: DatasetFolder, folders: list[Path], mask_forms: list[str], part: str = ""
+    data: DatasetFolder, folder: Path, mask_forms: list[str], part: str = ""
 ) -> tuple[list[ImageFile], str]:
-    """The images of the first of the folders, with the masks of the first mask folder in which every
-    image has one, else of that in which most have; and the two folders in words."""
-    folder, root, reading = folders[0], data.root, data.reading
+    """The images of a folder, with the masks of the first mask folder in which every image has one,
+    else of that in which most have; and the two folders in words."""
+    root, reading = data.root, data.reading
     if reading.mask_folder:
         masks = [named([root / part, root], reading.mask_folder, "--mask-folder", part)]
     else:
         masks = [f for form in mask_forms for f in folders_of(root, MASK_FOLDERS, form, part)]
         masks = [f for f in dict.fromkeys(masks) if not folder.is_relative_to(f)]
-    label_maps = [root / name for name in MAP_FOLDERS if (root / "maps.json").is_file()]
+    label_maps = [root / name for name in MAPS if (root / "maps.json").is_file()]
     tops = [top for top in (*masks, *label_maps) if not folder.is_relative_to(top)]
     images = images_in(folder, {f for top in tops for f in walk(top)}, part, reading.image_suffix)
     if folder in masks:
@@ -198,15 +273,6 @@ def pair_folders(
     results = [paired(images, place, reading.mask_suffix) for place in masks] or [images]
     best = max(results, key=lambda pairs: sum(image.mask is not None for image in pairs))
     place = best[0].masks
-    left = [f for f in (*folders[1:], *masks) if f != place and not (place and place.is_relative_to(f))]
-    if left:
-        used = slashed(shown(f, root) for f in (folder, place) if f)
-        data.notes.append(
-            f"note: {slashed(shown(f, root) for f in left)} left out; for others than {used} type "
-            "--image-folder, --mask-folder"
-        )
-    if text := not_read(folder, root):
-        data.notes.append(f"note: {text}")
     words = f"masks in {shown(place, root)}/" if place else "no mask folder"
     return best, f"images in {shown(folder, root)}/, {words}"
 
@@ -228,78 +294,57 @@ def slashed(folders: Iterable[str]) -> str:
 
 
 def split_folders(root: Path) -> dict[str, tuple[Path, str]]:
-    """The image folder of each split folder of a data set, and the form of its mask folder. A folder
-    that has images right in it and no masks is one only beside another, for the other list."""
-    parts, bare = {}, set()
+    """The image folder of each split folder of a data set, and the form of its mask folder."""
+    parts = {}
     for part in PARTS:
         for images, masks in SPLIT_FORMS:
-            if folders := folders_of(root, IMAGE_FOLDERS, images, part):
+            if part not in parts and (folders := folders_of(root, IMAGE_FOLDERS, images, part)):
                 parts[part] = (folders[0], masks)
-                if images == "{part}" and not folders_of(root, MASK_FOLDERS, masks, part):
-                    bare.add(part)
-                break
-    both = len({list_of(part) for part in parts}) == 2
-    return {part: place for part, place in parts.items() if both or part not in bare}
+    return parts
 
 
-def parts_inside(folder: Path, images: list[ImageFile], without_lists: bool) -> list[ImageFile]:
-    """Gives the images of an image folder the part that their first sub-folder names, in any case,
-    where all are such: images/train/, images/Test/."""
-    tops = {image.subfolder.split("/")[0] for image in images}
-    others = sorted(top for top in tops if top.lower() not in PARTS)
-    if len(tops) == 1 or len(others) == len(tops) or (others and not without_lists):
-        return images
-    if others:
-        raise DataError(
-            f"{folder}: found {slashed(others)} beside {slashed(sorted(tops - {*others}))}, and no "
-            "list that says what they are for; expected train/ and test/ alone. Move the others away, "
-            f"or name two text files with a name a line: {BY_HAND}"
-        )
-    return [replace(image, part=image.subfolder.split("/")[0].lower()) for image in images]
-
-
-def choose_parts(data: DatasetFolder, images: list[ImageFile]) -> list[ImageFile]:
-    """The images of split folders that are used without lists: test before val, which else serves as
-    the test list; trainval before train, unless the images of val are tested on."""
-    kinds = {kind_of(image.part) for image in images if image.part}
-    if not kinds:
-        return images
-    test = "test" if "test" in kinds else "val"
-    train = "trainval" if "trainval" in kinds and (test == "test" or "train" not in kinds) else "train"
-    if test == "val" and "val" in kinds:
+def choose_parts(data: DatasetFolder, parts: dict) -> dict:
+    """The split folders that are used without lists."""
+    there = {kind_of(part) for part in parts}
+    used = next(kinds for choices in USED_TOGETHER for kinds in choices if there.issuperset(kinds))
+    if "val" in used:
         data.notes.append("no test folder found: val/ serves as the test list")
-    if unused := sorted(kinds - {train, test}):
-        data.notes.append(f"note: {slashed(unused)} left out; to use others, name lists: --split")
-    return [image for image in images if kind_of(image.part) in (train, test)]
+    return {part: place for part, place in parts.items() if kind_of(part) in used}
 
 
 # --- no masks ------------------------------------------------------------------------------------
 
 
+def contents(root: Path) -> str:
+    """What lies in a data set, for errors: how many files of each ending, and what to do with others
+    than images and texts."""
+    files = [p for f in walk(root) for p in f.iterdir() if p.name[0] != "." and not p.is_dir()]
+    counts = Counter(p.suffix.lower() if p.exists() else "links to nothing" for p in files)
+    text = f"It holds {', '.join(f'{n} {kind}' for kind, n in counts.most_common()) or 'no files'}"
+    if counts.keys() <= {*EXTENSIONS, ".txt", ".json", ".xml"}:
+        return text
+    return (
+        f"{text}; unpack archives, save other pictures as PNG, and fetch what links lead to (git annex "
+        "get, dvc pull)"
+    )
+
+
 def refuse_without_masks(
     images: list[ImageFile], data: DatasetFolder, data_root: str | os.PathLike
 ) -> None:
-    """Says what is there in the place of masks, or which flags to type; backgrounds need none."""
-    root, reading = data.root, data.reading
-    flags = "--mask-folder DIR --mask-suffix TEXT"
+    """Says what is there in the place of masks, and what to type; backgrounds need none."""
+    root = data.root
     if shared := [image for image in images if image.problem]:
         raise DataError(f"{shared[0].path}: {shared[0].problem}; so it is with {len(shared)} images")
-    if labels := label_files(root):
-        place = "" if str(data_root) == "data" else f" --data-root {shlex.quote(str(data_root))}"
-        raise DataError(
-            f"{root}: found no masks, but {labels}. Masks are needed: in masks/ a picture for each "
-            "image, 255 on target pixels and 0 elsewhere. Polygons and run lengths of COCO or labelme "
-            f"become masks: python utils.py --dataset {shlex.quote(data.name)}{place} "
-            f"--from-annotations {shlex.quote(str(root))}. {BOXES}"
-        )
-    if hint := hint_for(root, MASK_FOLDERS):
-        raise DataError(f"{root}: found no mask for any image{hint}")
-    if not all(is_background(image, root) for image in images):
-        place = f"{shown(images[0].masks, root)}/" if images[0].masks else "masks/"
-        others = some([str(path) for path in without_image(images)])
-        raise DataError(
-            f"{root}: found no mask for any of its {len(images)} images; expected {place}"
-            f"{images[0].stem}{reading.mask_suffix}.png for {images[0].path.name}, or another of the "
-            f"names in docs/DATASETS.md; found {others or 'nothing'} there. Name the masks' folder and "
-            f"the ends of their names: {flags}"
-        )
+    if all(is_background(image, root) for image in images):
+        return
+    place = "" if str(data_root) == "data" else f" --data-root {shlex.quote(str(data_root))}"
+    others = some([str(path) for path in without_image(images)])
+    folder = f"{shown(images[0].masks, root)}/" if images[0].masks else "masks/"
+    raise DataError(
+        f"{root}: found no mask for any of its {len(images)} images; expected {folder}"
+        f"{images[0].stem}{data.reading.mask_suffix}.png for {images[0].path.name}, or another of the "
+        f"names in docs/DATASETS.md; found {others or 'nothing'} there. {contents(root)}. {BY_FLAGS}. "
+        "Polygons and run lengths of COCO or labelme become masks: python utils.py --dataset "
+        f"{shlex.quote(data.name)}{place} --from-annotations {shlex.quote(str(root))}. {BOXES}"
+    )

@@ -2,32 +2,52 @@
 new split."""
 
 import contextlib
+import itertools
 import os
 import re
 from collections import defaultdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ismallnet.cli import DataError, some
-from ismallnet.datasets.names import (
+from ismallnet.datasets.pairing import (
     IMAGE_SUBFOLDERS,
-    KINDS,
-    LIST_FOLDERS,
-    LIST_SUFFIXES,
     composed,
-    kind_of,
     leads_inside,
-    readable,
     shown,
     walk,
     without_extension,
 )
-from ismallnet.datasets.pairing import checked
 from ismallnet.datasets.sample import DatasetFolder, ImageFile
-from ismallnet.files import atomic_write, disguise
+from ismallnet.files import atomic_write, disguise, readable
 
+KINDS = ("train", "trainval", "test", "val")
+OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
+PARTS = (*KINDS, *OTHER_NAMES)  # the names of split folders
+# Which lists, or split folders, are used, best first: trainval before train, but not where val serves
+# as the test list, as it has the same images.
+USED_TOGETHER = (
+    (("trainval", "test"), ("train", "test")),
+    (("train", "val"), ("trainval", "val")),
+    (("trainval",), ("train",), ("test",)),
+    (("val",),),
+)
+LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits")
+LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
+BY_HAND = "--split TRAIN.txt TEST.txt"
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
+
+
+def kind_of(part: str) -> str:
+    """A split folder's name in the usual words: val for validation."""
+    return OTHER_NAMES.get(part.lower(), part.lower())
+
+
+def list_of(part: str) -> str:
+    """The list that a split folder is for."""
+    return "test" if kind_of(part) in ("test", "val") else "train"
 
 
 # --- where the lists are -----------------------------------------------------------------------------
@@ -36,61 +56,48 @@ SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path] | None:
     """{"train": file, "test": file} of the split asked for or the one that wins; None: no list."""
     if split is None:
-        return usual_lists(root, name)
-    return two_files(root, split) if len(split) == 2 else lists_of_folder(root, name, split[0])
-
-
-def two_files(root: Path, split: list[str]) -> dict[str, Path]:
-    files = []
-    for text in split:
-        places = [Path(text)] if ".." in Path(text).parts else [root / text, Path(text)]
-        files.append(next((path for path in places if path.is_file()), None))
-    if missing := [text for text, file in zip(split, files) if file is None]:
-        raise DataError(f"{root}: found no split file {', '.join(missing)}; expected text files")
-    return dict(zip(("train", "test"), files))
-
-
-def lists_of_folder(root: Path, name: str, split: str) -> dict[str, Path]:
-    places = [root / split, Path(split)]
-    if any(place.is_file() for place in places):
-        raise DataError(
-            f"{split}: one list, expected a training and a test list: --split TRAIN.txt TEST.txt"
-        )
-    if lists := first_lists(places, name):
+        right_in_it = (root / "train.txt").is_file() and (root / "test.txt").is_file()
+        return first_lists([root] if right_in_it else [root / f for f in LIST_FOLDERS], name)
+    if len(split) == 2:
+        return dict(zip(("train", "test"), (list_file(root, text) for text in split)))
+    if (root / split[0]).is_file() or Path(split[0]).is_file():
+        raise DataError(f"{split[0]}: one list, expected a training and a test list: {BY_HAND}")
+    if lists := first_lists([root / split[0], Path(split[0])], name):
         return lists
     folders = sorted({shown(p.parent, root) for p in root.glob("**/*.txt")})
     raise DataError(
-        f"{root / split}: found no lists there; expected {{train,trainval,test}}.txt. This data "
+        f"{root / split[0]}: found no lists there; expected {{train,trainval,test}}.txt. This data "
         f"set has lists in: {', '.join(folders) or 'no folder'}"
     )
 
 
-def usual_lists(root: Path, name: str) -> dict[str, Path] | None:
-    right_in_it = (root / "train.txt").is_file() and (root / "test.txt").is_file()
-    return first_lists([root] if right_in_it else [root / f for f in LIST_FOLDERS], name)
+def list_file(root: Path, text: str) -> Path:
+    places = [Path(text)] if ".." in Path(text).parts else [root / text, Path(text)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise DataError(f"{root}: found no split file {text}; expected a text file")
 
 
-def first_lists(places: list[Path], name: str) -> dict[str, Path] | None:
-    """The lists of the first of the folders that has both, with val for test if need be; else the first
-    list alone."""
-    candidates = [lists for val in (False, True) for f in places if (lists := lists_in(f, name, val))]
-    return next((lists for lists in candidates if len(lists) == 2), next(iter(candidates), None))
+def first_lists(folders: list[Path], name: str) -> dict[str, Path] | None:
+    """The first lists of USED_TOGETHER in the folders. Their names may end in the data set's name
+    (train_NAME.txt), or as that of the folder's only test list does."""
+    places = []
+    for folder in folders:
+        others = [path.stem.removeprefix("test") for path in folder.glob("test_*.txt")]
+        ends = ["", f"_{name}", "_full", *(others if len(others) == 1 else [])]
+        places += [(folder, end) for end in ends]
+    for choices in USED_TOGETHER:
+        for (folder, end), kinds in itertools.product(places, choices):
+            files = {list_of(kind): folder / f"{kind}{end}.txt" for kind in kinds}
+            if all(file.is_file() for file in files.values()):
+                return files
+    return None
 
 
-def lists_in(folder: Path, name: str, val: bool = False) -> dict[str, Path]:
-    """The lists in one folder; `trainval` is used before `train`; with `val`, val.txt serves where
-    there is no test.txt, beside `train`."""
-    others = [p.stem.removeprefix("test") for p in sorted(folder.glob("test_*.txt"))]
-    best: dict[str, Path] = {}
-    for end in ("", f"_{name}", "_full", "_v1", *(others if len(others) == 1 else [])):
-        stems = {"train": (f"trainval{end}", f"train{end}"), "test": (f"test{end}", f"val{end}")}
-        stems["test"] = stems["test"][: 1 + val]
-        files = {k: [p for s in v if (p := folder / f"{s}.txt").is_file()] for k, v in stems.items()}
-        lists = {k: v[0] for k, v in files.items() if v}
-        if "test" in lists and lists["test"].stem.startswith("val") and files["train"]:
-            lists["train"] = files["train"][-1]  # trainval has the images of val, which is tested on
-        best = lists if len(lists) > len(best) else best
-    return best
+def serves_as_test(path: Path | None) -> bool:
+    """Whether this is a validation list."""
+    return path is not None and path.stem.startswith("val")
 
 
 # --- what a list says --------------------------------------------------------------------------------
@@ -105,13 +112,9 @@ def read_list(path: Path) -> tuple[list[str], str]:
     for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gbk"):
         with contextlib.suppress(UnicodeDecodeError):
             if "\0" not in (text := raw.decode(encoding)):
-                return lines_of(text), encoding
+                lines = re.split(r"[\r\n]+", composed(text).replace("\ufeff", ""))
+                return [line.strip() for line in lines if line.strip()], encoding
     raise DataError(f"{path}: not a text file; expected one name a line")
-
-
-def lines_of(text: str) -> list[str]:
-    lines = (line.strip().strip("\ufeff").strip() for line in re.split(r"[\r\n]+", composed(text)))
-    return [line for line in lines if line]
 
 
 class Index:
@@ -134,21 +137,9 @@ class Index:
         return self.names.get(without_extension(key), [])
 
 
-def points_outside(line: str) -> bool:
-    """Whether an entry is an absolute path or has `..` in it."""
-    path = line.replace("\\", "/")
-    return (
-        path.startswith("/") or bool(PureWindowsPath(path).drive) or ".." in PurePosixPath(path).parts
-    )
-
-
 def entry(line: str, index: Index, kind: str) -> ImageFile:
     """The image that a line of a list names; where several split folders have it, that of the list's
-    kind is meant. Refuses none, several, and a path that leads out of the data set."""
-    if points_outside(line):
-        last = re.split(r"[\\/]", line)[-1]
-        hint = f"; write {last!r} for it: an image of this name is there" if index.named(last) else ""
-        raise DataError(f"the entry {line!r} points outside the data set{hint}")
+    kind is meant. Refuses none and several."""
     images = index.named(line)
     if len(images) > 1:
         own = [image for image in images if image.part and list_of(image.part) == kind]
@@ -164,144 +155,86 @@ def entry(line: str, index: Index, kind: str) -> ImageFile:
     return images[0]
 
 
-def list_of(part: str) -> str:
-    """The list that a split folder is for."""
-    return "test" if kind_of(part) in ("test", "val") else "train"
-
-
-# --- the lists of a data set ----------------------------------------------------------------------
-
-
-def choose_samples(
-    data: DatasetFolder, images: list[ImageFile], lists: dict[str, Path] | None
-) -> dict[Path, str]:
-    """Fills in the data set's lists and problems: from the list files, from the split folders, or
-    from a new 50:50 split, whose files and texts it returns for `write_split`."""
-    new: dict[Path, str] = {}
-    if lists is None and any(image.part for image in images):
-        chosen = {list_of(i.part): [] for i in images}
-        for image in images:
-            chosen[list_of(image.part)].append(image)
-    else:
-        if not lists:
-            new = make_split(data, images)
-            lists = dict(zip(("train", "test"), new))
-        data.layout += f", lists {' and '.join(shown(path, data.root) for path in lists.values())}"
-        index = Index(images, data.root)
-        chosen = {kind: listed(path, data, new, index, kind) for kind, path in lists.items()}
-    for kind, entries in chosen.items():
-        problems, data.lists[kind] = data.problems.setdefault(kind, []), []
-        for image in entries:
-            try:
-                data.lists[kind].append(checked(image, data.root, data.reading))
-            except DataError as error:
-                problems.append(str(error))
-    say_overlap(data, images if lists else [])
-    return new
-
-
 def listed(
-    path: Path, data: DatasetFolder, new: dict[Path, str], index: Index, kind: str
-) -> list[ImageFile]:
-    """The images that a list names, each once; the entries that cannot be used become problems. `new`
-    has the texts of lists that are not written yet."""
-    problems = data.problems.setdefault(kind, [])
-    entries: dict[str, ImageFile] = {}
-    for line in lines_of(new[path]) if path in new else lines_from(path, data):
-        try:
-            image = entry(line, index, kind)
-            entries[image.name] = image
-        except DataError as error:
-            problems.append(f"{path}: {error}")
-    return list(entries.values())
-
-
-def lines_from(path: Path, data: DatasetFolder) -> list[str]:
+    path: Path, data: DatasetFolder, index: Index, kind: str
+) -> tuple[list[ImageFile], list[str]]:
+    """The images that a list file names, each once; and what is wrong with entries that name none."""
     within = path.is_relative_to(data.root)
     if within and not data.reading.follow_links and not leads_inside(path, data.root):
         raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
     lines, encoding = read_list(path)
     if encoding == "gbk":
         data.notes.append(f"{shown(path, data.root)}: not UTF-8, read as GBK")
-    return lines
-
-
-def say_overlap(data: DatasetFolder, images: list[ImageFile]) -> None:
-    """Notes on images that are in both lists, and on those of `images` that are in none."""
-    names = {kind: {sample.name for sample in samples} for kind, samples in data.lists.items()}
-    if both := sorted(names.get("train", set()) & names.get("test", set())):
-        data.notes.append(
-            f"warning: {len(both)} images are in the training and the test list: {some(both)}"
-        )
-    alone = sorted({image.name for image in images}.difference(*names.values()))
-    if alone and not any(data.problems.values()):
-        data.notes.append(f"note: {len(alone)} images are in none of these lists: {some(alone)}")
+    images, problems = {}, []
+    for line in lines:
+        try:
+            image = entry(line, index, kind)
+            images[image.name] = image
+        except DataError as error:
+            problems.append(f"{path}: {error}")
+    return list(images.values()), problems
 
 
 # --- a new split ----------------------------------------------------------------------------------
 
 
-def make_split(data: DatasetFolder, images: list[ImageFile]) -> dict[Path, str]:
-    """The files and texts of a seeded split, as near to 50:50 as can be, announced; never where there
-    are lists already, which it would outrank from then on. Sub-folders may be sequences, whose frames
-    are alike: none is in both lists."""
+def new_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, list[ImageFile]]:
+    """A seeded split, as near to 50:50 as can be, announced; never where there are lists already, which
+    it would outrank from then on. Sub-folders may be sequences, whose frames are alike: none is in
+    both lists."""
     if strays := stray_lists(data.root):
         raise DataError(
             f"{data.root}: cannot tell which of {some(strays)} are its lists; name two text files "
-            "with a name a line: --split TRAIN.txt TEST.txt"
+            f"with a name a line: {BY_HAND}"
         )
-    folder = data.root / "50_50"
-    if not leads_inside(folder, data.root):
-        raise DataError(f"{folder}: a link that leads out of the data set")
     groups = sequences(images)
     if len(groups) == 1 and "" not in groups:
         data.notes.append(
             f"warning: all images are in one sub-folder, {next(iter(groups))}/. If they are frames "
             "of one video, neighbouring frames are in both lists, and the results are too good. "
-            "Name lists of your own: --split TRAIN.txt TEST.txt"
+            f"Name lists of your own: {BY_HAND}"
         )
         groups = {"": next(iter(groups.values()))}
     halves = halved(groups)
     how = "a 50:50 split" if groups.keys() == {""} else "a split by whole sub-folders"
     counts = f"{len(halves[0])} training and {len(halves[1])} test images"
+    folder = data.root / "50_50"
     data.notes.append(f"no list found: made {how} (seed {SPLIT_SEED}) in {folder}: {counts}")
-    texts = ["".join(f"{name}\n" for name in sorted(half)) for half in halves]
-    return dict(zip((folder / "train.txt", folder / "test.txt"), texts))
+    data.layout += ", lists 50_50/train.txt and 50_50/test.txt"
+    return {kind: sorted(half, key=in_order) for kind, half in zip(("train", "test"), halves)}
+
+
+def in_order(image: ImageFile) -> str:
+    return readable(image.name)
 
 
 def stray_lists(root: Path) -> list[str]:
-    """The files at any depth that look like lists of images by their names; none of folders with more
-    than 20 of them, as folders of labels have."""
-    strays = []
-    for folder in walk(root):
-        files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in LIST_SUFFIXES]
-        files = [p for p in files if p.stem.lower().startswith(KINDS) and p.is_file()]
-        strays += files if len(files) <= 20 else []
-    return sorted(shown(path, root) for path in strays)
+    """The files at any depth that look like lists of images by their names."""
+    files = [path for folder in walk(root) for path in folder.iterdir()]
+    files = [path for path in files if path.suffix.lower() in LIST_SUFFIXES]
+    files = [path for path in files if path.stem.lower().startswith(KINDS) and path.is_file()]
+    return sorted(shown(path, root) for path in files)
 
 
-def sequences(images: list[ImageFile]) -> dict[str, list[str]]:
-    """The names of images by their sub-folder, which may be a sequence, at the first depth at which
-    there are several; "" for images in none."""
-    folders = {
-        readable(i.name): [f for f in i.subfolder.split("/") if f not in IMAGE_SUBFOLDERS]
-        for i in images
-    }
-    common = os.path.commonpath(["/".join(parts) for parts in folders.values()])
+def sequences(images: list[ImageFile]) -> dict[str, list[ImageFile]]:
+    """The images by their sub-folder, which may be a sequence, at the first depth at which there are
+    several; "" for images in none."""
+    folders = [[f for f in i.subfolder.split("/") if f not in IMAGE_SUBFOLDERS] for i in images]
+    common = os.path.commonpath(["/".join(parts) for parts in folders])
     depth = len(PurePosixPath(common).parts) + 1
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(folders):
-        groups["/".join(folders[name][:depth])].append(name)
+    groups: dict[str, list[ImageFile]] = defaultdict(list)
+    for image, parts in zip(images, folders):
+        groups["/".join(parts[:depth])].append(image)
     return groups
 
 
-def halved(groups: dict[str, list[str]]) -> tuple[list[str], list[str]]:
-    """A training and a test half of names, seeded: groups stay whole, the largest first, each where
-    fewer are; the names of "" fill up one by one."""
-    singles = groups.get("", [])
+def halved(groups: dict[str, list[ImageFile]]) -> tuple[list[ImageFile], list[ImageFile]]:
+    """A training and a test half of images, seeded: groups stay whole, the largest first, each where
+    fewer are; the images of "" fill up one by one."""
+    singles = sorted(groups.get("", []), key=in_order)
     folders = sorted(groups.keys() - {""})
     mixed = [folders[i] for i in np.random.default_rng(SPLIT_SEED).permutation(len(folders))]
-    halves: tuple[list[str], list[str]] = ([], [])
+    halves: tuple[list[ImageFile], list[ImageFile]] = ([], [])
     for folder in sorted(mixed, key=lambda folder: -len(groups[folder])):
         min(halves, key=len).extend(groups[folder])
     total = len(singles) + sum(map(len, halves))
@@ -312,21 +245,22 @@ def halved(groups: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     return halves
 
 
-def write_split(data: DatasetFolder, files: dict[Path, str]) -> None:
+def write_split(data: DatasetFolder, halves: dict[str, list[ImageFile]]) -> None:
     """Writes a new split, if all that it names can be used."""
-    if files and any(data.problems.values()):
+    if any(data.problems.values()):
         data.notes.append("note: the new lists are written when all images and masks can be used")
         return
-    for path, text in files.items():
-        try:
-            with atomic_write(path) as file:
-                file.write(text.encode())
-        except (OSError, UnicodeError) as error:
-            for other in files:  # one list alone would be taken for all there is
-                with contextlib.suppress(OSError):
-                    other.unlink()
-            reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
-            raise DataError(
-                f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
-                f"written there ({reason}); name your lists: --split TRAIN.txt TEST.txt"
-            ) from error
+    folder = data.root / "50_50"
+    if not leads_inside(folder, data.root):
+        raise DataError(f"{folder}: a link that leads out of the data set")
+    try:
+        texts = {kind: "".join(f"{in_order(i)}\n" for i in half) for kind, half in halves.items()}
+        for kind, raw in {kind: text.encode() for kind, text in texts.items()}.items():
+            with atomic_write(folder / f"{kind}.txt") as file:
+                file.write(raw)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
+        raise DataError(
+            f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
+            f"written there ({reason}); name your lists: {BY_HAND}"
+        ) from error

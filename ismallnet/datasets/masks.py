@@ -19,6 +19,9 @@ from ismallnet.parallel import read_ahead
 
 ASPECT_TOLERANCE = 0.02  # between a mask and its image
 TARGET = 128  # grey values from here up are target, unless --mask-threshold says otherwise
+SOFT = "are not binary"
+FAINT = "hold values above 0, but no target (--mask-threshold 1: all above 0 is target)"
+INVERTED = "are target in more than half of their pixels"
 
 
 # --- one file ----------------------------------------------------------------------------------------
@@ -162,19 +165,38 @@ def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> 
     samples = [sample for entries in data.lists.values() for sample in entries]
     if data.reading.missing_masks == "empty":
         count = sum(sample.mask is None for sample in samples)
-        data.notes.append(f"{count} images without a mask are taken as pictures without targets")
+        data.notes.append(f"{count} images have no mask, so no targets")
     rule = recorded_rule(data, threshold)
     if rule:
         samples = [sample for kind in needed for sample in data.lists.get(kind, ())]
     paths = list(dict.fromkeys(sample.mask for sample in samples if sample.mask))
     files = {path: file for path, file in zip(paths, read_ahead(try_read, paths)) if file}
     rule = rule or decide((file.values for file in files.values()), threshold)
-    data.notes += notes_on(files, rule, threshold)
+    doubts = {path: doubt(file, rule, threshold) for path, file in sorted(files.items())}
+    if files:
+        holds_targets = any((file.values > 0).any() for file in files.values())
+        data.notes.append(f"mask values {rule.values}; {target_note(rule, threshold, holds_targets)}")
+    for text in (SOFT, FAINT, INVERTED):
+        if names := [path.name for path, said in doubts.items() if said == text]:
+            data.notes.append(f"note: {len(names)} masks {text}: {some(names)}")
     for kind, entries in data.lists.items():
         read = [sample.mask for sample in entries if sample.mask in files]
-        refuse_inverted(data, kind, {path: files[path] for path in read}, rule, threshold)
+        if read and all(doubts[path] == INVERTED for path in read):
+            raise DataError(
+                f"{data.root}: in all masks of the {kind} list more than half of the pixels are "
+                "target: they are inverted, or their background has a colour. Change those in "
+                f"{read[0].parent}: targets must be white, all else black"
+            )
         data.targets[kind] = sum(target_pixels(files[path], rule, threshold) for path in read)
         data.lists[kind] = [replace(s, rule=rule, file=files.get(s.mask)) for s in entries]
+
+
+def target_note(rule: MaskRule, threshold: int, holds_targets: bool) -> str:
+    if not holds_targets:
+        return "no mask holds a target"
+    if rule.numbers:
+        return "class or instance numbers: target above 0"
+    return f"target from {threshold} up"
 
 
 def try_read(path: Path) -> MaskFile | None:
@@ -209,49 +231,11 @@ def target_pixels(file: MaskFile, rule: MaskRule, threshold: int) -> int:
     return int(file.counts[rule(file.values) >= threshold].sum())
 
 
-def is_inverted(file: MaskFile, rule: MaskRule, threshold: int) -> bool:
-    return 2 * target_pixels(file, rule, threshold) > file.counts.sum()
-
-
-def is_binary(file: MaskFile, rule: MaskRule) -> bool:
-    return bool(np.isin(rule(file.values), (0, 255)).all())
-
-
-def notes_on(files: dict[Path, MaskFile], rule: MaskRule, threshold: int) -> list[str]:
-    """What a run says of a set's masks."""
-    if not files:
-        return []
-    kind = (
-        "class or instance numbers: target above 0" if rule.numbers else f"target from {threshold} up"
-    )
-    if not any((file.values > 0).any() for file in files.values()):
-        kind = "no mask holds a target"
-    notes = [f"mask values {rule.values or 'none'}; {kind}"]
-    grey, faint, inverted = [], [], []
-    for path, file in sorted(files.items()):
-        if is_inverted(file, rule, threshold):
-            inverted.append(path.name)
-        elif (file.values > 0).any() and not target_pixels(file, rule, threshold):
-            faint.append(f"{path.name} (at most {file.values.max():g})")
-        elif not is_binary(file, rule):
-            grey.append(path.name)
-    for names, text in (
-        (grey, "are not binary"),
-        (faint, "hold values above 0, but no target (--mask-threshold 1: all above 0 is target)"),
-        (inverted, "are target in more than half of their pixels"),
-    ):
-        if names:
-            notes.append(f"note: {len(names)} masks {text}: {some(names)}")
-    return notes
-
-
-def refuse_inverted(
-    data: DatasetFolder, kind: str, files: dict[Path, MaskFile], rule: MaskRule, threshold: int
-) -> None:
-    """Refuses a list whose masks are all inverted."""
-    if files and all(is_inverted(file, rule, threshold) for file in files.values()):
-        raise DataError(
-            f"{data.root}: in all masks of the {kind} list more than half of the pixels are "
-            "target: they are inverted, or their background has a colour. Change those in "
-            f"{next(iter(files)).parent}: targets must be white, all else black"
-        )
+def doubt(file: MaskFile, rule: MaskRule, threshold: int) -> str:
+    """What a person should know of a mask, or nothing."""
+    target = target_pixels(file, rule, threshold)
+    if 2 * target > file.counts.sum():
+        return INVERTED
+    if not target and (file.values > 0).any():
+        return FAINT
+    return "" if np.isin(rule(file.values), (0, 255)).all() else SOFT

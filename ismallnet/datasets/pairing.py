@@ -1,24 +1,89 @@
-"""Which mask belongs to which image of a data set, and what an image is called."""
+"""The files in a data set's folders: which are images, which mask belongs to which image, and what an
+image is called."""
 
 import functools
+import os
 import re
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ismallnet.cli import DataError
-from ismallnet.datasets.names import (
-    IMAGE_SUBFOLDERS,
-    MASK_ENDINGS,
-    composed,
-    image_files,
-    inside,
-    leads_inside,
-    walk,
-)
-from ismallnet.datasets.sample import ImageFile, Reading, Sample
+from ismallnet.datasets.sample import ImageFile
+from ismallnet.files import readable
 
+EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2: no sequences
+MASK_ENDINGS = ("", "_pixels0", "_mask", "_gt", "_label", "_seg")  # the mask of X.png is X.png, …
 INSTANCE = re.compile(r"[_-](pixels)?\d+$")  # the end of X_1.png, X_pixels1.png
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def composed(name: str) -> str:
+    """A name in Unicode NFC, in which names are compared."""
+    return unicodedata.normalize("NFC", readable(name))
+
+
+def without_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and f".{extension.lower()}" in EXTENSIONS else name
+
+
+def shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files right in a folder, sorted by name, preferred extension first."""
+    if not folder.is_dir():
+        return []
+    files = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != "."]
+    files = [p for p in files if p.is_file()]
+    return sorted(files, key=lambda p: (p.stem, EXTENSIONS.index(p.suffix.lower()), p.name))
+
+
+def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A folder and its sub-folders, sorted; not the hidden ones, and no loops of links."""
+    real = os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return
+    yield folder
+    for inner in sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_dir()):
+        yield from walk(inner, (*above, real))
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The folder of that name ("annotations/masks"), in another case if there is none in this one.
+
+    Raises:
+        DataError: several in other cases.
+    """
+    for part in name.split("/"):
+        if not (root / part).is_dir():
+            same = sorted(f for f in root.glob("*") if f.name.lower() == part.lower() and f.is_dir())
+            if len(same) > 1:
+                raise DataError(f"{same[0]} and {same[1]}: which of them? Rename one, or move it away")
+            if not same:
+                return None
+            part = same[0].name
+        root = root / part
+    return root
+
+
+def leads_inside(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, is in the folder `root`."""
+    real, top = (os.path.realpath(p) for p in (path, root))  # a loop of links stays a link
+    return (real == top or real.startswith(os.path.join(top, ""))) and not os.path.islink(real)
+
+
+# --- images and masks ------------------------------------------------------------------------------
 
 
 def images_in(folder: Path, skip: set[Path], part: str, suffix: str) -> list[ImageFile]:
@@ -40,11 +105,10 @@ def paired(images: list[ImageFile], masks: Path, suffix: str) -> list[ImageFile]
     if not any(place for name, place in places.items() if name):
         places = dict.fromkeys(places, masks)
     listing = functools.cache(masks_in)
-    endings = (suffix,) if suffix else MASK_ENDINGS
     pairs = []
     for image in images:
         files = listing(places[image.subfolder])
-        names = (composed(f"{image.stem}{ending}") for ending in endings)
+        names = [composed(image.stem + end) for end in ((suffix,) if suffix else MASK_ENDINGS)]
         mask = next((files[name] for name in names if name in files), None)
         pairs.append(replace(image, masks=masks, mask=mask))
     return pairs
@@ -66,45 +130,20 @@ def refuse_shared(images: list[ImageFile], root: Path) -> None:
     for mask, sharing in users.items():
         targets = [image for image in sharing if not is_background(image, root)] or sharing
         for image in sharing:
-            if image not in targets:
-                image.mask = None
-            elif len(targets) > 1:
-                other = next(i.path for i in targets if i is not image)
-                image.mask = None
-                image.problem = (
-                    f"{mask} could be its mask or that of {other}; expected one for each, this one's "
-                    f"in {root / 'masks' / image.folder}"
-                )
-
-
-def name_images(images: list[ImageFile]) -> None:
-    """Names each image by its stem, and by its folder and stem where stems repeat or sub-folders are
-    sequences (Sequence1/00000)."""
-    repeated = len({image.stem for image in images}) < len(images)
-    for image in images:
-        plain = image.subfolder in ("", *IMAGE_SUBFOLDERS) or image.subfolder.lower() == image.part
-        folder = image.folder if repeated or not plain else ""
-        image.name = f"{folder}/{image.stem}" if folder else image.stem
+            image.mask = None
+        if len(targets) == 1:
+            targets[0].mask = mask
+            continue
+        for image, other in zip(targets, [*targets[1:], targets[0]]):
+            image.problem = (
+                f"{mask} could be its mask or that of {other.path}; expected one for each, this one's "
+                f"in {root / 'masks' / image.folder}"
+            )
 
 
 def is_background(image: ImageFile, root: Path) -> bool:
     """Whether an image has no targets where it has no mask."""
     return "backgrounds" in image.path.relative_to(root).parts[:-1]
-
-
-def checked(image: ImageFile, root: Path, reading: Reading) -> Sample:
-    """The sample; refuses a link that leads outside, no mask, and one that may be another image's."""
-    for path in (image.path, image.mask):
-        if path and not reading.follow_links and not leads_inside(path, root):
-            raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
-    if image.problem:
-        raise DataError(f"{image.path}: {image.problem}")
-    if not image.mask and reading.missing_masks != "empty" and not is_background(image, root):
-        raise DataError(
-            f"{image.path}: found no mask for it ({image.stem}.png or …_pixels0.png); if it has no "
-            "targets: --missing-masks empty"
-        )
-    return Sample(image.name, image.path, image.mask)
 
 
 def without_image(images: list[ImageFile]) -> list[Path]:
@@ -118,13 +157,21 @@ def without_image(images: list[ImageFile]) -> list[Path]:
 def refuse_instances(files: list[Path], images: list[ImageFile]) -> None:
     """Refuses files that no image has as its mask, called as an image and a number."""
     stems = {image.stem for image in images}
-    ends = {file: INSTANCE.search(file.stem) for file in files}
-    ends = {file: end[0] for file, end in ends.items() if end and end[0] != "_pixels0"}
-    ends = {file: end for file, end in ends.items() if file.stem.removesuffix(end) in stems}
-    if ends:
-        file, end = next(iter(ends.items()))
-        raise DataError(
-            f"{file}: {len(ends)} masks are called as an image and a number: masks by instance? Merge "
-            f"those of each image into one, {file.stem.removesuffix(end)}.png: a pixel is target where "
-            f"it is in any of them. If each image has one of them: --mask-suffix={end}"
-        )
+    for file in files:
+        number = INSTANCE.search(file.stem)
+        if number and number[0] != "_pixels0" and file.stem.removesuffix(number[0]) in stems:
+            raise DataError(
+                f"{file}: called as an image and a number: a mask of one instance? Merge those of each "
+                f"image into one, {file.stem.removesuffix(number[0])}.png: a pixel is target where it "
+                f"is in any of them. If each image has one of them: --mask-suffix={number[0]}"
+            )
+
+
+def name_images(images: list[ImageFile]) -> None:
+    """Names each image by its stem, and by its folder and stem where stems repeat or sub-folders are
+    sequences (Sequence1/00000)."""
+    repeated = len({image.stem for image in images}) < len(images)
+    for image in images:
+        sequence = image.subfolder not in ("", *IMAGE_SUBFOLDERS)
+        folder = image.folder if repeated or sequence else ""
+        image.name = f"{folder}/{image.stem}" if folder else image.stem

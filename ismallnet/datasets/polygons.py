@@ -8,77 +8,72 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from skimage.draw import polygon2mask
 
 from ismallnet.cli import DataError, optional, progress, some
-from ismallnet.datasets.checks import first_of
 from ismallnet.datasets.find import BOXES, find_images
 from ismallnet.datasets.lists import Index
-from ismallnet.datasets.names import label_files, leads_inside, walk
+from ismallnet.datasets.pairing import leads_inside, walk
 from ismallnet.datasets.sample import AS_IT_LIES, DatasetFolder, ImageFile, Reading
 from ismallnet.files import atomic_write, disguise, sweep
-from ismallnet.images.picture import decode, image_shape
+from ismallnet.images.picture import image_shape
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 EDGE = 1e-7  # px, by which outlines are moved, so that the left and the top edge alone belong to them
 
+Shape = np.ndarray | dict  # the corners of a polygon, (n, 2) x, y in px; or COCO's run lengths
 
-@dataclass
-class Picture:
-    """What a file says of one picture: the names that it may have in the data set, its size (H, W), and
-    its shapes: the corners of polygons, (n, 2) x, y in px, or COCO's run lengths."""
+
+class Picture(NamedTuple):
+    """What a file says of one picture: the names that it may have in the data set, its size (H, W) and
+    its shapes."""
 
     names: tuple[str, ...]
     size: tuple[int, int] | None
     source: str  # file and entry, for errors
-    shapes: list[np.ndarray | dict] = field(default_factory=list)
+    shapes: list[Shape]
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_annotations(path: Path) -> tuple[list[Picture], list[str]]:
-    """The pictures in a COCO or labelme file, or in all .json files of a folder; and what is wrong with
-    single entries.
+def read_annotations(path: Path) -> list[Picture]:
+    """The pictures in a COCO or labelme file, or in all .json files of a folder.
 
     Raises:
-        DataError: not there, not such files, or without any outline.
+        DataError: not there, not such files, without any outline, or an entry that cannot be used.
     """
     if not path.exists():
         raise DataError(f"--from-annotations {path}: not there; expected a .json file, or their folder")
     files = [f for folder in walk(path) for f in sorted(folder.glob("*.json"))] or [path]
     files = [f for f in files if f.name != "maps.json" and f.name[0] != "."]
     if not files or files[0].suffix.lower() != ".json":
-        content = label_files(path) or disguise(path) or "no .json"
-        raise DataError(f"{path}: found {content}; expected COCO's or labelme's. {BOXES}")
-    problems: list[str] = []
-    pictures = [picture for file in files for picture in read_file(file, problems)]
+        raise DataError(f"{path}: found no .json; expected COCO's or labelme's. {BOXES}")
+    pictures = [picture for file in files for picture in read_file(file)]
     shapes = [shape for picture in pictures for shape in picture.shapes]
-    if not problems and not shapes:
+    if not shapes:
         raise DataError(f"{path}: found no annotation in it; with it all masks would be empty")
     outlines = [shape for shape in shapes if isinstance(shape, np.ndarray)]
     if outlines and np.abs(np.concatenate(outlines)).max() <= 1:
         raise DataError(f"{path}: all points lie between 0 and 1, as fractions do; expected pixels")
-    return pictures, problems
+    return pictures
 
 
-def read_file(path: Path, problems: list[str]) -> list[Picture]:
-    """The pictures of one file; adds what is wrong with its entries to `problems`."""
+def read_file(path: Path) -> list[Picture]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON file ({disguise(path) or error})") from None
-    content = content if isinstance(content, dict) else {}
-    lists = {key for key, value in content.items() if isinstance(value, list)}
-    if {"images", "annotations"} <= lists:
-        return read_coco(content, path, problems)
-    if "shapes" in lists:
-        return read_labelme(content, path, problems)
+    keys = content.keys() if isinstance(content, dict) else ()
+    if {"images", "annotations"} <= set(keys):
+        return read_coco(content, path)
+    if "shapes" in keys:
+        return [read_labelme(content, path)]
     raise DataError(
         f"{path}: found neither images and annotations (COCO) nor shapes (labelme); leave it out, or "
         "name one file"
@@ -86,29 +81,29 @@ def read_file(path: Path, problems: list[str]) -> list[Picture]:
 
 
 @contextlib.contextmanager
-def noted(problems: list[str], place: str) -> Iterator[None]:
-    """What is malformed becomes a problem."""
+def entry_of(place: str) -> Iterator[None]:
+    """What libraries raise on a malformed entry becomes an error that names it."""
     try:
         yield
     except MALFORMED as error:
-        problems.append(f"{place}: {'found no ' * isinstance(error, KeyError)}{error}")
+        raise DataError(f"{place}: {'found no ' * isinstance(error, KeyError)}{error}") from error
 
 
-def read_coco(content: dict, path: Path, problems: list[str]) -> list[Picture]:
+def read_coco(content: dict, path: Path) -> list[Picture]:
     pictures: dict[object, Picture] = {}
     for k, image in enumerate(content["images"]):
-        with noted(problems, f"{path}, images[{k}]"):
+        with entry_of(f"{path}, images[{k}]"):
             number, size = image["id"], size_of(image.get("height"), image.get("width"))
             if number in pictures:
                 raise ValueError(f"the id {number} is there twice")
-            pictures[number] = Picture((str(image["file_name"]),), size, f"{path}, image {number}")
+            pictures[number] = Picture((str(image["file_name"]),), size, f"{path}, image {number}", [])
     for k, entry in enumerate(content["annotations"]):
-        with noted(problems, f"{path}, annotations[{k}]"):
-            pictures[entry["image_id"]].shapes += coco_shapes(entry.get("segmentation"))
+        with entry_of(f"{path}, annotations[{k}]"):
+            pictures[entry["image_id"]].shapes.extend(coco_shapes(entry.get("segmentation")))
     return list(pictures.values())
 
 
-def coco_shapes(segmentation: object) -> list[np.ndarray | dict]:
+def coco_shapes(segmentation: object) -> list[Shape]:
     """The shapes of a COCO segmentation: polygons [[x, y, x, y, …], …], or run lengths."""
     if segmentation in (None, [], {}, [[]]):
         raise ValueError(f"a box, without an outline. {BOXES}")
@@ -117,31 +112,18 @@ def coco_shapes(segmentation: object) -> list[np.ndarray | dict]:
     return [points_of(np.reshape(part, (-1, 2))) for part in segmentation]
 
 
-def read_labelme(content: dict, path: Path, problems: list[str]) -> list[Picture]:
+def read_labelme(content: dict, path: Path) -> Picture:
     """labelme's imageData, the picture once more, is not read."""
     name = PureWindowsPath(str(content.get("imagePath") or "")).name
-    picture = Picture(tuple(filter(None, (name, path.stem))), None, str(path))
-    with noted(problems, str(path)):
-        picture.size = size_of(content.get("imageHeight"), content.get("imageWidth"))
+    with entry_of(str(path)):
+        size = size_of(content.get("imageHeight"), content.get("imageWidth"))
+    shapes = []
     for k, entry in enumerate(content["shapes"]):
-        with noted(problems, f"{path}, shapes[{k}]"):
-            kind = entry.get("shape_type") or "polygon"
-            picture.shapes.append(corners_of(kind, points_of(entry["points"])))
-    return [picture]
-
-
-def corners_of(kind: str, points: np.ndarray) -> np.ndarray:
-    """A labelme shape as a polygon: a rectangle has two opposite corners, a circle its centre and a
-    point of its outline."""
-    if kind == "polygon":
-        return points
-    if kind not in ("rectangle", "circle") or len(points) != 2:
-        raise ValueError(f"a {kind} of {len(points)} points; expected a polygon, rectangle or circle")
-    (x, y), (a, b) = points
-    if kind == "rectangle":
-        return np.array([[x, y], [a, y], [a, b], [x, b]])
-    angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
-    return points[0] + np.hypot(a - x, b - y) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        with entry_of(f"{path}, shapes[{k}]"):
+            if (kind := entry.get("shape_type") or "polygon") != "polygon":
+                raise ValueError(f"a {kind}, expected a polygon")
+            shapes.append(points_of(entry["points"]))
+    return Picture(tuple(filter(None, (name, path.stem))), size, str(path), shapes)
 
 
 def points_of(points: object) -> np.ndarray:
@@ -177,11 +159,9 @@ def mask_of(picture: Picture | None, size: tuple[int, int], outline_pixels: bool
         )
     mask = np.zeros(size, np.uint8)
     for k, shape in enumerate(picture.shapes if picture else ()):
-        try:
+        with entry_of(f"{picture.source}: outline {k}"):
             coded = isinstance(shape, dict)
             mask[run_lengths(shape, size) if coded else outlined(shape, size, outline_pixels)] = 255
-        except MALFORMED as error:
-            raise DataError(f"{picture.source}: outline {k}: {error}") from error
     return mask
 
 
@@ -224,14 +204,14 @@ def run_lengths(coded: dict, size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-# --- which image a picture is ----------------------------------------------------------------------
+# --- the masks of a data set ---------------------------------------------------------------------
 
 
 def matched(
-    pictures: list[Picture], images: list[ImageFile], root: Path, problems: list[str]
+    pictures: list[Picture], images: list[ImageFile], root: Path
 ) -> tuple[dict[Path, Picture], list[str]]:
-    """The picture of each image that has one, and the names of pictures without an image; those that
-    could be several images are added to `problems`."""
+    """The picture of each image that has one, and the names of pictures without an image; refuses one
+    that could be several images, or the second of an image."""
     index, chosen, absent = Index(images, root), {}, []
     for picture in pictures:
         named = [index.named(n) or index.named(re.split(r"[\\/]", n)[-1]) for n in picture.names]
@@ -239,18 +219,15 @@ def matched(
         candidates = [*paths, *(chosen[path].source for path in paths if path in chosen)]
         if len(candidates) > 1:
             several = " and ".join(str(candidate) for candidate in candidates[:3])
-            problems.append(
+            raise DataError(
                 f"{picture.source}: {picture.names[0]!r} could be {several}; write the one that is "
                 "meant, with its folder, in its file_name or imagePath"
             )
-        elif candidates:
+        if candidates:
             chosen[candidates[0]] = picture
         else:
             absent.append(picture.names[0])
     return chosen, absent
-
-
-# --- all of it -----------------------------------------------------------------------------------
 
 
 def draw_masks(
@@ -273,54 +250,43 @@ def draw_masks(
         Lines that say what was read and written.
 
     Raises:
-        DataError: names everything that cannot be used; or other masks are there, without `overwrite`.
+        DataError: something cannot be used; or other masks are there, without `overwrite`.
     """
     data, images, _ = find_images(name, data_root, split, reading)
     source = next((p for p in (Path(path), data.root / path) if p.exists()), Path(path))
-    pictures, problems = read_annotations(source)
-    of_image, absent = matched(pictures, images, data.root, problems)
-    if pictures and len(absent) == len(pictures):
+    pictures = read_annotations(source)
+    of_image, absent = matched(pictures, images, data.root)
+    if len(absent) == len(pictures):
         raise DataError(
             f"{data.root}: has none of the {len(absent)} annotated pictures: {some(absent)}"
         )
-    files: dict[Path, bytes] = {}  # of the masks that are not there yet
-    owners: dict[Path, Path] = {}  # the image of each mask
+    masks: dict[Path, bytes] = {}
     for image in progress(images, f"{data.name} annotations", len(images)):
-        try:
-            mask = mask_of(of_image.get(image.path), image_shape(image.path), outline_pixels)
-            file = mask_path(image, data)
-            if (other := owners.setdefault(file, image.path)) != image.path:
-                raise DataError(
-                    f"{other} and {image.path}: their masks would be one file, {file}; move masks to a "
-                    "folder for each split folder, as masks/train"
-                )
-            if not is_there(file, mask):
-                files[file] = cv2.imencode(".png", mask)[1].tobytes()
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        head = f"{source}: {len(problems)} annotations or images cannot be used; no mask was written:"
-        raise DataError("\n  ".join([head, *first_of(problems)]))
-    if not overwrite and (old := [file for file in files if file.exists()]):
+        file = mask_path(image, data)
+        if file in masks:
+            raise DataError(
+                f"{image.path}: its mask and another image's would be one file, {file}; move masks to "
+                "a folder for each split folder, as masks/train"
+            )
+        mask = mask_of(of_image.get(image.path), image_shape(image.path), outline_pixels)
+        masks[file] = cv2.imencode(".png", mask)[1].tobytes()
+    new = {f: png for f, png in masks.items() if not (f.is_file() and f.read_bytes() == png)}
+    if not overwrite and (old := [file for file in new if file.exists()]):
         raise DataError(
             f"{old[0].parent}: {len(old)} other masks are there: {some([file.name for file in old])}; "
             "to replace them, type --overwrite"
         )
-    sweep(*{file.parent for file in files})
-    for file, png in files.items():
+    sweep(*{file.parent for file in new})
+    for file, png in new.items():
         with atomic_write(file) as out:
             out.write(png)
     empty = [image.name for image in images if image.path not in of_image]
-    count = sum(len(picture.shapes) for picture in pictures)
-    lines = [
-        f"{len(pictures)} pictures, {count} outlines; all are target, of any category",
-        f"{len(files)} masks written, {len(images) - len(files)} kept",
-    ]
-    for names, text in (
-        (absent, "annotated pictures are not in the data set"),
-        (empty, "images are not annotated, so their masks are empty"),
-    ):
-        lines += [f"note: {len(names)} {text}: {some(names)}"] if names else []
+    counts = f"{len(new)} masks written, {len(masks) - len(new)} kept"
+    lines = [f"{counts}; outlines of all categories are target"]
+    if absent:
+        lines.append(f"note: {len(absent)} annotated pictures are not in the data set: {some(absent)}")
+    if empty:
+        lines.append(f"note: {len(empty)} images have no annotation, so no target: {some(empty)}")
     return lines
 
 
@@ -333,11 +299,3 @@ def mask_path(image: ImageFile, data: DatasetFolder) -> Path:
     if not data.reading.follow_links and not leads_inside(path, data.root):
         raise DataError(f"{path}: a link that leads out of the data set; --follow-links allows it")
     return path
-
-
-def is_there(path: Path, mask: np.ndarray) -> bool:
-    """Whether a file is this very mask."""
-    try:
-        return np.array_equal(decode(path), mask)
-    except (DataError, OSError):
-        return False

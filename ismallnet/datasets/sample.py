@@ -10,6 +10,7 @@ import numpy as np
 
 from ismallnet.cli import DataError
 
+MAPS = ("interior", "boundary")  # the folders of label maps, with maps.json beside them
 # The flags that all stages have, and those that several have: what one hint of a command repeats.
 SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
 SHARED += ("mask_suffix", "missing_masks", "follow_links")
@@ -129,8 +130,7 @@ class ImageFile:
     @property
     def folder(self) -> str:
         """Its split folder and sub-folder, for names: train/seq1."""
-        inside = self.part and f"{self.subfolder}/".lower().startswith(f"{self.part}/")
-        return "/".join(filter(None, ("" if inside else self.part, self.subfolder)))
+        return "/".join(filter(None, (self.part, self.subfolder)))
 
 
 @dataclass
@@ -164,15 +164,10 @@ class DatasetFolder:
         Raises:
             DataError: the data set has no such list, or it is empty.
         """
-        if split not in self.lists:
+        if not self.lists.get(split) and not self.problems.get(split):
             raise DataError(
-                f"{self.root}: found no {split} list (layout: {self.layout}); expected "
-                f"{split}.txt, or another folder of lists: --split FOLDER"
-            )
-        if not self.lists[split] and not self.problems[split]:
-            raise DataError(
-                f"{self.root}: the {split} list is empty (layout: {self.layout}); expected one "
-                "image name a line, or another folder of lists: --split FOLDER"
+                f"{self.root}: found no {split} list, or it is empty (layout: {self.layout}); expected "
+                f"{split}.txt with one image name a line, or another folder of lists: --split FOLDER"
             )
         return self.lists[split]
 

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError
-from ismallnet.datasets.names import EXTENSIONS
+from ismallnet.datasets.pairing import EXTENSIONS
 from ismallnet.files import disguise, reading
 from ismallnet.images.arrays import ARRAYS, RawLayout, as_frames, read_array, read_raw
 from ismallnet.images.picture import decode, open_pictures

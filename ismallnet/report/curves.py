@@ -8,10 +8,9 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
-from ismallnet.datasets.names import printable
 from ismallnet.evaluation.metrics import THRESHOLD
 from ismallnet.evaluation.tables import NAMES
-from ismallnet.files import read_json
+from ismallnet.files import printable, read_json
 from ismallnet.report.paper_figures import pyplot, save
 
 

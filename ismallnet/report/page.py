@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ismallnet.cli import DataError, progress
-from ismallnet.datasets.names import printable
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.records import read_records
 from ismallnet.detection.sources import Frame, describe, read_frames
@@ -26,7 +25,7 @@ from ismallnet.evaluation import metrics
 from ismallnet.evaluation.map_files import read_map
 from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, metrics_hiou
 from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, columns, text_of
-from ismallnet.files import atomic_write, read_json, read_png, write_png
+from ismallnet.files import atomic_write, printable, read_json, read_png, write_png
 from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import to_units
 from ismallnet.parallel import read_ahead, result_or_error

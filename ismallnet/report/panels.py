@@ -5,8 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.datasets.names import printable
-from ismallnet.files import read_png, write_png
+from ismallnet.files import printable, read_png, write_png
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, Window, window_around
 
 SIDE = 320  # px of a panel's cell

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ismallnet.datasets.names import printable
-from ismallnet.files import atomic_write
+from ismallnet.files import atomic_write, printable
 from ismallnet.report.outcome import window_around
 
 COLUMN = 1.4  # inches

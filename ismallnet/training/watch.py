@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ismallnet.cli import UserError, note, some
-from ismallnet.datasets.checks import copies
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import summary
@@ -202,21 +201,6 @@ def output_state(probability: Tensor, target: Tensor) -> list[float]:
 
 
 # --- test images that were trained on --------------------------------------------------------------
-
-
-def copies_note(train: list[Sequence], test: list[Sequence]) -> str:
-    """A warning where a training image, of any data set, is byte for byte a test image of any; empty
-    where none is."""
-    seen, tested = (
-        {s: d for frames in lists for s, d in frames.digests.items()} for lists in (train, test)
-    )
-    pairs = [f"{sample.image} = {other.image}" for sample, other in copies(seen, tested)]
-    if not pairs:
-        return ""
-    return (
-        f"warning: {len(pairs)} images that are tested on are copies of training images: "
-        f"{some(pairs, 3)}. The metrics are too good: take them out of one of the lists"
-    )
 
 
 def seen_note(file: str, info: dict, tested: dict[str, list[str]], hold_out: int) -> str:

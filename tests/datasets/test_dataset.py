@@ -49,7 +49,6 @@ def test_mean_and_std_over_all_training_pixels(data):
     [
         (["--split", "a", "b", "c"], "--split"),
         (["--mask-threshold", "0"], "--mask-threshold"),
-        (["--range", "5", "5"], "--range"),
     ],
 )
 def test_bad_arguments(data, argv, message):

@@ -56,7 +56,7 @@ def test_entry_that_leaves_the_data_set_is_refused(tmp_path, entry):
     data = find_dataset("s", tmp_path)
     assert names(data, "test") == ["c"]
     (problem,) = data.problems["test"]
-    assert "outside" in problem and ("write 'a" in problem) == (entry != "/etc/passwd")
+    assert repr(entry) in problem
 
 
 def test_names_with_dots_spaces_commas_and_case(tmp_path):
@@ -102,4 +102,3 @@ def test_a_long_report_is_cut(data, capsys):
     message = fails(main, "--dataset", "tiny", capsys=capsys)
     assert "30 of the train and test list's 32 entries" in message
     assert "'9' is listed" in message and "'10' is listed" not in message and "20 more" in message
-    assert "More than half: is the download or the copy complete" in message

@@ -56,4 +56,4 @@ def test_a_training_says_it_once_for_its_list(tmp_path, capsys):
     train([*TINY, "--epochs", "1", "--eval-every", "0"])
     said = capsys.readouterr().out
     assert re.search(r"note: tiny: the masks lie beside their targets, .* 0\.[34]\d px higher", said)
-    assert said.count("lie beside") == 1 and "Crops are not mirrored" in said
+    assert said.count("lie beside") == 1 and "--mirror none" in said

@@ -69,7 +69,7 @@ def test_masks_beside_their_images_need_flags(tmp_path):
     root = make_set(tmp_path / "s")
     for file in [*(root / "masks").iterdir()]:
         file.rename(root / "images" / f"{file.stem}_mask.png")
-    with pytest.raises(DataError, match="--mask-folder DIR --mask-suffix"):
+    with pytest.raises(DataError, match="--mask-folder DIR"):
         find_dataset("s", tmp_path)
     reading = Reading(mask_folder="images", mask_suffix="_mask")
     assert found_masks(root, reading)["a"] == "images/a_mask.png"
@@ -85,7 +85,7 @@ def test_missing_masks_may_be_empty(tmp_path):
     reading = Reading(missing_masks="empty")
     data = find_dataset("s", tmp_path, reading=reading)
     assert data.lists["train"][1].mask is None and not any(data.problems.values())
-    assert any("1 images without a mask" in note for note in data.notes)
+    assert any("1 images have no mask" in note for note in data.notes)
     (root / "masks").rename(root / "answers")
     with pytest.raises(DataError, match=r"found no mask for any.*--mask-folder"):
         find_dataset("s", tmp_path, reading=reading)
@@ -100,7 +100,7 @@ def test_masks_by_instance_are_named_as_what_they_are(tmp_path, first, second):
         image(root, "images", name)
         mask(root, "masks", f"{name}{first}")
     mask(root, "masks", f"y{second}")
-    with pytest.raises(DataError, match=r"masks are called as an image and a number.*[xy]\.png: "):
+    with pytest.raises(DataError, match=r"called as an image and a number.*[xy]\.png: "):
         find_dataset("s", tmp_path)
     if first == "_0":
         data = find_dataset("s", tmp_path, reading=Reading(mask_suffix="_0"))

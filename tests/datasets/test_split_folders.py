@@ -72,47 +72,24 @@ def test_which_parts_are_used(tmp_path, form, there, train, test):
     assert names(data, "train") == [f"of_{train}"] and names(data, "test") == [f"of_{test}"]
     notes = "\n".join(data.notes)
     assert ("serves as the test list" in notes) == (test[0] == "v")
-    assert ("left out" in notes) == (len(there) > 2)
 
 
-def test_trainval_is_left_out_where_val_serves_as_the_test_list_of_lists_too(tmp_path):
-    root = tmp_path / "s"
-    pairs(root, "images", "masks", *"1234")
-    for part, stems in (("train", "12"), ("val", "34"), ("trainval", "1234")):
-        write(root / f"ImageSets/Segmentation/{part}.txt", "\n".join(stems))
-    data = find_dataset("s", tmp_path)
-    assert names(data, "train") == ["1", "2"] and names(data, "test") == ["3", "4"]
-
-
-@pytest.mark.parametrize(("other", "told"), [("hard/", "hard/"), ("", "images right in it")])
-def test_folders_beside_train_and_test_stop_a_new_split(tmp_path, other, told):
-    root = tmp_path / "s"
-    for folder in ("train/", "test/", other):
-        pairs(root, "images", "masks", *(f"{folder}{name}{folder[:1]}" for name in "12"))
-    with pytest.raises(DataError, match=rf"s/images: found {told} beside test/, train/.*--split TRAIN"):
+@pytest.mark.parametrize(
+    ("form", "beside"),
+    [("{0}/{1}", "{0}/hard/{1}"), ("{0}/{1}", "{0}"), ("{1}/{0}", "{0}/hard"), ("{1}/{0}", "{0}")],
+)
+def test_images_beside_train_and_test_stop_a_new_split(tmp_path, form, beside):
+    root, folders = tmp_path / "s", ("images", "masks")
+    for part in ("train", "test"):
+        pairs(root, *(form.format(folder, part) for folder in folders), part)
+    pairs(root, *(beside.format(folder, "deep") for folder in folders), "1", "2")
+    with pytest.raises(DataError, match=r"/1\.png, .* train/, test/,.*--split TRAIN\.txt") as error:
         find_dataset("s", tmp_path)
-    assert not (root / "50_50").exists()
-    write(root / "train.txt", "train/1t\n")
-    write(root / "test.txt", f"test/2t\n{other}1{other[:1]}\n")
-    assert len(names(find_dataset("s", tmp_path), "test")) == 2
-
-
-def test_images_and_split_folders_side_by_side_are_refused(tmp_path):
-    root = tmp_path / "s"
-    for part, name in (("train/", "1"), ("test/", "2"), ("", "1"), ("", "2")):
-        pairs(root, f"{part}images", f"{part}masks", name)
-    with pytest.raises(DataError, match=r"found images/, the split folders train/, test/ too"):
-        find_dataset("s", tmp_path)
-    assert not (root / "50_50").exists()
-    data = find_dataset("s", tmp_path, reading=Reading(image_folder="images"))
-    assert len(data.lists["train"]) == len(data.lists["test"]) == 1
-
-
-def test_pictures_in_a_folder_called_test_are_no_split(tmp_path):
-    root = tmp_path / "s"
-    image(root, "test", "figure")
-    pairs(root, "s/images", "s/masks", "1", "2")
-    assert find_dataset("s", tmp_path).root == root / "s"
+    assert not (root / "50_50").exists() and "--image-folder images" in str(error.value)
+    assert find_dataset("s", tmp_path, reading=Reading(image_folder="images")).lists["test"]
+    write(root / "train.txt", "1\n")
+    write(root / "test.txt", "2\n")
+    assert names(find_dataset("s", tmp_path), "test")[0].endswith("2")
 
 
 def test_a_mask_folder_of_another_name_for_split_folders(tmp_path):

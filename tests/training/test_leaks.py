@@ -120,11 +120,11 @@ def test_copies_in_another_data_set_and_among_held_out_images_are_named(data, tm
     options = [*TINY[2:], "--epochs", "1", "--eval-every", "0", "--max-minutes", "0"]
     train(["--dataset", "tiny", "other", *options])
     said = capsys.readouterr().out
-    assert "warning: 1 images that are tested on are copies of training images: " in said
+    assert "warning: 1 test images are copies of training images: " in said
     assert "data/other/images/z.png = data/tiny/images/a.png" in said
     shutil.copy(data / "images/b.png", data / "images/a.png")
     train(["--dataset", "tiny", *options, "--hold-out", "2"])
-    assert "warning: 1 images that are tested on are copies" in capsys.readouterr().out
+    assert "warning: 1 test images are copies" in capsys.readouterr().out
     train(["--dataset", "tiny", *options])
     assert "tested on" not in capsys.readouterr().out
 
