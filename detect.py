@@ -22,7 +22,6 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.detection.background import threshold_for
-from ismallnet.detection.camera import NAME, Camera, is_address, public
 from ismallnet.detection.detector import (
     POLARITIES,
     DetectionSettings,
@@ -32,10 +31,10 @@ from ismallnet.detection.detector import (
     find_targets,
 )
 from ismallnet.detection.folder import results_folder
-from ismallnet.detection.inputs import find_sources
-from ismallnet.detection.limits import MODES
+from ismallnet.detection.live import NAME, Camera, is_address, public
 from ismallnet.detection.run import Request, run
-from ismallnet.detection.sources import read_frames
+from ismallnet.detection.sequences import MODES
+from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.images.arrays import RawLayout
@@ -89,21 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
 
     add = parser.add_argument_group("targets").add_argument
-    add(
-        "--threshold",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="minimum probability of a target",
-    )
+    add("--threshold", type=float, default=0.5, metavar="P", help="minimum probability of a target")
     polarity = "targets that are brighter or darker than their surroundings; both takes twice as long"
     add("--polarity", choices=tuple(POLARITIES), default="bright", help=polarity)
     add("--min-area", type=int, default=1, metavar="PX", help="minimum area of a target, in pixels")
     add("--max-targets", type=int, default=100, metavar="N", help="maximum targets per frame")
-    alarms = (
-        "the lowest threshold that gives at most RATE false alarms a frame on --background, in place "
-    )
-    add("--false-alarms", type=float, metavar="RATE", help=f"{alarms}of --threshold")
+    alarms = "in place of --threshold the lowest with at most RATE false alarms a frame on --background"
+    add("--false-alarms", type=float, metavar="RATE", help=alarms)
     add("--background", metavar="PATH", help="frames without targets, for --false-alarms")
     ignore = "a picture of the frames' size that is white where nothing counts: text, a mast, the sun"
     add("--ignore", metavar="MASK", help=ignore)
@@ -124,24 +115,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses flags that do not go together."""
-    inputs, alarms = (
-        sum(map(bool, (args.input, args.watch, args.camera))),
-        args.false_alarms is not None,
-    )
+    inputs = sum(map(bool, (args.input, args.watch, args.camera)))
+    alarms = args.false_alarms is not None
     expected = {
         "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
         "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
-        "--camera without --recursive, --raw, --confirm, --resume": not (
-            args.camera and (args.recursive or args.raw or args.confirm or args.resume)
+        "--watch and --camera without --recursive, --raw and --confirm": not (
+            (args.watch or args.camera) and (args.recursive or args.raw or args.confirm)
         ),
+        "--camera without --resume": not (args.camera and args.resume),
         "--false-alarms with --background, and --background with it": alarms == bool(args.background),
         "--false-alarms above 0, without --threshold": not alarms
         or (args.false_alarms > 0 and args.threshold == DetectionSettings.threshold),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
-        "--watch without --recursive and --raw": not (args.watch and (args.recursive or args.raw)),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
         "one of --range and --limits": not args.range or args.limits == "each",
-        "--watch without --confirm": not (args.watch and args.confirm),
         "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
         "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
@@ -153,7 +141,6 @@ def check(args: argparse.Namespace) -> None:
 def settings_of(args: argparse.Namespace) -> DetectionSettings:
     """Refuses values that cannot be used."""
     values = {f.name: getattr(args, FLAGS.get(f.name, f.name)) for f in fields(DetectionSettings)}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
         return DetectionSettings(**values)
     except SettingsError as error:

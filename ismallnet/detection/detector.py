@@ -9,9 +9,9 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, GreyRange, inverted, inverted_limits, to_units, unmasked
+from ismallnet.images.grey import PERCENTILES, GreyRange
 from ismallnet.images.picture import decode
-from ismallnet.inference.predict import AMP, Network, predict, predict_frame, prepared
+from ismallnet.inference.predict import AMP, UNITS, Network, predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights, open_network
 
 WHITE = 128  # grey value of `ignore`, from which on pixels do not count
@@ -123,7 +123,7 @@ def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
     return float(snr) if math.isfinite(snr) else None
 
 
-def spike(pixels: np.ndarray, target: "Target") -> tuple[int, int] | None:
+def spike(pixels: np.ndarray, target: Target) -> tuple[int, int] | None:
     """Where a target is a single pixel, (y, x): what a lens shows is wider than that.
 
     Args:
@@ -247,7 +247,7 @@ class Detector:
         """HxW float32 probabilities of a frame; with both polarities the higher of the two.
 
         Args:
-            frame: HxW or HxWx3 of any depth; pixels that are NaN or masked do not count.
+            frame: HxW or HxWx3 of any depth; pixels that are NaN do not count.
             limits: as `limits_of` gives them; by default the frame's own.
 
         Raises:
@@ -257,9 +257,10 @@ class Detector:
 
     def limits_of(self, frame: np.ndarray) -> Limits:
         """By polarity, the values of a frame that become 0 and 255; None for 8 bits."""
-        frame, s = unmasked(frame), self.settings
+        frame, s = checked(frame), self.settings
+        limits = None if s.limits is None else tuple(map(float, s.limits))
         return {
-            polarity: GreyRange(s.limits, s.percentiles, polarity == "dark").limits_of(frame)
+            polarity: GreyRange(limits, s.percentiles, polarity == "dark").limits_of(frame)
             for polarity in POLARITIES[s.polarity]
         }
 
@@ -268,34 +269,31 @@ class Detector:
         where the frames fit in a tile."""
         frames = [checked(frame) for frame in frames]
         limits = limits or [self.limits_of(frame) for frame in frames]
-        for frame, own in zip(frames, limits, strict=True):
-            if frame.dtype != np.uint8 and None in own.values():
-                raise ValueError(f"limits: found {own} for {frame.dtype}, expected those of limits_of")
         passes = {
             polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
             for polarity in POLARITIES[self.settings.polarity]
         }
-        if self.ignored is not None:
-            if self.ignored.shape != frames[0].shape[:2]:
-                found, expected = self.ignored.shape, frames[0].shape[:2]
-                text = f"found a picture of shape {found}, expected that of the frames, {expected}"
-                raise DataError(f"{self.settings.ignore}: {text}")
-            for maps in passes.values():
-                maps[:] = [np.where(self.ignored, 0, probability) for probability in maps]
         return [dict(zip(passes, maps)) for maps in zip(*passes.values())]
 
     def predicted(
         self, frames: list[np.ndarray], limits: list[tuple[float, float] | None], dark: bool
     ) -> list[np.ndarray]:
-        """What the network gives for frames of one shape and their limits, one pass."""
-        s = self.settings
-        if dark:
-            limits = [own and inverted_limits(own, f.dtype) for f, own in zip(frames, limits)]
-            frames = [inverted(frame) for frame in frames]
-        pairs = list(zip(frames, limits, strict=True))
-        if len(frames) > 1 and max(frames[0].shape[:2]) <= s.tile:
-            return predict(self.model, [to_units(*pair) for pair in pairs], s.amp, flips=s.flips)
-        return [predict_frame(self.model, *pair, s.tile, s.overlap, s.amp, s.flips) for pair in pairs]
+        """What the network gives for frames of one shape and their limits, one pass; 0 where the
+        frames are ignored."""
+        s, grey = self.settings, GreyRange(dark=dark)
+        images = [grey.units(*pair) for pair in zip(frames, limits, strict=True)]
+        shape = frames[0].shape[:2]
+        if len(images) > 1 and max(shape) <= s.tile:
+            maps = predict(self.model, images, s.amp, flips=s.flips)
+        else:
+            tiles = (UNITS, s.tile, s.overlap)
+            maps = [predict_frame(self.model, image, *tiles, s.amp, s.flips) for image in images]
+        if self.ignored is None:
+            return maps
+        if self.ignored.shape != shape:
+            found = f"found a picture of shape {self.ignored.shape}"
+            raise DataError(f"{s.ignore}: {found}, expected that of the frames, {shape}")
+        return [np.where(self.ignored, 0, probability) for probability in maps]
 
     def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
         """The targets of a frame (as of `probability`), the highest score first."""
@@ -321,7 +319,9 @@ def checked(frame: np.ndarray) -> np.ndarray:
     if isinstance(frame, str | Path):
         text = "expected an array; read it: cv2.imread(…, cv2.IMREAD_UNCHANGED), colours as [..., ::-1]"
         raise ValueError(f"frame: found the name {str(frame)!r}, {text}")
-    frame = unmasked(frame)
+    if isinstance(frame, np.ma.MaskedArray):
+        raise ValueError("frame: found a masked array, expected frame.astype(float).filled(numpy.nan)")
+    frame = np.asarray(frame)
     if frame.ndim not in (2, 3) or 0 in frame.shape or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"frame: found shape {frame.shape}, expected (H, W) or (H, W, 3)")
     if frame.dtype.kind not in "uif":

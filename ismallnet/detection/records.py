@@ -1,4 +1,4 @@
-"""What was detected in frames, on disk: records, overlays, and the tables as CSV and COCO JSON.
+"""What was detected in frames, on disk: records, pictures, and the tables as CSV and COCO JSON.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
 interrupted continues from there, and several processes write a file each. At the end
@@ -7,9 +7,9 @@ category) of them.
 """
 
 import io
+import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,16 +17,14 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import Limits, Target, spike
+from ismallnet.detection.detector import Limits, Maps, Target, highest, spike
 from ismallnet.detection.sources import Frame
-from ismallnet.detection.tracks import Confirmation
-from ismallnet.files import atomic_write, read_png, write_csv, write_png
+from ismallnet.evaluation.metrics import quantise
+from ismallnet.files import atomic_write, read_png, write_csv, write_json, write_png
 from ismallnet.images.grey import to_units
 
-Key = tuple[str, int]  # a frame: its file and its index there
 CATEGORY = {"id": 1, "name": "target"}
-REQUIRED = {"position": int, "frame": str, "file": str, "index": int, "height": int, "width": int}
-REQUIRED |= {"targets": list}
+REQUIRED = {"frame": str, "file": str, "index": int, "height": int, "width": int, "targets": list}
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
@@ -34,7 +32,6 @@ COLUMNS = (
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a cell of a spreadsheet begins to compute
 MOST_FPS = 655.0  # that MPEG-4 holds with hundredths
-HOT_FRAMES, HOT_SHARE = 10, 0.9  # of a sequence, in which a hot pixel stays: at least
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
 
@@ -42,18 +39,13 @@ COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, 
 # --- one frame ----------------------------------------------------------------------------------------
 
 
-def record(frame: Frame, name: str, position: int, limits: Limits, targets: list[Target]) -> dict:
-    """A frame and its targets as plain values, a line of the records.
-
-    Args:
-        position: of its file among those that were named.
-    """
+def record(frame: Frame, name: str, limits: Limits, targets: list[Target]) -> dict:
+    """A frame and its targets as plain values, a line of the records."""
     height, width = frame.pixels.shape[:2]
     first, *second = limits.values()  # with both polarities the limits of dark targets
     entry = {
-        "position": position,
         "frame": name,
-        "file": str(frame.source.path),
+        "file": frame.source.file,
         "index": frame.index,
         "seconds": frame.seconds,
         "height": height,
@@ -68,7 +60,6 @@ def record(frame: Frame, name: str, position: int, limits: Limits, targets: list
 
 
 def target_values(t: Target, pixels: np.ndarray) -> dict:
-    height, width = pixels.shape[:2]
     place = spike(pixels, t)
     return ({"spike": place} if place else {}) | {
         "x": round(t.x, 3),
@@ -79,7 +70,7 @@ def target_values(t: Target, pixels: np.ndarray) -> dict:
         "mean": round(t.mean, 6),
         "snr": None if t.snr is None else round(t.snr, 3),
         "polarity": t.polarity,
-        "counts": run_length(t.pixels, height, width),
+        "counts": run_length(t.pixels, *pixels.shape[:2]),
     }
 
 
@@ -106,30 +97,33 @@ def run_length(pixels: np.ndarray, height: int, width: int) -> str:
     return "".join(text)
 
 
-def overlay(pixels: np.ndarray, entry: dict, extras: tuple[str, ...] = ()) -> np.ndarray:
-    """The frame as RGB uint8 with a box around each target of its record, a little off it, and its
-    score (and `extras`, of "polarity" and "track")."""
+def write_maps(folder: Path, name: str, maps: Maps, as_floats: bool) -> None:
+    """Writes the probabilities of a frame, of both polarities the higher, as 8 bits; and as float32."""
+    probability = highest(maps)
+    write_png(folder / "maps" / f"{name}.png", quantise(probability))
+    if as_floats:
+        with atomic_write(folder / "maps" / f"{name}.npy") as file:
+            np.save(file, probability)
+
+
+def write_overlay(folder: Path, pixels: np.ndarray, entry: dict) -> None:
+    """Writes a frame with a box around each target of its record, a little off it, and its score."""
     picture = np.ascontiguousarray(to_units(pixels, entry["range"]).astype(np.uint8))
     height, width = picture.shape[:2]
     for target in entry["targets"]:
         left, top, w, h = target["box"]
         colour = COLOURS[target["polarity"]]
         cv2.rectangle(picture, (left - 4, top - 4), (left + w + 3, top + h + 3), colour, 1)
-        text = f"{target['score']:.2f}"
-        text = f"#{target['track']} {text}" if "track" in extras else text
-        text = f"{text} {target['polarity']}" if "polarity" in extras else text
+        text = f"#{target['track']} " if "track" in target else ""
+        text += f"{target['score']:.2f}"
         x = min(max(left - 4, 2), max(width - 8 * len(text), 2))
         y = top - 7 if top > 20 else min(top + h + 15, height - 2)
         for ink, thickness in (((0, 0, 0), 3), (colour, 1)):
             cv2.putText(picture, text, (x, y), FONT, 0.35, ink, thickness, cv2.LINE_AA)
-    return picture
+    write_png(folder / "overlays" / f"{entry['frame']}.png", picture)
 
 
-def write_overlay(folder: Path, pixels: np.ndarray, entry: dict, extras: tuple[str, ...]) -> None:
-    write_png(folder / "overlays" / f"{entry['frame']}.png", overlay(pixels, entry, extras))
-
-
-# --- all frames ---------------------------------------------------------------------------------------
+# --- the records --------------------------------------------------------------------------------------
 
 
 def open_records(folder: Path, rank: int) -> io.FileIO:
@@ -140,32 +134,22 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
     return file
 
 
-def read_records(
-    folder: Path, order: dict[str, int] | None = None, skip_damaged: bool = False
-) -> Iterator[dict]:
-    """The records of a folder, in the order of their frames: of the files that are named now as `order`
-    says, then of others. A line that was cut off by an interruption does not count.
+def read_records(folder: Path, skip_damaged: bool = False) -> Iterator[dict]:
+    """The records of a folder. A line that was cut off by an interruption does not count.
 
     Raises:
         DataError: a line is damaged, unless these are skipped.
     """
-    order, lines = order or {}, {}
     for path in sorted(folder.glob("records-*.jsonl")):
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
             try:
-                entry = checked(line)
+                yield checked(line)
             except ValueError as error:
-                if skip_damaged:
-                    continue
-                raise DataError(
-                    f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
-                    "Type detect.py's command with --overwrite to start again"
-                ) from error
-            file, index = entry["file"], entry["index"]
-            place = file not in order, order.get(file, entry["position"]), index
-            lines[file, index] = place, line
-    for _, line in sorted(lines.values()):
-        yield json.loads(line)
+                if not skip_damaged:
+                    raise DataError(
+                        f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
+                        "Type detect.py's command with --overwrite to start again"
+                    ) from error
 
 
 def checked(line: bytes) -> dict:
@@ -182,54 +166,17 @@ def checked(line: bytes) -> dict:
     return entry
 
 
-def hot_pixels(entries: Iterable[dict]) -> dict[str, list[tuple[int, int]]]:
-    """The places (y, x) of single pixels that stand out all through a sequence, by its name."""
-    frames: Counter[str] = Counter()
-    seen: Counter[tuple] = Counter()
-    for entry in entries:
-        frames[entry["sequence"]] += 1
-        targets = [*all_targets(entry), *entry.get("hot", ())]
-        seen.update({(entry["sequence"], *t["spike"]) for t in targets if "spike" in t})
-    places: dict[str, list[tuple[int, int]]] = {}
-    for (name, y, x), count in sorted(seen.items()):
-        if count >= max(HOT_FRAMES, HOT_SHARE * frames[name]):
-            places.setdefault(name, []).append((y, x))
-    return places
+def key_of(entry: dict) -> tuple[str, int]:
+    """The frame of a record: its file, and its index there."""
+    return entry["file"], entry["index"]
 
 
-def set_aside(entries: list[dict], places: dict[str, list[tuple[int, int]]]) -> None:
-    """Moves the targets on hot pixels from `targets` to `hot` in the records of all frames."""
-    for entry in entries:
-        targets = [*all_targets(entry), *entry.pop("hot", ())]
-        entry.pop("unconfirmed", None)
-        own = [t for t in targets if tuple(t.get("spike", ())) in places.get(entry["sequence"], ())]
-        entry["targets"] = [t for t in targets if t not in own]
-        entry |= {"hot": own} if own else {}
-
-
-def confirm(entries: list[dict], rule: Confirmation) -> int:
-    """Gives the targets of all frames, in order, the numbers of their tracks, and sets those that are
-    not confirmed aside, as `unconfirmed`; returns the number of tracks. Again after more frames it
-    begins anew."""
-    tracks, sequences = 0, {}
-    for entry in entries:
-        sequences.setdefault(entry["sequence"], []).append(entry)
-    for frames in sequences.values():
-        targets = [all_targets(entry) for entry in frames]
-        numbers = rule.numbers([[(t["x"], t["y"], t["polarity"]) for t in own] for own in targets])
-        for entry, own, marks in zip(frames, targets, numbers):
-            pairs = list(zip(own, marks, strict=True))
-            entry["targets"] = [t | {"track": tracks + number} for t, number in pairs if number]
-            entry["unconfirmed"] = [t for t, number in pairs if not number]
-        tracks += max((number or 0 for own in numbers for number in own), default=0)
-    return tracks
-
-
-def all_targets(entry: dict) -> list[dict]:
-    """The targets of a record, the unconfirmed too, without tracks; the highest score first."""
-    targets = [*entry["targets"], *entry.get("unconfirmed", ())]
-    targets = [{key: value for key, value in t.items() if key != "track"} for t in targets]
-    return sorted(targets, key=lambda t: (-t["score"], t["y"], t["x"]))
+def in_order(entries: Iterable[dict], order: Iterable[str]) -> list[dict]:
+    """Records, each frame's once, in the order of the files that are named now, then of others."""
+    frames = {key_of(entry): entry for entry in entries}
+    files = dict.fromkeys([*order, *(file for file, _ in frames)])
+    places = {file: place for place, file in enumerate(files)}
+    return [frames[key] for key in sorted(frames, key=lambda key: (places[key[0]], key[1]))]
 
 
 def replace_records(folder: Path, entries: list[dict]) -> None:
@@ -240,10 +187,11 @@ def replace_records(folder: Path, entries: list[dict]) -> None:
         path.unlink()
 
 
-def write_tables(
-    folder: Path, entries: Iterable[dict], extras: tuple[str, ...] = ()
-) -> tuple[int, int]:
-    """Writes detections.csv, detections.json and frames.json; returns how many frames and targets.
+# --- tables -------------------------------------------------------------------------------------------
+
+
+def write_tables(folder: Path, entries: list[dict], extras: tuple[str, ...] = ()) -> int:
+    """Writes detections.csv, detections.json and frames.json; returns how many targets there are.
     `extras` is what is written of targets beside the usual, of "polarity" and "track"."""
     images, rows, results = [], [], []
     for image_id, entry in enumerate(entries, start=1):
@@ -253,10 +201,9 @@ def write_tables(
             rows.append(row(entry, number, target, extras))
             results.append(coco_result(image_id, entry, target, extras))
     write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
-    write_lines(folder / "detections.json", "[", results, "]")
-    head = f'{{"categories": [{json.dumps(CATEGORY)}],\n"images": ['
-    write_lines(folder / "frames.json", head, images, "]}")
-    return len(images), len(rows)
+    write_json(folder / "detections.json", results, indent=None)
+    write_json(folder / "frames.json", {"categories": [CATEGORY], "images": images}, indent=None)
+    return len(rows)
 
 
 def row(entry: dict, number: int, t: dict, extras: tuple[str, ...]) -> list:
@@ -273,35 +220,23 @@ def coco_result(image_id: int, entry: dict, t: dict, extras: tuple[str, ...]) ->
     return result | {"score": t["score"], "segmentation": mask} | {key: t[key] for key in extras}
 
 
-def write_lines(path: Path, head: str, items: list[dict], tail: str) -> None:
-    """A list of JSON, an item a line."""
-    text = ",".join(f"\n{json.dumps(item)}" for item in items)
-    with atomic_write(path) as file:
-        file.write(f"{head}{text}\n{tail}\n".encode())
-
-
-def write_mot(folder: Path, entries: Iterable[dict]) -> None:
+def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
     """mot/SEQUENCE.txt, as MOTChallenge has it: a line a target, with the number of its frame in the
-    sequence, its track (-1 without --confirm), left and top, all from 1, width, height and score."""
-    sequences: dict[str, list[list]] = {}
-    for number, entry in in_sequences(entries):
-        lines = sequences.setdefault(Path(entry["sequence"]).stem or "frames", [])
-        for t in entry["targets"]:
-            left, top, *size = t["box"]
-            place = (number, t.get("track", -1), left + 1, top + 1, *size)
-            values = (*place, t["score"], -1, -1, -1)
-            lines.append(",".join(map(str, values)))
-    for name, lines in sequences.items():
-        with atomic_write(folder / "mot" / f"{name}.txt") as file:
-            file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-
-
-def in_sequences(entries: Iterable[dict]) -> Iterator[tuple[int, dict]]:
-    """Records with the numbers of their frames in their sequences, from 1."""
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[entry["sequence"]] = counts.get(entry["sequence"], 0) + 1
-        yield counts[entry["sequence"]], entry
+    sequence, its track (-1 without --confirm), left and top, all from 1, width, height and score. Of
+    sequences of one name the second is SEQUENCE_2.txt."""
+    names: list[str] = []
+    for sequence, entries in sequences.items():
+        lines = []
+        for number, entry in enumerate(entries, start=1):
+            for t in entry["targets"]:
+                left, top, *size = t["box"]
+                place = (number, t.get("track", -1), left + 1, top + 1, *size)
+                lines.append(",".join(map(str, (*place, t["score"], -1, -1, -1))) + "\n")
+        stem = Path(sequence).stem or "frames"
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
+        with atomic_write(folder / "mot" / f"{names[-1]}.txt") as file:
+            file.write("".join(lines).encode())
 
 
 # --- videos -------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""Detection in frames of people's own, the loop behind `detect.py`: file -> frame -> grey limits ->
-network -> targets -> a line of the records, pictures."""
+"""The loop behind `detect.py`: source -> frame -> grey limits -> network -> targets -> a line of the
+records, pictures; at the end the tables of all lines."""
 
 import contextlib
 import hashlib
@@ -7,30 +7,25 @@ import itertools
 import json
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from tqdm import tqdm
 
 from ismallnet.cli import DataError, note, progress, some
 from ismallnet.detection import records
-from ismallnet.detection.camera import Camera
-from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, highest
+from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, Target
 from ismallnet.detection.folder import Names, check_ours, prepare
-from ismallnet.detection.inputs import arriving
-from ismallnet.detection.limits import SequenceLimits
+from ismallnet.detection.live import Camera, watched
+from ismallnet.detection.sequences import SequenceLimits, by_sequence, settle
 from ismallnet.detection.sources import Frame, Source, read_frames
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.distributed import Interruption, Processes
-from ismallnet.evaluation.metrics import quantise
-from ismallnet.files import atomic_write, disk_errors_of, lock, write_png
-from ismallnet.images.grey import PERCENTILES, doubts, said_of
+from ismallnet.files import disk_errors_of, lock
+from ismallnet.images.grey import doubts, said_of
 from ismallnet.inference.predict import NotFiniteError
 
 
@@ -42,7 +37,7 @@ class Request:
         paths: as they were typed; of a camera its address, with `watch` one folder, whose files are
             read as they appear.
         folder: of the results.
-        limits: one of limits.MODES.
+        limits: one of sequences.MODES.
     """
 
     paths: list[str]
@@ -89,14 +84,13 @@ class Request:
 
 
 def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
-    """Detects in all frames of the sources, or of the watched folder.
+    """Detects in all frames of the sources, of the watched folder, or of the camera.
 
     Returns:
         The exit code: 0; 1 where a frame could not be read, 2 if that stopped the run (strict); that
         of the signal which interrupted it.
     """
     folder, first = request.folder, processes.rank == 0
-    order = {str(source.path): n for n, source in enumerate(sources)}
     if request.live and processes.world > 1:
         text = "--watch and --camera: expected one process"
         raise DataError(f"{text}, found {processes.world}; leave torchrun out")
@@ -110,12 +104,13 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
             identity = request.identity(detector.settings)
             prepare(folder, identity, sources, request.resume, request.overwrite)
         processes.barrier()
-        done = list(records.read_records(folder, order)) if request.resume else []
+        files = [source.file for source in sources]
+        done = records.in_order(records.read_records(folder), files) if request.resume else []
         processes.barrier()  # nobody writes while another still reads
         with Interruption(None) as interruption, records.open_records(folder, processes.rank) as file:
-            worker = Worker(request, detector, order, done, processes, file)
-            detect_in(worker, sources, interruption)
-        return finish(worker, sources, interruption, processes)
+            worker = Worker(request, detector, files, done, processes)
+            detect_in(worker, worker.frames(sources, interruption), file, interruption)
+        return finish(worker, sources, interruption)
 
 
 def check_sequences(request: Request, sources: list[Source]) -> None:
@@ -141,63 +136,33 @@ def check_sequences(request: Request, sources: list[Source]) -> None:
 # --- the loop -----------------------------------------------------------------------------------------
 
 
-def detect_in(worker: "Worker", sources: list[Source], interruption: Interruption) -> None:
-    """The loop over frames."""
+def detect_in(
+    worker: "Worker", frames: Iterable[Frame], file: BinaryIO, interruption: Interruption
+) -> None:
+    """The loop over frames; `file` is that of this process's records."""
     request = worker.request
-    frames = read_frames(sources, worker.wants, request.workers)
-    frames = watched(worker, interruption) if request.watch else frames
-    frames = filmed(worker, interruption) if request.camera else frames
-    total = sum(-(-source.count // request.every) for source in sources) - len(worker.done)
-    bar = progress(frames, request.folder.name, max(total, 0) // worker.world or None, "frame")
-    for batch in batches(bar, 1 if request.live else request.batch_size):
+    for batch in batches(frames, 1 if request.live else request.batch_size):
         if batch[0].problem:
             worker.bad(batch[0])
         else:
-            worker.detect(batch)
+            detect_batch(worker, batch, file)
         if interruption.check() or (batch[0].problem and request.strict):
             break
-    bar.close()
 
 
-def watched(worker: "Worker", interruption: Interruption) -> Iterator[Frame]:
-    """The frames of files that appear in the watched folder, until the interruption, or until the
-    folder is gone. A file that changes is looked at again: for frames that were bad, or that were not
-    there yet."""
-    folder = worker.request.folder
-    try:
-        for source in arriving(Path(worker.request.paths[0])):
-            if interruption.check():
-                return
-            if source is None:
-                continue
-            count, file = worker.count, str(source.path)
-            yield from read_frames([source], worker.wants)
-            if worker.count > count and source.kind == "video":
-                own = [entry for entry in records.read_records(folder) if entry["file"] == file]
-                records.write_videos(folder, own)
-            elif worker.count == count and worker.done.get((file, 0), source.state) != source.state:
-                text = "was replaced; frames that are done are not done again: give each a new name"
-                say(f"note: {source.path} {text}")
-    except DataError as error:
-        worker.problems[str(folder), 0] = str(error)
-        say(f"error: {error}; when it is there again, type the same command with --resume")
-
-
-def filmed(worker: "Worker", interruption: Interruption) -> Iterator[Frame]:
-    """The newest frames of the camera, until the interruption, or until it gives no more."""
-    camera = worker.request.camera
-    try:
-        for frame in camera.frames():
-            if interruption.check():
-                break
-            if frame is not None and worker.wants(frame.source, frame.index):
-                yield frame
-    finally:
-        camera.close()
-        say(camera.note())
-    if camera.problem:
-        worker.problems[worker.request.paths[0], camera.count] = camera.problem
-        say(f"error: --camera {worker.request.paths[0]}: {camera.problem}")
+def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
+    """The way of frames of one shape and type: their grey limits, the network's maps, the targets in
+    these, and what is written of them."""
+    folder, detector = worker.request.folder, worker.detector
+    limits, fixed = zip(*map(worker.limits_of, batch))
+    for frame, own, is_fixed, maps in zip(batch, limits, fixed, worker.maps(batch, limits)):
+        targets = detector.targets(maps, frame.pixels)
+        entry = worker.record(frame, own, targets)
+        records.write_maps(folder, entry["frame"], maps, worker.request.save_npy)
+        records.write_overlay(folder, frame.pixels, entry)
+        file.write(json.dumps(entry).encode() + b"\n")
+        worker.good(frame, entry)
+        worker.look(frame, entry["frame"], own, is_fixed)
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -212,113 +177,100 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 
 
 class Worker:
-    """One process: which frames are its own, and what becomes of them.
+    """One process: which frames are its own, what they are called, and how they went.
 
     Args:
-        order: the places of all files.
+        files: those that are named, in order.
         done: the records of frames that are done, in order.
-        file: of this process's records.
     """
 
     def __init__(
         self,
         request: Request,
         detector: Detector,
-        order: dict[str, int],
+        files: list[str],
         done: list[dict],
         processes: Processes,
-        file: BinaryIO,
     ):
-        self.request, self.detector, self.file = request, detector, file
-        self.rank, self.world = processes.rank, processes.world
-        self.extras = request.extras(detector.settings)
-        self.done: dict[records.Key, tuple | None] = {}  # the state of the file when it was done
+        self.request, self.detector, self.processes = request, detector, processes
+        self.done: dict[tuple[str, int], tuple | None] = {}  # the state of the file when it was done
         for entry in done:
-            self.done[entry["file"], entry["index"]] = tuple(entry.get("state") or ()) or None
-        self.names = Names(done)
-        self.order, self.places = order, {entry["file"]: entry["position"] for entry in done} | order
-        self.next = itertools.count(max(self.places.values(), default=-1) + 1)
-        self.limits = SequenceLimits(request.limits, detector, done, self.places)
+            self.done[records.key_of(entry)] = tuple(entry.get("state") or ()) or None
+        self.names, self.files = Names(done), files
+        order = {file: place for place, file in enumerate(files)}
+        self.sequence_limits = SequenceLimits(request.limits, detector, done, order)
         self.turns: dict[object, int] = {}  # of the processes, by sequence or frame
-        self.problems: dict[records.Key, str] = {}  # of frames that could not be read
+        self.problems: dict[tuple[str, int], str] = {}  # of frames that could not be read
         self.doubts: list[tuple[str, str]] = []  # names of frames, and keys of grey.DOUBTS
-        self.count, self.began, self.seconds = 0, time.perf_counter(), 0.0
+
+    def frames(self, sources: list[Source], interruption: Interruption) -> Iterator[Frame]:
+        """The frames that are this process's to do, with a progress bar."""
+        request = self.request
+        if request.camera:
+            frames, total = request.camera.frames(self.wants, interruption.check), 0
+        elif request.watch:
+            folder = Path(request.paths[0])
+            frames, total = watched(folder, self.wants, self.done, interruption.check), 0
+        else:
+            frames = read_frames(sources, self.wants, request.workers)
+            total = sum(-(-source.count // request.every) for source in sources) - len(self.done)
+        total = max(total, 0) // self.processes.world
+        return progress(frames, request.folder.name, total or None, "frame")
 
     def wants(self, source: Source, index: int) -> bool:
         """Whether a frame is this process's to do: they take turns, frame by frame, or sequence by
         sequence where the limits of a frame depend on others."""
-        key = str(source.path), index
+        key = source.file, index
         self.names.ending(source)  # all processes name all files, in the same order
         if key in self.done or index % (1 if source.kind == "image" else self.request.every):
             return False
-        if self.world == 1:
+        if self.processes.world == 1:
             return True
         turn = key if self.request.limits == "each" else source.sequence
-        return self.turns.setdefault(turn, len(self.turns)) % self.world == self.rank
+        number = self.turns.setdefault(turn, len(self.turns))
+        return number % self.processes.world == self.processes.rank
+
+    def limits_of(self, frame: Frame) -> tuple[Limits, bool]:
+        """The grey limits of a frame, and whether they are fixed: not of its own values."""
+        if self.request.limits == "each":
+            return self.detector.limits_of(frame.pixels), self.detector.settings.limits is not None
+        return self.sequence_limits.of(frame)
+
+    def maps(self, batch: list[Frame], limits: list[Limits]) -> list[Maps]:
+        try:
+            return self.detector.maps([frame.pixels for frame in batch], limits)
+        except NotFiniteError as error:
+            frame = batch[error.index]
+            raise NotFiniteError(self.names.of(frame.source, frame.index), error.index) from None
+
+    def record(self, frame: Frame, limits: Limits, targets: list[Target]) -> dict:
+        source = frame.source
+        entry = records.record(frame, self.names.of(source, frame.index), limits, targets)
+        if source.kind == "video":
+            entry["video"] = source.path.stem + self.names.ending(source)
+            entry["fps"] = source.fps / self.request.every
+        return entry
 
     def bad(self, frame: Frame) -> None:
         self.problems[frame.key] = frame.problem
-        later = "; it is tried again when it changes" if self.request.watch else ""
-        say(f"error: {frame.problem}{later}")
+        say(f"error: {frame.problem}")
 
-    def detect(self, batch: list[Frame]) -> None:
-        names = [self.names.of(frame.source, frame.index) for frame in batch]
-        limits, own = zip(*map(self.limits_of, batch))
-        try:
-            maps = self.detector.maps([frame.pixels for frame in batch], limits)
-        except NotFiniteError as error:
-            raise NotFiniteError(names[error.index], error.index) from None
-        for frame, name, pair, is_own, found in zip(batch, names, limits, own, maps):
-            self.write(frame, name, pair, found)
-            self.look(frame, name, pair, is_own)
-
-    def limits_of(self, frame: Frame) -> tuple[Limits, bool]:
-        """A frame's grey limits, and whether its own values give them."""
-        file = str(frame.source.path)
-        if file not in self.places:
-            self.places[file] = next(self.next)
-        if self.request.limits == "each":
-            return self.detector.limits_of(frame.pixels), not self.detector.settings.limits
-        return self.limits.of(frame, (self.places[file], frame.index))
-
-    def write(self, frame: Frame, name: str, limits: Limits, maps: Maps) -> None:
-        """Writes the pictures of a frame, and its record. Where targets have to be confirmed, the
-        overlays are drawn at the end."""
-        request, source = self.request, frame.source
-        targets = self.detector.targets(maps, frame.pixels)
-        entry = records.record(frame, name, self.places[str(source.path)], limits, targets)
-        if source.kind == "video":
-            entry["video"] = source.path.stem + self.names.ending(source)
-            entry["fps"] = source.fps / request.every
-        probability = highest(maps)
-        write_png(request.folder / "maps" / f"{name}.png", quantise(probability))
-        if not request.confirm:
-            records.write_overlay(request.folder, frame.pixels, entry, self.extras)
-        if request.save_npy:
-            with atomic_write(request.folder / "maps" / f"{name}.npy") as file:
-                np.save(file, probability)
-        self.file.write(json.dumps(entry).encode() + b"\n")
-        self.count, self.seconds = self.count + 1, time.perf_counter() - self.began
-        if request.live:
-            self.done[frame.key] = source.state
+    def good(self, frame: Frame, entry: dict) -> None:
+        if self.request.live:
+            self.done[frame.key] = frame.source.state
             self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
-            tqdm.write(f"{name}: {len(targets)} targets")
+            tqdm.write(f"{entry['frame']}: {len(entry['targets'])} targets")
 
-    def look(self, frame: Frame, name: str, limits: Limits, own: bool) -> None:
+    def look(self, frame: Frame, name: str, limits: Limits, fixed: bool) -> None:
         """Says how the grey values of a type (and a sequence, where it has limits of its own) are read,
         and keeps what makes one doubt them."""
-        settings, mode, dtype = self.detector.settings, self.request.limits, frame.pixels.dtype
-        chosen = settings.limits or tuple(settings.percentiles) != PERCENTILES or mode != "each"
+        dtype, each = frame.pixels.dtype, self.request.limits == "each"
         for polarity, pair in limits.items():
-            keys = doubts(frame.pixels, pair, not own, polarity == "dark")
+            keys = doubts(frame.pixels, pair, fixed, polarity == "dark")
             self.doubts += [(name, key) for key in keys]
-            kind = f"{polarity} {dtype} {'' if mode == 'each' else frame.source.sequence}"
-            if pair:
-                text = f"{pair[0]:g} to {pair[1]:g} become 0 to 255 ({polarity} targets)"
-                note(kind, f"{name}: {dtype}, {text}")
-            elif chosen:
-                text = "8 bits are used as they are; --range, --percentiles and --limits change nothing"
-                note(kind, f"{name}: {text}")
+            text = f"{pair[0]:g} to {pair[1]:g} become 0 to 255" if pair else "used as it is"
+            kind = f"{polarity} {dtype} {'' if each else frame.source.sequence}"
+            note(kind, f"{name}: {dtype}, {text} ({polarity} targets)")
 
 
 def say(text: str) -> None:
@@ -328,68 +280,55 @@ def say(text: str) -> None:
 # --- the end ------------------------------------------------------------------------------------------
 
 
-def finish(
-    worker: Worker, sources: list[Source], interruption: Interruption, processes: Processes
-) -> int:
+def finish(worker: Worker, sources: list[Source], interruption: Interruption) -> int:
     """Merges what the processes did, and says what to do next; the exit code."""
-    request, folder = worker.request, worker.request.folder
+    request, folder, processes = worker.request, worker.request.folder, worker.processes
     problems = processes.gather(list(worker.problems.values()))
     doubted = processes.gather(worker.doubts)
-    counts, seconds = zip(*processes.gather([(worker.count, worker.seconds)]))
     stopped = processes.any(bool(interruption.reason)) and not request.live
     if processes.rank == 0:
-        frames, targets = write_all(worker, sources)
+        entries = records.in_order(records.read_records(folder), worker.files)
+        targets = write_all(worker, sources, entries)
         tables = f"{folder}/detections.csv, detections.json, overlays/"
-        print(f"{frames} frames, {targets} targets: {tables}")
-        if sum(counts) and not request.live:
-            rate = sum(counts) / max(seconds)
-            print(f"{sum(counts)} frames in {max(seconds):.1f} s: {rate:.1f} a second")
+        print(f"{len(entries)} frames, {targets} targets: {tables}")
         for line in said_of(doubted, "frames"):
             print(f"note: {line}", file=sys.stderr)
         if problems:
             print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
-        if frames:
+        if entries:
             where = shlex.join(["--results", str(folder.parent), "--name", folder.name])
             print(f"for a report of them type: python visualization.py {where}")
         if stopped:
             print(f"stopped by {interruption.reason}; type the same command with --resume to continue")
     if problems:
-        return 2 if problems and request.strict else 1
+        return 2 if request.strict else 1
     return interruption.code if stopped else 0
 
 
-def write_all(worker: Worker, sources: list[Source]) -> tuple[int, int]:
-    """Writes the tables, the videos, and the overlays where targets have to be confirmed; returns the
-    numbers of frames and targets."""
-    request, folder, rule = worker.request, worker.request.folder, worker.request.confirm
-    read = partial(records.read_records, folder, worker.order)
-    hot = records.hot_pixels(read())
-    again = request.resume and any("hot" in entry for entry in read())  # of fewer frames
-    for sequence, places in hot.items():
-        text = "single pixels that stay in place were left out as hot pixels (y, x)"
-        say(f"note: {sequence}: {len(places)} {text}: {some([str(place) for place in places])}")
-    if hot or rule or again:
-        entries = list(read())
-        records.set_aside(entries, hot)
-        if rule:
-            tracks = records.confirm(entries, rule)
-            text = f"seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px"
-            print(f"{tracks} tracks, {text}")
-        records.replace_records(folder, entries)
-        draw_overlays(worker, sources, entries)
+def write_all(worker: Worker, sources: list[Source], entries: list[dict]) -> int:
+    """Settles what is a target in its sequence, and writes all that is written of all frames together;
+    returns how many targets there are."""
+    request, folder = worker.request, worker.request.folder
+    before = [entry["targets"] for entry in entries]
+    settle(entries, request.confirm)
+    records.replace_records(folder, entries)
+    changed = [entry for entry, targets in zip(entries, before) if entry["targets"] != targets]
+    draw_again(worker, sources, {records.key_of(entry): entry for entry in changed})
     if request.format == "mot":
-        records.write_mot(folder, read())
-    counts = records.write_tables(folder, read(), worker.extras)
-    records.write_videos(folder, records.read_records(folder))
-    return counts
+        records.write_mot(folder, by_sequence(entries))
+    records.write_videos(folder, entries)
+    return records.write_tables(folder, entries, request.extras(worker.detector.settings))
 
 
-def draw_overlays(worker: Worker, sources: list[Source], entries: list[dict]) -> None:
-    """Writes the overlays of all frames that are done, which are read once more for it."""
-    folder, waiting = worker.request.folder, {(e["file"], e["index"]): e for e in entries}
-    frames = read_frames(sources, lambda s, k: (str(s.path), k) in waiting, worker.request.workers)
-    for frame in progress(frames, f"{folder.name} overlays", len(entries), unit="frame"):
+def draw_again(worker: Worker, sources: list[Source], changed: dict[tuple[str, int], dict]) -> None:
+    """Draws the overlays of frames whose targets changed; these are read once more for it."""
+    folder, files = worker.request.folder, {file for file, _ in changed}
+    sources = [source for source in sources if source.file in files]
+    if not sources:
+        return
+    frames = read_frames(sources, lambda s, k: (s.file, k) in changed, worker.request.workers)
+    for frame in progress(frames, f"{folder.name} overlays", len(changed), unit="frame"):
         if frame.problem:
             say(f"error: {frame.problem}")
         else:
-            records.write_overlay(folder, frame.pixels, waiting[frame.key], worker.extras)
+            records.write_overlay(folder, frame.pixels, changed[frame.key])

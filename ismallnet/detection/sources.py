@@ -1,7 +1,11 @@
-"""Files with frames of people's own: what is in one, and its frames, one after the other."""
+"""Frames of people's own: which files the typed paths name, what is in each, and its frames, one after
+the other."""
 
 import contextlib
+import glob
 import itertools
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,20 +16,21 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, note, some
 from ismallnet.datasets.pairing import EXTENSIONS
 from ismallnet.files import disguise, reading
 from ismallnet.images.arrays import ARRAYS, RawLayout, as_frames, read_array, read_raw
 from ismallnet.images.picture import decode, open_pictures
-from ismallnet.images.scientific import DICOM, FITS, JPEG, read_thermal
+from ismallnet.images.scientific import FITS, JPEG, read_thermal
 from ismallnet.parallel import read_ahead
 
 PAGED = (".tif", ".tiff", ".gif")
-PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS, *DICOM)
+PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS)
 COUNTED = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm")  # their header says how long they are
 VIDEOS = (*COUNTED, ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEOS += (".ts", ".mts", ".m2ts", ".h264")
 KINDS = (*PICTURES, *ARRAYS, *VIDEOS)
+NO_RAW = (*KINDS, ".txt", ".json", ".md")  # files that --raw does not read in folders
 READERS = 4  # threads that read image files, at most
 FPS = 25.0  # of a video that does not say it
 GREY16 = int.from_bytes(b"Y1\0\x10", "little")  # FFmpeg's name of 16-bit grey pixels
@@ -53,6 +58,10 @@ class Source:
     state: tuple[int, int] | None = None
 
     @property
+    def file(self) -> str:
+        return str(self.path)
+
+    @property
     def sequence(self) -> str:
         """What its frames belong to: the file where it has several, else its folder."""
         several = self.count > 1 or self.kind == "video"
@@ -71,7 +80,92 @@ class Frame:
 
     @property
     def key(self) -> tuple[str, int]:
-        return str(self.source.path), self.index
+        return self.source.file, self.index
+
+
+# --- which files --------------------------------------------------------------------------------------
+
+
+def find_sources(
+    paths: list[str], recursive: bool = False, raw: RawLayout | None = None
+) -> list[Source]:
+    """What files, folders, patterns and lists name, each file once, in the order of their names, where
+    numbers count as numbers; those of a list first, in its order. What cannot be opened is reported
+    when its turn comes.
+
+    Args:
+        raw: how files that are no pictures are to be read; only they are read then.
+
+    Raises:
+        DataError: a path that is not there, or holds no frames.
+    """
+    lists = [text for text in paths if text.lower().endswith(".txt") and Path(text).is_file()]
+    listed = [file for text in lists for file in in_list(Path(text))]
+    named = [file for text in paths if text not in lists for file in named_by(text, recursive, raw)]
+    files = dict.fromkeys([*listed, *sorted(named, key=in_number)])
+    return [describe(path, raw) for path in files]
+
+
+def in_list(path: Path) -> list[Path]:
+    """The files that a text file names, a line each, beside it or from the current folder."""
+    raw, files = path.read_bytes(), []
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    for line in raw.decode(encoding, "surrogateescape").splitlines():
+        name = line.strip().strip("\"'")
+        there = [place for place in (path.parent / name, Path(name)) if place.is_file()]
+        if name and not there and name[0] != "#":  # a comment
+            raise DataError(f"{path}: names {name[:100]}, which is not there; expected a file a line")
+        files += there[:1]
+    if not files:
+        raise DataError(f"{path}: names no file; expected a file a line")
+    return files
+
+
+def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
+    """The files that a typed path or pattern names."""
+    path = Path(text)
+    if text and path.is_dir():
+        return in_folder(path, recursive, raw)
+    if text and path.exists():
+        return [path]
+    if "://" in text or text.isdecimal():
+        raise DataError(f"{text}: no such file; of a camera or a stream type --camera {text}")
+    files = [Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file()]
+    if not files:
+        raise DataError(f"PATH {text!r}: no such file, folder or pattern")
+    return files
+
+
+def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
+    """The frame files of a folder; says what is left out."""
+    paths = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.name[0] != ".")
+    files = [path for path in paths if not path.is_dir()]  # also a link that leads nowhere
+    folders = [path for path in paths if path.is_dir() and (path.is_symlink() or not recursive)]
+    frames = frame_files(files, raw)
+    if not frames:
+        expected = f"expected {'.raw, .bin, …' if raw else ', '.join(KINDS)}"
+        if folders:
+            expected = f"but folders: {some([path.name for path in folders])}. Type --recursive, or "
+            expected += f"name one: python detect.py {shlex.quote(str(folders[0]))}"
+        raise DataError(f"{folder}: found no frames right in it, {expected}")
+    if left_out := sorted(path.name for path in {*files, *folders} - {*frames}):
+        text = f"left out {len(left_out)} files and folders: {some(left_out, 3)}"
+        note(f"in {folder}", f"{folder}: {text}; --recursive reads folders, links have to be named")
+    return frames
+
+
+def frame_files(files: Iterable[Path], raw: RawLayout | None = None) -> list[Path]:
+    """Those files of a folder that are frames, by their names. A .csv is one only where there are no
+    others: it may be a table of pixels, and beside pictures it is a log."""
+    if raw is not None:
+        return [path for path in files if path.suffix.lower() not in NO_RAW]
+    frames = [path for path in files if path.suffix.lower() in KINDS]
+    return [path for path in frames if path.suffix.lower() != ".csv"] or frames
+
+
+def in_number(path: str | Path) -> list:
+    """Sorts frame_2 before frame_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 # --- what is in a file --------------------------------------------------------------------------------
@@ -103,7 +197,7 @@ def read_header(path: Path, raw: RawLayout | None) -> Source:
     if raw is None and suffix in VIDEOS:
         return describe_video(path)
     array = raw is not None or suffix in ARRAYS  # of which one frame has a number, too
-    if not array and suffix not in (*PAGED, *FITS, *DICOM):
+    if not array and suffix not in (*PAGED, *FITS):
         return Source(path, "image")
     with reading(path), open_frames(path, raw) as frames:
         return Source(path, "stack" if array or len(frames) > 1 else "image", len(frames), raw=raw)
@@ -223,12 +317,8 @@ def read_video(source: Source, wanted: Wanted) -> Iterator[Frame]:
         if wanted(source, count):
             whole, pixels = video.retrieve()
             seconds = max(round(stamp - first, 6), 0.0) or count / source.fps  # no time stamps
-            if not whole:
-                yield bad_frame(source, count, "damaged")
-            elif pixels.ndim == 3:
-                yield Frame(source, count, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), seconds=seconds)
-            else:
-                yield Frame(source, count, pixels, seconds=seconds)
+            frame = Frame(source, count, rgb(pixels), seconds=seconds) if whole else None
+            yield frame or bad_frame(source, count, "damaged")
         count += 1
     video.release()
     if not count:
@@ -236,3 +326,8 @@ def read_video(source: Source, wanted: Wanted) -> Iterator[Frame]:
     elif count < 0.98 * source.count:  # of variable rates the number is estimated
         end = f"ends after {count} frames, its header promises {source.count}: it was cut off"
         tqdm.write(f"warning: {source.path}: {end}", sys.stderr)
+
+
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """OpenCV's pixels, HxW or BGR, as HxW or RGB."""
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 else pixels

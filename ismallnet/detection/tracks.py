@@ -55,14 +55,13 @@ class Confirmation:
                 times.setdefault(track, []).append(time)
         counts = {track: self.counting(seen) for track, seen in times.items()}
         numbers: dict[int, int] = {}
+        result = []
         for time, own in enumerate(tracks):
-            for track in own:
-                if time in counts[track]:
-                    numbers.setdefault(track, len(numbers) + 1)
-        return [
-            [numbers[track] if time in counts[track] else None for track in own]
-            for time, own in enumerate(tracks)
-        ]
+            confirmed = [track if time in counts[track] else None for track in own]
+            for track in filter(None, confirmed):
+                numbers.setdefault(track, len(numbers) + 1)
+            result.append([track and numbers[track] for track in confirmed])
+        return result
 
     def counting(self, times: list[int]) -> set[int]:
         """Those of a track's times that lie with `seen` of them in `of` successive frames."""

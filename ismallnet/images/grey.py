@@ -94,7 +94,8 @@ def to_units(pixels: np.ndarray, limits: Limits | None) -> np.ndarray:
     others as float32 with `limits` as 0 and 255. A pixel without a number becomes the median."""
     if pixels.dtype != np.uint8:
         low, high = map(float, limits)
-        pixels = exact_floats(pixels)
+        exact = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32  # in 24 bits
+        pixels = pixels.astype(np.float32 if exact else np.float64)
         if not np.isfinite(pixels).all():
             numbers = finite(pixels)
             middle = np.median(numbers) if numbers.size else low
@@ -102,24 +103,6 @@ def to_units(pixels: np.ndarray, limits: Limits | None) -> np.ndarray:
         pixels = ((pixels - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
         pixels = pixels.astype(np.float32, copy=False)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def exact_floats(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as float32 where its 24 bits hold all their values, else as float64."""
-    small = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32
-    return pixels.astype(np.float32 if small else np.float64)
-
-
-def unmasked(frame: np.ndarray) -> np.ndarray:
-    """A frame without a NumPy mask: pixels that are masked become NaN, in 8 bits the median of the
-    others, which is what NaN becomes later."""
-    if not isinstance(frame, np.ma.MaskedArray):
-        return np.asarray(frame)
-    if not np.ma.getmaskarray(frame).any():
-        return frame.data
-    if frame.dtype == np.uint8:
-        return frame.filled(int(np.ma.median(frame)) if frame.count() else 0)
-    return exact_floats(frame).filled(np.nan)
 
 
 # --- what makes one doubt them ---------------------------------------------------------------------
@@ -139,11 +122,8 @@ def doubts(
     if fixed:
         outside = np.count_nonzero((pixels < low) | (pixels > high))
         return ("outside",) if 2 * outside > pixels.size else ()
-    if dark:
-        hot = np.percentile(pixels, FEW) > (low + high) / 2
-    else:
-        hot = np.percentile(pixels, 100 - FEW) < (low + high) / 2
-    return ("hot",) if hot else ()
+    middle, most = (low + high) / 2, np.percentile(pixels, FEW if dark else 100 - FEW)
+    return ("hot",) if (most > middle if dark else most < middle) else ()
 
 
 def said_of(found: Iterable[tuple[str, str]], what: str) -> Iterator[str]:
@@ -248,9 +228,7 @@ class GreyRange:
         if self.limits:
             return f"{self.limits[0]:g} and {self.limits[1]:g} become {ends} (--range)"
         low, high = self.percentiles if not self.dark else (100 - p for p in self.percentiles[::-1])
-        lows, highs = ([f.limits[end] for f in facts] for end in (0, 1))
+        lows, highs = zip(*(f.limits for f in facts))
         values = " and ".join(f"{min(v):g} / {np.median(v):g} / {max(v):g}" for v in (lows, highs))
-        return (
-            f"percentiles {low:g} and {high:g} of each become {ends}: {values} (smallest / median / "
-            "largest)"
-        )
+        which = f"percentiles {low:g} and {high:g} of each become {ends}"
+        return f"{which}: {values} (smallest / median / largest)"

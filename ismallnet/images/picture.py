@@ -14,7 +14,7 @@ from PIL import Image
 from ismallnet.cli import DataError
 from ismallnet.files import reading
 from ismallnet.images.arrays import as_frames
-from ismallnet.images.scientific import DICOM, FITS, read_dicom, read_fits
+from ismallnet.images.scientific import FITS, read_fits
 from ismallnet.images.tiff import ORIENTATION, is_tiff, most_pixels, open_tiff, oriented
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "TIFF")
@@ -45,8 +45,6 @@ def open_pictures(path: Path, raw: bytes | None = None) -> Iterator[Sequence[np.
         with reading(path):
             if path.suffix.lower() in FITS:
                 pictures = as_frames(read_fits(path), path)
-            elif path.suffix.lower() in DICOM:
-                pictures = as_frames(read_dicom(path), path)
             elif is_tiff(path, raw):
                 pictures = stack.enter_context(open_tiff(path, raw))
             else:

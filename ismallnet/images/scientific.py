@@ -1,4 +1,4 @@
-"""Files of other programs, each with an optional package: FITS, DICOM, thermal JPEGs."""
+"""Files of other programs, each with an optional package: FITS, thermal JPEGs."""
 
 import contextlib
 from pathlib import Path
@@ -11,7 +11,6 @@ from ismallnet.files import READ_ERRORS
 from ismallnet.images.tiff import ORIENTATION, oriented
 
 FITS = (".fits", ".fit", ".fts")
-DICOM = (".dcm", ".dicom")
 JPEG = (".jpg", ".jpeg")
 
 
@@ -36,23 +35,6 @@ def read_fits(path: Path) -> np.ndarray:
         pixels = np.where(pixels == blank, np.nan, pixels).astype(np.float32)
     top_down = str(header.get("ROWORDER", "")).strip().upper() == "TOP-DOWN"
     return pixels if top_down else np.flip(pixels, axis=-2)
-
-
-def read_dicom(path: Path) -> np.ndarray:
-    """The pixels of a DICOM file, with its slope and intercept; of those in which low values are white
-    (MONOCHROME1) inverted."""
-    pydicom = optional("pydicom", f"{path}: reading it")
-    try:
-        dataset = pydicom.dcmread(path)
-        pixels = np.asarray(dataset.pixel_array)
-    except Exception as error:  # pydicom's own ones have nothing in common
-        raise ValueError(str(error)) from error
-    slope, intercept = (
-        float(dataset.get(f"Rescale{key}", value)) for key, value in (("Slope", 1), ("Intercept", 0))
-    )
-    pixels = pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
-    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    return pixels.max() - pixels + pixels.min() if inverted else pixels
 
 
 def read_thermal(path: Path) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,21 +82,18 @@ def read_page(path: Path, page: TiffPage) -> np.ndarray:
 
 
 def check_bands(path: Path, page: TiffPage) -> None:
-    """Refuses what is neither grey, with alpha or without, nor a palette, nor red, green and blue."""
-    bands, planes = page.samplesperpixel, page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    if page.photometric == PHOTOMETRIC.RGB and bands in (3, 4):
-        if planes:
-            raise DataError(
-                f"{path}: found {bands} planes: frames or colours? Save frames as pages (tifffile: "
-                "photometric='minisblack'), or colours together (planarconfig='contig')"
-            )
-        return
-    alpha = bands == 2 and not planes and page.extrasamples[:1] in ((1,), (2,))
-    if page.photometric > PHOTOMETRIC.PALETTE or (bands > 1 and not alpha):
-        kind = getattr(page.photometric, "name", page.photometric)
+    """Refuses what is neither grey, with alpha or without, nor a palette, nor red, green and blue, one
+    beside the other: planes may be frames or colours."""
+    bands, together = page.samplesperpixel, page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    alpha = bands == 2 and together and page.extrasamples[:1] in ((1,), (2,))
+    grey = page.photometric <= PHOTOMETRIC.PALETTE and (bands == 1 or alpha)
+    colours = page.photometric == PHOTOMETRIC.RGB and bands in (3, 4) and together
+    if not (grey or colours):
+        kind = f"{getattr(page.photometric, 'name', page.photometric)}{'' if together else ', planes'}"
         raise DataError(
-            f"{path}: found {bands} bands of {kind}, expected 1 (grey) or 3 of RGB; save the band you "
-            f"need as a file of its own, with GDAL: gdal_translate -b 1 {path.name} one.tif"
+            f"{path}: found {bands} bands of {kind}, expected 1 (grey) or 3 of RGB together; save "
+            "frames as pages (tifffile: photometric='minisblack'), or one band, with GDAL: "
+            f"gdal_translate -b 1 {path.name} one.tif"
         )
 
 
@@ -104,10 +102,9 @@ def check_size(page: TiffPage) -> None:
     places = list(zip(page.dataoffsets, page.databytecounts))
     if not 0 < page.size <= page.samplesperpixel * most_pixels() or page.imagedepth > 1:
         raise ValueError(f"found {page.shape} pixels")
-    if any(start and not size for start, size in places):
-        raise ValueError("it does not say how long its strips are; save it again")
-    if not places or max(start + size for start, size in places) > page.parent.filehandle.size:
-        raise ValueError("cut off; copy it again")
+    end = max((start + size for start, size in places), default=math.inf)
+    if end > page.parent.filehandle.size or any(start and not size for start, size in places):
+        raise ValueError("cut off, or without the lengths of its strips; copy or save it again")
 
 
 def stored_pixels(path: Path, page: TiffPage) -> np.ndarray:

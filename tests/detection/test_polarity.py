@@ -9,7 +9,7 @@ from streaming import results
 
 from detect import Detector, Target, main
 from ismallnet.detection.detector import merged
-from ismallnet.images.grey import GreyRange, to_units, value_limits
+from ismallnet.images.grey import value_limits
 
 Y, X = np.mgrid[:96, :128]
 
@@ -64,23 +64,6 @@ def test_both_are_the_bright_and_the_dark_targets_once(bright):
     assert np.array_equal(np.maximum(maps[0], maps[1]), maps[2])
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_dark_is_the_inverted_frame(bright, depth):
-    """Grey values g become 255 - g; the percentiles count from the bright end."""
-    frame = DEPTHS[depth](scene())
-    top = {"8 bits": 255, "16 bits": 20000, "floats": 40}[depth]
-    other = (top - frame.astype(np.float64)).astype(frame.dtype)
-    dark = of(bright, "dark")
-    assert np.abs(dark.probability(frame) - bright.probability(other)).max() < 1e-3
-    if depth != "8 bits":
-        limits = dark.limits_of(frame)["dark"]
-        assert limits == value_limits(frame, (0, 99.9)) and limits[0] == frame.min()
-        assert (
-            np.abs(GreyRange(dark=True).units(frame, limits) + to_units(frame, limits) - 255).max()
-            < 1e-3
-        )
-
-
 def target(box, score, polarity, mean=0.5, snr=None) -> Target:
     return Target(box[0], box[1], box, 1, score, mean, snr, np.zeros((1, 2), int), polarity)
 
@@ -110,23 +93,3 @@ def test_the_files_say_which_is_which_and_keep_both_grey_ranges():
     (image,) = companion["images"]
     assert tuple(image["range"]) == value_limits(frame, (0.1, 100))
     assert tuple(image["dark_range"]) == value_limits(frame, (0, 99.9))
-    main(["f", "--device", "cpu", "--name", "usual"])
-    rows, found, _ = results("usual")
-    assert list(rows[0])[-1] == "snr" and "polarity" not in found[0]
-
-
-def test_cold_pixels_are_said_to_be_there(capsys):
-    frame = DEPTHS["16 bits"](scene())
-    frame[5, 5] = 0
-    write(Path("f/a.png"), frame)
-    main(["f", "--device", "cpu", "--polarity", "dark"])
-    assert "note: 1 frames have few pixels" in capsys.readouterr().err
-    main(["f", "--device", "cpu", "--name", "usual"])
-    assert "have few pixels" not in capsys.readouterr().err
-
-
-def test_a_bright_border_hides_no_dark_target(bright):
-    frame = DEPTHS["16 bits"](scene())
-    frame[:, :3] = 65535
-    (target,) = of(bright, "dark").detect(frame)
-    assert (target.x, target.y) == (pytest.approx(70, abs=1), pytest.approx(40, abs=1))

@@ -14,9 +14,7 @@ from PIL import Image
 from streaming import deep, frames, refused, run, video
 
 from ismallnet.cli import DataError
-from ismallnet.detection.inputs import find_sources
-from ismallnet.detection.sources import read_frames
-from ismallnet.images.arrays import RawLayout
+from ismallnet.detection.sources import find_sources, read_frames
 
 VIDEOS = Path(__file__).parents[1] / "videos"
 
@@ -78,9 +76,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named_once(capsys):
     write(Path("real/a.png"), picture())
     Path("f/link").symlink_to(Path("real").resolve())
     assert names("f") == names("f") == ["f/a.png"]
-    said = capsys.readouterr().err
-    assert said.count("f: left out 4 files") == 1 and "clip.xyz, log.csv, notes.txt" in said
-    assert said.count("f: left out 2 folders") == 1 and "link, sub" in said
+    assert capsys.readouterr().err.count("f: left out 6 files and folders") == 1
     assert names("f", recursive=True) == ["f/a.png", "f/sub/b.png"]
     assert len(names("f", "f/link", recursive=True)) == 3
     write(Path("g/a.csv"), "1,2\n")
@@ -168,16 +164,6 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_a_problem():
     others = list(read)
     assert [frame.index for frame in others] == [1, 2, 3]
     assert all("became shorter" in frame.problem for frame in others)
-
-
-def test_a_recording_that_grows_is_read():
-    pixels = np.stack([deep(k) for k in range(4)])
-    pixels.tofile("s.raw")
-    read = read_frames(find_sources(["s.raw"], raw=RawLayout("48x40:uint16")))
-    next(read)
-    with open("s.raw", "ab") as file:
-        file.write(b"more")
-    assert all(np.array_equal(frame.pixels, pixels[frame.index]) for frame in read)
 
 
 # --- videos ----------------------------------------------------------------------------------------
@@ -280,10 +266,3 @@ def test_a_video_of_16_bits_keeps_them():
     found = frames("d.mkv")
     assert len(found) == 3
     assert all(f.dtype == np.uint16 and np.array_equal(f, deep(k)) for k, f in enumerate(found))
-
-
-@pytest.mark.parametrize("suffix, code", [(".ts", "MPG2"), (".flv", "FLV1"), (".y4m", "I420")])
-def test_videos_of_recorders(suffix, code):
-    if not written(f"v{suffix}", code, 5):
-        pytest.skip(f"this OpenCV cannot write {suffix}")
-    assert len(frames(f"v{suffix}")) == 5

@@ -11,34 +11,12 @@ from conftest import picture, write
 from streaming import folder, refused, results, run, video
 
 from ismallnet.detection.detector import find_targets
-from ismallnet.detection.records import run_length, write_video
+from ismallnet.detection.records import in_order, run_length, write_video
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.predict import NotFiniteError, predict, prepared
 from net import load_weights
 
 pytestmark = pytest.mark.usefixtures("network_file")
-
-
-def decoded(segmentation: dict) -> np.ndarray:
-    """COCO's compressed run lengths, by hand."""
-    runs, text = [], segmentation["counts"]
-    at = 0
-    while at < len(text):
-        value = shift = 0
-        while True:
-            code = ord(text[at]) - 48
-            at += 1
-            value |= (code & 31) << shift
-            shift += 5
-            if not code & 32:
-                break
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    height, width = segmentation["size"]
-    assert sum(runs) == height * width
-    flat = np.repeat(np.arange(len(runs)) % 2, runs)
-    return flat.reshape(width, height).T
 
 
 def test_csv_json_and_pictures_hold_the_same_targets():
@@ -66,12 +44,16 @@ def test_csv_json_and_pictures_hold_the_same_targets():
             assert [int(row[key]) for key in ("left", "top", "width", "height")] == list(target.box)
             assert entry["bbox"] == list(target.box) and entry["category_id"] == 1
             assert entry["image_id"] == images[name]["id"]
-            mask = np.zeros(image.shape, int)
-            mask[tuple(target.pixels.T)] = 1
-            assert np.array_equal(decoded(entry["segmentation"]), mask)
+            assert entry["segmentation"]["counts"] == run_length(target.pixels, *image.shape)
         drawn = cv2.imread(f"results/f/overlays/{name}.png")
         assert drawn.shape == (*image.shape, 3) and (drawn != drawn[..., :1]).any()
     assert at == len(rows) == len(found)
+
+
+def test_records_are_in_the_order_of_the_files_that_are_named_each_once():
+    """A run that was killed while it put the records of all processes into one file has some twice."""
+    entries = [{"file": file, "index": k} for file, k in (("b", 0), ("a", 1), ("a", 0), ("b", 0))]
+    assert in_order(entries, ["a"]) == [entries[2], entries[1], entries[0]]
 
 
 def test_run_lengths_by_hand():
@@ -235,6 +217,7 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --name ../q", "--name"),
         ("f --name ..", "--name"),
         ("f --resume --overwrite", "--resume"),
+        ("f --resume", "--resume"),
         ("f --range 0 9 --percentiles 1 99", "--percentiles"),
         ("f --range 1 9 --limits first", "--limits"),
         ("f --range 0 inf", "--range"),

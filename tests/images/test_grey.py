@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_set, write
 from PIL import Image
 
-from dataset import Frames
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import find_dataset
 from ismallnet.detection.detector import Detector
 from ismallnet.images.grey import (
     GreyFacts,
@@ -36,15 +33,6 @@ def deep(seed: int = 0, shape=(40, 48)) -> np.ndarray:
 def read(pixels: np.ndarray, **options) -> tuple[np.ndarray, GreyFacts | None]:
     Image.fromarray(pixels).save("x.tif")
     return GreyRange(**options).read(Path("x.tif"), "x")
-
-
-@pytest.fixture
-def deep_set(tmp_path) -> Path:
-    """data/tiny of 16 bits: a and b to train, c and d to test."""
-    root = make_set(tmp_path / "data" / "tiny")
-    for k, name in enumerate("abcd"):
-        write(root / f"images/{name}.png", deep(k))
-    return root
 
 
 # --- which values ----------------------------------------------------------------------------------
@@ -169,34 +157,19 @@ def test_of_8_bits_flat_ones_alone_are_doubted():
     assert read(np.full((4, 4), 3, np.uint8))[1] == GreyFacts("x", "uint8", None, ("flat",))
 
 
-def test_the_range_of_a_list_is_one_line(deep_set, capsys):
-    for name, high in (("c", 7400), ("d", 7500)):
-        image = deep()
-        image[10:13, 12:16] = high
-        image[0, :2] = 7000, 7000  # two darkest pixels of 1920
-        write(deep_set / f"images/{name}.png", image)
-    Frames(find_dataset("tiny"), "test")
-    assert capsys.readouterr().out.splitlines() == [
-        "tiny test: uint16 in 2 of 2 images: percentiles 0.1 and 100 of each become 0 and 255: "
-        "7000 / 7000 / 7000 and 7400 / 7450 / 7500 (smallest / median / largest)"
-    ]
-    write(deep_set / "images/d.png", deep().astype(np.uint8))
-    Frames(find_dataset("tiny"), "test", grey=GreyRange(limits=(7000, 9000)))
-    line = "tiny test: uint16 in 1 of 2 images: 7000 and 9000 become 0 and 255 (--range)\n"
-    assert capsys.readouterr().out == line
+def test_the_range_of_a_list_is_one_line():
+    facts = [GreyFacts(name, "uint16", (7000.0, high)) for name, high in (("c", 7400.0), ("d", 7500.0))]
+    (line,) = GreyRange().report("tiny test", facts, 3)
+    assert line.startswith("tiny test: uint16 in 2 of 3 images: percentiles 0.1 and 100 of each")
+    assert "7000 / 7000 / 7000 and 7400 / 7450 / 7500" in line
+    (line,) = GreyRange(limits=(7000, 9000)).report("tiny test", facts, 3)
+    assert line.endswith("7000 and 9000 become 0 and 255 (--range)")
 
 
 def test_eight_bits_are_not_mentioned_unless_asked():
     grey = GreyRange(percentiles=(1.0, 99.0))
     assert not list(GreyRange().report("s test", [], 2))
     assert "--range and --percentiles change nothing" in next(grey.report("s test", [], 2))
-
-
-def test_a_doubt_names_a_few_images_and_counts_them():
-    facts = [GreyFacts(f"i{k}", "uint16", (0.0, 9.0), ("hot",)) for k in range(7)]
-    lines = list(GreyRange().report("s test", [*facts, facts[0]._replace(doubts=())], 9))
-    assert len(lines) == 2 and lines[1].startswith("note: s test: 7 images have few pixels")
-    assert lines[1].endswith(": i0, i1, i2, i3, i4 and 2 more")
 
 
 def test_how_images_were_read_in_the_training():

@@ -1,4 +1,4 @@
-"""FITS, DICOM and thermal JPEGs, with and without their optional packages."""
+"""FITS and thermal JPEGs, with and without their optional packages."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from PIL import Image
 from streaming import deep, frames
 
 from ismallnet.images.picture import decode
-from ismallnet.images.scientific import read_dicom, read_thermal
+from ismallnet.images.scientific import read_thermal
 
 
 @pytest.fixture(autouse=True)
@@ -53,30 +53,11 @@ def test_blank_pixels_are_none_and_several_units_are_refused(fits):
     assert "u.fits" in problem and "ERR" in problem
 
 
-def test_dicom_whose_low_values_are_white(monkeypatch):
-    class Dataset(dict):
-        pixel_array = np.array([[100, 300], [250, 101]], np.uint16)
-
-    module = SimpleNamespace(dcmread=lambda path: Dataset(PhotometricInterpretation="MONOCHROME1"))
-    monkeypatch.setitem(sys.modules, "pydicom", module)
-    assert read_dicom(Path("x.dcm")).tolist() == [[300, 100], [150, 299]]
-    Dataset.get = lambda self, key, value=None: value
-    assert read_dicom(Path("x.dcm")).tolist() == [[100, 300], [250, 101]]
-
-
-@pytest.mark.parametrize("raw", [b"version https://git-lfs.github.com/spec/v1\n", b"abc" * 300])
-def test_a_file_that_is_no_dicom_is_a_problem_of_its_own(raw):
-    pytest.importorskip("pydicom")
-    (problem,) = frames(write(Path("x.dcm"), raw))
-    assert problem.startswith("x.dcm: ") and ("git lfs pull" in problem) == (raw[:3] == b"ver")
-
-
-@pytest.mark.parametrize(("package", "name"), [("astropy", "a.fits"), ("pydicom", "a.dcm")])
-def test_without_its_package_a_file_says_what_to_type(package, name, monkeypatch):
-    for module in (package, "astropy.io.fits"):
+def test_without_its_package_a_file_says_what_to_type(monkeypatch):
+    for module in ("astropy", "astropy.io.fits"):
         monkeypatch.setitem(sys.modules, module, None)  # import fails
-    (problem,) = frames(write(Path(name), b"x"))
-    assert name in problem and f"pip install {package}" in problem
+    (problem,) = frames(write(Path("a.fits"), b"x"))
+    assert "a.fits" in problem and "pip install astropy" in problem
 
 
 def radiometric(turn: int = 1) -> Path:

@@ -1,7 +1,6 @@
 """People's own TIFFs, and what their tags say: each is read as it is meant, or refused."""
 
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -19,36 +18,31 @@ STORED = {1: lambda seen: seen, 3: lambda seen: seen[::-1, ::-1], 6: np.rot90}
 
 
 @pytest.mark.parametrize("turn", STORED)
-@pytest.mark.parametrize(
-    "kind", ["white", "white8", "nodata", "f2", "f4", "f8", "palette", "rgb", ">", "big"]
-)
+@pytest.mark.parametrize("kind", ["white", "nodata", "palette", "rgb", "big"])
 def test_what_a_tiff_says_holds_for_turned_ones_too(kind, turn):
     """Those were read in another way, without white is zero, nodata and palettes."""
-    seen = deep()
-    if kind in ("white8", "palette"):
-        seen = (seen >> 8).astype(np.uint8)
-    if kind in ("f2", "f4", "f8"):
-        seen = (seen % 2000).astype(kind)
-    if kind == "rgb":
-        seen = np.stack([seen, seen + 5, seen + 9], axis=-1)
-    tags, options, missing = [(274, 3, 1, turn, True)] if turn > 1 else [], {}, None
-    stored = seen.copy()
-    if kind in ("nodata", "f2", "f4", "f8"):
-        missing = 65000 if kind == "nodata" else 3000
-        stored[:3] = missing
-        tags.append((42113, 2, len(str(missing)) + 1, str(missing), True))
-        seen = np.where(stored == missing, np.nan, seen)
-    if kind.startswith("white"):
-        stored, options = np.iinfo(stored.dtype).max - stored, {"photometric": "miniswhite"}
+    seen = stored = deep()
+    tags, options = [(274, 3, 1, turn, True)] if turn > 1 else [], {}
+    if kind == "white":
+        stored, options = 65535 - seen, {"photometric": "miniswhite"}
+    if kind == "nodata":
+        stored[:3] = 65000
+        seen = np.where(stored == 65000, np.nan, stored)
+        tags.append((42113, 2, 6, "65000", True))
     if kind == "palette":
+        index = picture()
         colours = np.stack([np.arange(256)] * 3)[:, ::-1].astype(np.uint16) * 257
-        stored, options = 255 - stored, {"photometric": "palette", "colormap": colours}
-        seen = np.repeat(seen[..., None], 3, axis=2)
-    options |= {"photometric": "rgb"} if kind == "rgb" else {}
-    options |= {"byteorder": ">"} if kind == ">" else {"bigtiff": kind == "big"}
+        stored, options = 255 - index, {"photometric": "palette", "colormap": colours}
+        seen = np.repeat(index[..., None], 3, axis=2)
+    if kind == "rgb":
+        seen = stored = np.stack([deep(k) for k in range(3)], axis=-1)
+        options = {"photometric": "rgb"}
+    if kind == "big":
+        options = {"bigtiff": True}
     tifffile.imwrite("t.tif", np.ascontiguousarray(STORED[turn](stored)), extratags=tags, **options)
     found = decode(Path("t.tif"))
-    assert found.shape[:2] == image_shape("t.tif") and np.array_equal(found, seen, equal_nan=missing)
+    assert found.shape[:2] == image_shape("t.tif")
+    assert np.array_equal(found, seen, equal_nan=kind == "nodata")
 
 
 @pytest.mark.parametrize("kind", ["int8", "int16", "uint32", "int32", "uint64", "float16", "float64"])
@@ -105,22 +99,20 @@ def test_a_page_that_stands_for_a_stack_is_refused():
         assert f"{name}: its only page stands for a stack" in frames(name)[0]
 
 
-def test_planes_are_frames_or_colours_and_refused():
-    """What tifffile writes of three frames unless it is told that they are grey."""
-    stack = np.stack([deep(k) for k in range(3)])
-    tifffile.imwrite("s.tif", stack, photometric="rgb", planarconfig="separate")
-    assert "frames or colours?" in frames("s.tif")[0]
-    tifffile.imwrite("s.tif", np.moveaxis(stack, 0, -1), photometric="rgb")
-    assert np.array_equal(frames("s.tif")[0], np.moveaxis(stack, 0, -1))
-
-
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-@pytest.mark.parametrize(("bands", "kind"), [(2, "minisblack"), (5, "minisblack"), (4, "separated")])
+@pytest.mark.parametrize(
+    ("bands", "kind"), [(2, "minisblack"), (5, "minisblack"), (4, "separated"), (3, "rgb")]
+)
 def test_several_bands_are_refused_with_what_to_type(bands, kind, planar):
+    """Planes of red, green and blue too: tifffile writes three frames so, unless it is told that they
+    are grey."""
     stack = np.stack([deep(k) for k in range(bands)], axis=-1 if planar == "contig" else 0)
     tifffile.imwrite("b.tif", stack, planarconfig=planar, photometric=kind)
-    (problem,) = frames("b.tif")
-    assert f"b.tif: found {bands} bands" in problem and "gdal_translate -b 1" in problem
+    (found,) = frames("b.tif")
+    if (kind, planar) == ("rgb", "contig"):
+        assert np.array_equal(found, stack)
+    else:
+        assert f"b.tif: found {bands} bands" in found and "gdal_translate -b 1" in found
 
 
 def test_tiles_that_a_tiff_leaves_out_are_empty():
@@ -146,15 +138,7 @@ def no_counts(raw: bytearray, tags) -> None:
     raw[at : at + size] = bytes(size)
 
 
-def huge(raw: bytearray, tags) -> None:
-    for name in ("ImageWidth", "ImageLength"):
-        at = tags[name].valueoffset
-        raw[at : at + 4] = struct.pack("<I", 2**31)
-
-
-@pytest.mark.parametrize(
-    "change", [no_counts, huge, lambda raw, tags: raw.__delitem__(slice(-900, None))]
-)
+@pytest.mark.parametrize("change", [no_counts, lambda raw, tags: raw.__delitem__(slice(-900, None))])
 def test_damaged_tiffs_are_refused(change):
     tifffile.imwrite("c.tif", deep(), rowsperstrip=10)
     raw = bytearray(Path("c.tif").read_bytes())

@@ -9,9 +9,8 @@ import pytest
 from conftest import fails, names_of, picture, report_data, write
 
 from detect import main as main_of_detect
-from ismallnet.detection.inputs import find_sources
 from ismallnet.detection.records import record
-from ismallnet.detection.sources import read_frames
+from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.report import page
 from visualization import main
@@ -36,7 +35,7 @@ def results() -> Path:
     with open(folder / "records-0.jsonl", "w") as file:
         for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
             limits = (0.0, 9 * 255.0) if frame.pixels.dtype == np.uint16 else None
-            found = record(frame, f"{frame.source.path.stem}_{k}", k, {"bright": limits}, [])
+            found = record(frame, f"{frame.source.path.stem}_{k}", {"bright": limits}, [])
             found["targets"] = [] if score is None else [target(score)]
             file.write(json.dumps(found) + "\n")
             pred = np.zeros(frame.pixels.shape[:2], np.uint8)
@@ -86,11 +85,10 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
     writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 40))
     writer.write(np.dstack([picture()] * 3))
     writer.release()
-    lines = (results / "records-0.jsonl").read_text().splitlines()
-    for k in (0, 1):  # before the last frame, which is found all the same
-        found = json.loads(lines[0]) | {"file": "v.avi", "index": k, "position": -2 + k}
-        with open(results / "records-0.jsonl", "a") as file:
-            file.write(json.dumps(found) + "\n")
+    records = results / "records-0.jsonl"
+    lines = records.read_text().splitlines()
+    more = [json.dumps(json.loads(lines[0]) | {"file": "v.avi", "index": k}) for k in (0, 1)]
+    records.write_text("\n".join([*more, *lines, ""]))  # before others, which are found all the same
     message = fails(main, "--name", "mine", capsys=capsys)
     assert "1 frames cannot be shown" in message and "v.avi, frame 1: not there any more" in message
 
