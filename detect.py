@@ -22,14 +22,7 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
 from ismallnet.detection.background import threshold_for
-from ismallnet.detection.detector import (
-    POLARITIES,
-    DetectionSettings,
-    Detector,
-    SettingsError,
-    Target,
-    find_targets,
-)
+from ismallnet.detection.detector import POLARITIES, DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.folder import results_folder
 from ismallnet.detection.live import NAME, Camera, is_address, public
 from ismallnet.detection.run import Request, run
@@ -50,7 +43,6 @@ from ismallnet.inference.weights import (
 )
 from ismallnet.parallel import cores
 
-FLAGS = {"limits": "range"}  # setting -> its flag, where that has another name
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
 
@@ -140,13 +132,11 @@ def check(args: argparse.Namespace) -> None:
 
 def settings_of(args: argparse.Namespace) -> DetectionSettings:
     """Refuses values that cannot be used."""
-    values = {f.name: getattr(args, FLAGS.get(f.name, f.name)) for f in fields(DetectionSettings)}
+    names = {f.name for f in fields(DetectionSettings)} - {"limits"}
     try:
-        return DetectionSettings(**values)
-    except SettingsError as error:
-        flags = {FLAGS.get(key, key).replace("_", "-"): text for key, text in error.problems.items()}
-        text = "; ".join(f"--{flag}: {text}" for flag, text in flags.items())
-        raise DataError(f"{text}. Type python detect.py --help") from None
+        return DetectionSettings(limits=args.range, **{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        raise DataError(f"{error}. Type python detect.py --help") from None
 
 
 def request_of(args: argparse.Namespace) -> Request:

@@ -186,21 +186,18 @@ class DetectionSettings:
             "flips": (self.flips in (False, True), "False or True"),
             "ignore": (not self.ignore or Path(self.ignore).is_file(), "a picture"),
         }
-        wrong = {
-            name: f"found {getattr(self, name)!r}, expected {expected}"
+        wrong = [
+            f"{name} ({flag_of(name)}): found {getattr(self, name)!r}, expected {expected}"
             for name, (usable, expected) in checks.items()
             if not usable
-        }
+        ]
         if wrong:
-            raise SettingsError(wrong)
+            raise ValueError("; ".join(wrong))
 
 
-class SettingsError(ValueError):
-    """Settings that cannot be used; `problems` says by name what was found and what was expected."""
-
-    def __init__(self, problems: dict[str, str]):
-        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
-        self.problems = problems
+def flag_of(setting: str) -> str:
+    """The flag of detect.py for a setting."""
+    return "--range" if setting == "limits" else f"--{setting.replace('_', '-')}"
 
 
 class Detector:

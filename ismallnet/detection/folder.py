@@ -70,7 +70,7 @@ def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]
         if before.get(key) != identity[key]:
             text = f"this run has {key} {before.get(key)}, found {identity[key]}"
             raise DataError(f"{folder}: {text}. Type the same to resume it, or {again}")
-    now = {str(source.path): source.state for source in sources if source.state}
+    now = {source.file: source.state for source in sources if source.state}
     then = {entry["file"]: tuple(entry.get("state") or ()) for entry in read_records(folder)}
     changed = [file for file, state in then.items() if state and now.get(file, state) != state]
     if changed:
@@ -117,7 +117,7 @@ class Names:
 
     def ending(self, source: Source) -> str:
         """What is behind the names of a file's frames: nothing, _2, _3, …"""
-        file, stem, several = str(source.path), source.path.stem, source.kind != "image"
+        file, stem, several = source.file, source.path.stem, source.kind != "image"
         while file not in self.endings:
             self.tried[stem, several] += 1
             number = self.tried[stem, several]

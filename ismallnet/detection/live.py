@@ -59,7 +59,7 @@ class Camera:
 
     def __init__(self, address: str):
         self.address, self.problem = address, ""  # why no more will come
-        self.count = self.dropped = self.connected = 0
+        self.count = self.dropped = 0
         self._newest: queue.Queue[tuple[int, float, np.ndarray]] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
         if (video := self._open()) is None:
@@ -72,7 +72,6 @@ class Camera:
 
     def _open(self) -> cv2.VideoCapture | None:
         video = cv2.VideoCapture(int(self.address) if self.address.isdecimal() else self.address)
-        self.connected += video.isOpened()
         return video if video.isOpened() else None
 
     def _run(self, video: cv2.VideoCapture) -> None:
@@ -122,8 +121,7 @@ class Camera:
         finally:
             self._closed.set()
             self._thread.join(5)
-            connected = f"connected {self.connected} times"
-            tqdm.write(f"{self.count} frames came, {self.dropped} dropped; {connected}", sys.stderr)
+            tqdm.write(f"{self.count} frames came, {self.dropped} dropped", sys.stderr)
 
 
 def as_grey(pixels: np.ndarray) -> np.ndarray:

@@ -242,14 +242,11 @@ def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
 # --- videos -------------------------------------------------------------------------------------------
 
 
-def write_videos(folder: Path, entries: Iterable[dict]) -> None:
+def write_videos(folder: Path, sequences: dict[str, list[dict]]) -> None:
     """The overlays of each input video as a video, as fast as it was."""
-    videos: dict[str, list[dict]] = {}
-    for entry in entries:
-        if "video" in entry:
-            videos.setdefault(entry["video"], []).append(entry)
-    for name, frames in videos.items():
-        write_video(folder, name, frames)
+    for entries in sequences.values():
+        if name := entries[0].get("video"):
+            write_video(folder, name, entries)
 
 
 def write_video(folder: Path, name: str, entries: list[dict]) -> None:

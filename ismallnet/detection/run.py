@@ -155,14 +155,15 @@ def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
     these, and what is written of them."""
     folder, detector = worker.request.folder, worker.detector
     limits, fixed = zip(*map(worker.limits_of, batch))
-    for frame, own, is_fixed, maps in zip(batch, limits, fixed, worker.maps(batch, limits)):
-        targets = detector.targets(maps, frame.pixels)
-        entry = worker.record(frame, own, targets)
-        records.write_maps(folder, entry["frame"], maps, worker.request.save_npy)
+    maps = worker.maps(batch, limits)
+    for frame, own_limits, is_fixed, own_maps in zip(batch, limits, fixed, maps):
+        targets = detector.targets(own_maps, frame.pixels)
+        entry = worker.record(frame, own_limits, targets)
+        records.write_maps(folder, entry["frame"], own_maps, worker.request.save_npy)
         records.write_overlay(folder, frame.pixels, entry)
         file.write(json.dumps(entry).encode() + b"\n")
         worker.good(frame, entry)
-        worker.look(frame, entry["frame"], own, is_fixed)
+        worker.look(frame, entry["frame"], own_limits, is_fixed)
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -237,6 +238,7 @@ class Worker:
         return self.sequence_limits.of(frame)
 
     def maps(self, batch: list[Frame], limits: list[Limits]) -> list[Maps]:
+        """The network's maps; an error names the frame."""
         try:
             return self.detector.maps([frame.pixels for frame in batch], limits)
         except NotFiniteError as error:
@@ -309,14 +311,14 @@ def write_all(worker: Worker, sources: list[Source], entries: list[dict]) -> int
     """Settles what is a target in its sequence, and writes all that is written of all frames together;
     returns how many targets there are."""
     request, folder = worker.request, worker.request.folder
-    before = [entry["targets"] for entry in entries]
-    settle(entries, request.confirm)
+    before, sequences = [entry["targets"] for entry in entries], by_sequence(entries)
+    settle(sequences, request.confirm)
     records.replace_records(folder, entries)
     changed = [entry for entry, targets in zip(entries, before) if entry["targets"] != targets]
     draw_again(worker, sources, {records.key_of(entry): entry for entry in changed})
     if request.format == "mot":
-        records.write_mot(folder, by_sequence(entries))
-    records.write_videos(folder, entries)
+        records.write_mot(folder, sequences)
+    records.write_videos(folder, sequences)
     return records.write_tables(folder, entries, request.extras(worker.detector.settings))
 
 

@@ -84,12 +84,12 @@ def by_sequence(entries: Iterable[dict]) -> dict[str, list[dict]]:
     return sequences
 
 
-def settle(entries: list[dict], rule: Confirmation | None) -> None:
+def settle(sequences: dict[str, list[dict]], rule: Confirmation | None) -> None:
     """Sets aside in the records what is no target in its sequence: as `hot` single pixels that stay in
     place, with a rule as `unconfirmed` what is seen too seldom; others get the numbers of their tracks.
     Again after more frames it begins anew."""
     tracks = 0
-    for name, frames in by_sequence(entries).items():
+    for name, frames in sequences.items():
         for entry in frames:
             entry["targets"] = all_targets(entry)
         if places := set_hot_aside(frames):

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from streaming import folder, refused, results, run, same, video
 
 from detect import main
 from ismallnet.detection.folder import Names
+from ismallnet.detection.sources import Source
 from ismallnet.files import lock
 from visualization import main as report
 
@@ -240,7 +240,7 @@ def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
     claim = Names.claim
     monkeypatch.setattr(Names, "claim", lambda self, *name: tried.append(name) or claim(self, *name))
     names = Names([])
-    files = [SimpleNamespace(path=Path(f"{i}/a.png"), kind="image") for i in range(300)]
+    files = [Source(Path(f"{i}/a.png"), "image") for i in range(300)]
     assert [names.of(file, 0) for file in files] == ["a", *(f"a_{k}" for k in range(2, 301))]
     assert len(tried) == 300
 
@@ -248,6 +248,6 @@ def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
 def test_frames_of_a_video_and_a_picture_of_their_name_are_kept_apart():
     files = [("clip.avi", "video"), ("clip_000001.png", "image"), ("x/clip.avi", "video")]
     names = Names([])
-    sources = [SimpleNamespace(path=Path(path), kind=kind) for path, kind in files]
+    sources = [Source(Path(path), kind) for path, kind in files]
     found = [names.of(source, 1) for source in sources]
     assert found == ["clip_000001", "clip_000001_2", "clip_000001_3"]

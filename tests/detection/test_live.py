@@ -65,7 +65,7 @@ def test_a_stream_is_read_until_it_gives_no_more(capsys):
     indices = [frame["index"] for frame in frames]
     assert indices and indices == sorted(set(indices)) and indices[-1] < 12
     assert all(frame["seconds"] >= 0 for frame in frames)
-    assert "12 frames came" in said and "connected" in said and "no frame" in said
+    assert "12 frames came" in said and "no frame" in said
     about = read_json(Path("results/camera/about.json"))
     assert "secret" not in str(about) and "secret" not in said
 

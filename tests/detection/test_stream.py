@@ -111,21 +111,20 @@ def test_batches_change_nothing():
         assert a["bbox"] == b["bbox"] and a["score"] == pytest.approx(b["score"], abs=1e-4)
 
 
-def test_pixels_without_a_number_do_not_hide_the_rest(tmp_path):
+def test_pixels_without_a_number_do_not_hide_the_rest():
     frame = picture(0).astype(np.float32)
     np.save("clean.npy", frame)
-    run("clean.npy", "--save-npy")
-    clean = np.load("results/clean/maps/clean_000000.npy")
-    for k, value in enumerate((np.nan, np.inf, -np.inf)):
-        frame[35, 3] = value
-        np.save(f"bad{k}.npy", frame)
-        assert run(f"bad{k}.npy", "--save-npy") == 0
-        companion = results(f"bad{k}")[2]
-        assert companion["images"][0]["range"] == results("clean")[2]["images"][0]["range"]
-        assert np.abs(np.load(f"results/bad{k}/maps/bad{k}_000000.npy") - clean).max() < 0.2
-        assert "inf" not in Path(f"results/bad{k}/detections.csv").read_text()
-        records = Path(f"results/bad{k}/records-0.jsonl").read_text()
-        assert "Infinity" not in records and "NaN" not in records
+    frame[35, 3:6] = np.nan, np.inf, -np.inf
+    np.save("bad.npy", frame)
+    maps, ranges = {}, {}
+    for name in ("clean", "bad"):
+        assert run(f"{name}.npy", "--save-npy") == 0
+        maps[name] = np.load(f"results/{name}/maps/{name}_000000.npy")
+        ranges[name] = results(name)[2]["images"][0]["range"]
+    assert ranges["bad"] == ranges["clean"] and np.abs(maps["bad"] - maps["clean"]).max() < 0.3
+    assert "inf" not in Path("results/bad/detections.csv").read_text()
+    records = Path("results/bad/records-0.jsonl").read_text()
+    assert "Infinity" not in records and "NaN" not in records
 
 
 def test_a_video_gives_times_and_an_annotated_video():
