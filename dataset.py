@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ismallnet.cli import DataError, launch, progress
-from ismallnet.datasets.checks import complaint, components, offsets
+from ismallnet.datasets.checks import complaint, offsets, target_components
 from ismallnet.datasets.masks import TARGET, mask_file, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
@@ -22,7 +22,7 @@ from ismallnet.parallel import memory_limit, read_ahead, result_or_error
 GREY = GreyRange()
 
 
-class Frame(NamedTuple):
+class FrameFacts(NamedTuple):
     """What is known of a frame once it was read.
 
     Args:
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
 class Frames:
     """The frames of a list, each read and checked once; kept in memory when they fit.
 
-    `frames[i]` is an `Item`, with interior and boundary after `add_maps`; `frames.known[i]` a `Frame`.
+    `frames[i]` is an `Item`, with interior and boundary after `add_maps`; `frames.known[i]` its facts.
 
     Args:
         data, split: the data set and "train" or "test".
@@ -72,7 +72,7 @@ class Frames:
         self.maps: Path | None = None
         self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
         self.cache: list[Item] | None = []
-        self.known: list[Frame] = []
+        self.known: list[FrameFacts] = []
         memory = memory_budget() if memory is None else memory
         problems = list(data.problems[split])
         read = read_ahead(partial(result_or_error, self._load), self.samples)
@@ -89,19 +89,10 @@ class Frames:
                 self.cache.append(item)
         if problems:
             raise DataError(complaint(data, split, problems))
+        self.shapes = [facts.shape for facts in self.known]
+        self.centres = [facts.centres for facts in self.known]
+        self.greys = [facts.grey for facts in self.known if facts.grey]
         self._say_greys(f"{data.name} {split}")
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        return [frame.shape for frame in self.known]
-
-    @property
-    def centres(self) -> list[np.ndarray]:
-        return [frame.centres for frame in self.known]
-
-    @property
-    def greys(self) -> list[GreyFacts]:
-        return [frame.grey for frame in self.known if frame.grey]
 
     def _say_greys(self, label: str) -> None:
         """Which grey values become 0 and 255, and whether targets are darker than around them."""
@@ -116,18 +107,18 @@ class Frames:
                 f"{other} inverts the images"
             )
 
-    def _load(self, sample: Sample) -> tuple[Item, Frame]:
+    def _load(self, sample: Sample) -> tuple[Item, FrameFacts]:
         """A frame as it is on disk, each of its files opened once, and what is known of it."""
         try:
             raw = sample.image.read_bytes()
             image, grey = self.grey.read(sample.image, sample.name, raw=raw)
             mask = read_mask(sample, image.shape[:2], self.threshold)
         except OSError as error:
-            raise DataError(str(error)) from error
-        _, _, centres = components(mask)
+            raise DataError(f"{error.filename or sample.image}: {error.strerror}") from error
+        _, _, centres = target_components(mask)
         moved = offsets(image.mean(axis=-1, dtype=np.float32), mask)
         file = len(raw), hashlib.sha256(raw).hexdigest()
-        known = Frame(mask.shape, centres, grey, moved, darker(image, mask), *file)
+        known = FrameFacts(mask.shape, centres, grey, moved, darker(image, mask), *file)
         return Item(image, mask), known
 
     def read(self, sample: Sample) -> Item:
@@ -168,6 +159,20 @@ class Frames:
 
     def __getitem__(self, i: int) -> Item:
         return self.read(self.samples[i]) if self.cache is None else self.cache[i]
+
+
+def read_lists(
+    data: list[DatasetFolder], threshold: int, grey: GreyRange
+) -> tuple[list[Frames], list[Frames]]:
+    """The frames of all training and all test lists; one error names everything unusable in them."""
+    lists = [
+        result_or_error(partial(Frames, split=kind, threshold=threshold, grey=grey), folder)
+        for kind in ("train", "test")
+        for folder in data
+    ]
+    if problems := [str(error) for error in lists if isinstance(error, DataError)]:
+        raise DataError("\n".join(problems))
+    return lists[: len(data)], lists[len(data) :]
 
 
 def shapes_of(lists: list[Frames]) -> dict[str, tuple[int, int]]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Frames, digests_of, fingerprint, mean_and_std, shapes_of
+from dataset import Frames, digests_of, fingerprint, mean_and_std, read_lists, shapes_of
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, launch, progress
 from ismallnet.datasets.checks import copies_note, mirrors_for, offset_note
@@ -156,8 +156,8 @@ def read_data(
     data = processes.first(lambda: open_datasets(args, copies=False))
     for folder in data:
         folder.hold_out(args.hold_out)
-    threshold, maps, grey = args.mask_threshold, (args.maps_root, args.labels), grey_range(args)
-    learned, tested = ([Frames(d, kind, threshold, grey) for d in data] for kind in ("train", "test"))
+    threshold, maps = args.mask_threshold, (args.maps_root, args.labels)
+    learned, tested = read_lists(data, threshold, grey_range(args))
     making = [] if processes.rank else data  # the first process makes the maps
     with maps_lock(making, args.maps_root):
         for folder, *lists in zip(making, learned, tested):

@@ -176,12 +176,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def optional(name: str, why: str, package: str | None = None):
+def optional(name: str, why: str):
     """A module of an optional package.
 
     Args:
         why: what needs it, the beginning of the message.
-        package: what is to be installed; by default the module's first name.
 
     Raises:
         DataError: it is not installed; the message says what to type.
@@ -189,5 +188,5 @@ def optional(name: str, why: str, package: str | None = None):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = package or name.split(".")[0]
+        package = name.split(".")[0]
         raise DataError(f"{why} needs {package} ({error}); type: pip install {package}") from error

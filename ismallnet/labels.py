@@ -1,7 +1,6 @@
 """Label decoupling: masks -> interior and boundary maps, and the maps of a whole data set on disk."""
 
 import contextlib
-import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import TARGET, is_resized, mask_file, modified, read_mask, resized_note
 from ismallnet.datasets.pairing import leads_inside
 from ismallnet.datasets.sample import MAPS, DatasetFolder, MaskRule, Sample
-from ismallnet.files import atomic_write, lock, read_json, sweep, write_png
+from ismallnet.files import lock, read_json, sweep, write_json, write_png
 from ismallnet.images.picture import decode, image_shape
 from ismallnet.parallel import results_and_problems
 
@@ -80,7 +79,7 @@ def maps_folder(data: DatasetFolder, maps_root: str | os.PathLike | None) -> Pat
     return Path(maps_root) / data.name if maps_root else data.root
 
 
-def map_files(folder: Path, sample: Sample) -> list[Path]:
+def map_paths(folder: Path, sample: Sample) -> list[Path]:
     return [folder / kind / f"{sample.name}.png" for kind in MAPS]
 
 
@@ -102,7 +101,7 @@ def read_maps(
     """[interior, boundary] of a sample as `utils.py` wrote them, each HxW uint8; `again` is the command
     that makes them, for errors."""
     maps = []
-    for path in map_files(folder, sample):
+    for path in map_paths(folder, sample):
         if not leads_inside(path, folder):
             raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
         if not path.is_file():
@@ -139,7 +138,7 @@ def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold:
     check_maps(labels, None, threshold, again)
     kept = kept_maps(labels, samples, read_json(labels / "maps.json")["method"], threshold)
     left = [sample for sample in samples if sample.name not in kept]
-    if stale := [s.name for s in left if all(path.exists() for path in map_files(labels, s))]:
+    if stale := [s.name for s in left if all(path.exists() for path in map_paths(labels, s))]:
         raise DataError(
             f"{labels}: the label maps of {some(stale)} are not of the masks as they are now; make "
             f"them again: {again}"
@@ -168,8 +167,8 @@ def make_maps(
         mask = read_mask(sample, shape, threshold)
         resized, state, time = is_resized(sample, shape), mask_state(sample), modified(sample.mask)
     except OSError as error:
-        raise DataError(str(error)) from error
-    files = zip(map_files(folder, sample), decouple(mask, method))
+        raise DataError(f"{error.filename or sample.image}: {error.strerror}") from error
+    files = zip(map_paths(folder, sample), decouple(mask, method))
     sizes = [write_png(path, pixels) for path, pixels in files]
     return sample.name, [*state, *shape, *sizes, time], resized
 
@@ -195,7 +194,7 @@ def kept_maps(
     for sample in samples:
         try:
             shape = shapes.get(sample.name) or image_shape(sample.image)
-            sizes = [path.lstat().st_size for path in map_files(folder, sample)]  # a link has its own
+            sizes = [path.lstat().st_size for path in map_paths(folder, sample)]  # a link has its own
             now = [*mask_state(sample), *shape, *sizes]
         except (OSError, DataError):  # made again, or named there
             continue
@@ -206,7 +205,7 @@ def kept_maps(
 
 def check_own(folder: Path, samples: list[Sample], force: bool) -> None:
     """Refuses to write through a link, or to replace files that utils.py did not write."""
-    files = [path for sample in samples for path in map_files(folder, sample)]
+    files = [path for sample in samples for path in map_paths(folder, sample)]
     for place in sorted({path.parent for path in files}):
         if not leads_inside(place, folder):
             raise DataError(
@@ -220,15 +219,6 @@ def check_own(folder: Path, samples: list[Sample], force: bool) -> None:
             f"is no {folder / 'maps.json'}; put the label maps elsewhere: --maps-root DIR (for "
             "train.py and visualization.py too), or let utils.py replace the files: --force"
         )
-
-
-def write_record(
-    folder: Path, method: str, threshold: int, samples: list[Sample], entries: dict
-) -> None:
-    content = {"method": method, "mask_threshold": threshold, "masks_read": masks_read(samples)}
-    text = json.dumps(content | {"masks": dict(sorted(entries.items()))})
-    with atomic_write(folder / "maps.json") as file:
-        file.write(text.replace("], ", "],\n").encode())
 
 
 def decouple_dataset(
@@ -256,15 +246,17 @@ def decouple_dataset(
     check_own(folder, samples, force)
     sweep(folder, *(folder / kind for kind in MAPS))
     kept = {} if force else kept_maps(folder, samples, method, threshold, shapes)
-    record = partial(write_record, folder, method, threshold, samples)
+    about = {"method": method, "mask_threshold": threshold, "masks_read": masks_read(samples)}
+    record = folder / "maps.json"
     make = partial(make_maps, folder=folder, method=method, threshold=threshold, shapes=shapes)
     todo = [sample for sample in samples if sample.name not in kept]
     made, problems = [], []
     try:
         if todo:
-            record(kept)  # without the maps that change now
+            write_json(record, about | {"masks": kept})  # without the maps that change now
             made, problems = results_and_problems(make, todo, workers, f"{data.name} maps", "mask")
-            record(kept | {name: entry for name, entry, _ in made})
+            entries = {name: entry for name, entry, _ in made}
+            write_json(record, about | {"masks": kept | entries})
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: the maps cannot be written ({error.strerror}); put them "

@@ -23,7 +23,7 @@ STANDARD_ERRORS = 5.0  # of the mean, by which it differs from 0
 SIDES = (("higher", "lower"), ("further left", "further right"))  # of negative and positive y, x
 
 
-def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def target_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The 8-connected components of an HxW uint8 mask, as the metrics count them: labels, HxW, from 1;
     (n, 5) left, top, width, height, area; (n, 2) centres y, x."""
     _, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -41,7 +41,7 @@ def offsets(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: HxW, target above 0.
     """
     target = (mask > 0).astype(np.uint8)
-    labels, boxes, centres = components(target)
+    labels, boxes, centres = target_components(target)
     found = []
     for k, (left, top, width, height, area) in enumerate(boxes):
         rows = slice(top - AROUND, top + height + AROUND)

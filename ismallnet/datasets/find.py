@@ -27,9 +27,9 @@ from ismallnet.datasets.lists import (
 from ismallnet.datasets.masks import TARGET, read_masks
 from ismallnet.datasets.pairing import (
     EXTENSIONS,
+    folder_inside,
     image_files,
     images_in,
-    inside,
     is_background,
     leads_inside,
     name_images,
@@ -214,7 +214,7 @@ def folders_of(
     """The folders with images that have these names in a form of `SPLIT_FORMS`, in the names' order;
     not those that only hold another one of them."""
     texts = [form.format(part=part, images=name, masks=name) for name in names]
-    folders = dict.fromkeys(f for text in texts if (f := inside(root, text)))
+    folders = dict.fromkeys(f for text in texts if (f := folder_inside(root, text)))
     folders = [f for f in folders if any(map(image_files, walk(f)))]
     return [f for f in folders if not any(other.parent == f for other in folders)]
 
@@ -282,7 +282,7 @@ def named(roots: list[Path], folder: str, flag: str, part: str = "") -> Path:
     normal = Path(os.path.normpath(folder))
     places = [] if normal.is_absolute() or ".." in normal.parts else [root / normal for root in roots]
     if place := next((place for place in places if place.is_dir()), None):
-        return (inside(place, part) if part else None) or place
+        return (folder_inside(place, part) if part else None) or place
     raise DataError(f"{flag} {folder}: found no such folder in {roots[-1]}; expected one, as masks/raw")
 
 

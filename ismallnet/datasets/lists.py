@@ -137,7 +137,7 @@ class Index:
         return self.names.get(without_extension(key), [])
 
 
-def entry(line: str, index: Index, kind: str) -> ImageFile:
+def image_named(line: str, index: Index, kind: str) -> ImageFile:
     """The image that a line of a list names; where several split folders have it, that of the list's
     kind is meant. Refuses none and several."""
     images = index.named(line)
@@ -168,7 +168,7 @@ def listed(
     images, problems = {}, []
     for line in lines:
         try:
-            image = entry(line, index, kind)
+            image = image_named(line, index, kind)
             images[image.name] = image
         except DataError as error:
             problems.append(f"{path}: {error}")

@@ -32,10 +32,10 @@ def read_mask_file(path: Path) -> MaskFile:
     pixels = mask_pixels(path, raw)
     digest, packed = hashlib.sha256(raw).hexdigest(), zlib.compress(pixels.tobytes(), 1)
     shape, dtype = pixels.shape, pixels.dtype.str
-    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *values_of(pixels))
+    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *counted_values(pixels))
 
 
-def values_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def counted_values(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different values of a mask, rising, and how many pixels have each."""
     if pixels.dtype != np.uint8:
         return np.unique(pixels, return_counts=True)

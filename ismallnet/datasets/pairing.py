@@ -59,7 +59,7 @@ def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
         yield from walk(inner, (*above, real))
 
 
-def inside(root: Path, name: str) -> Path | None:
+def folder_inside(root: Path, name: str) -> Path | None:
     """The folder of that name ("annotations/masks"), in another case if there is none in this one.
 
     Raises:
@@ -101,7 +101,7 @@ def images_in(folder: Path, skip: set[Path], part: str, suffix: str) -> list[Ima
 def paired(images: list[ImageFile], masks: Path, suffix: str) -> list[ImageFile]:
     """The images with their masks from a mask folder: from its sub-folders of the same names, or, where
     it has none of these, all right from it. `suffix` stands for MASK_ENDINGS."""
-    places = {name: inside(masks, name) for name in {image.subfolder for image in images}}
+    places = {name: folder_inside(masks, name) for name in {image.subfolder for image in images}}
     if not any(place for name, place in places.items() if name):
         places = dict.fromkeys(places, masks)
     listing = functools.cache(masks_in)

@@ -191,7 +191,7 @@ def run_lengths(coded: dict, size: tuple[int, int]) -> np.ndarray:
     counts = coded["counts"]
     if tuple(coded["size"]) != size:
         raise ValueError(f"run lengths of {coded['size']} pixels (height, width), of another size")
-    coco = optional("pycocotools.mask", "run lengths of COCO files", "pycocotools")
+    coco = optional("pycocotools.mask", "run lengths of COCO files")
     if isinstance(counts, str):
         coded = {"size": list(size), "counts": counts.encode()}
     elif min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
@@ -260,16 +260,7 @@ def draw_masks(
         raise DataError(
             f"{data.root}: has none of the {len(absent)} annotated pictures: {some(absent)}"
         )
-    masks: dict[Path, bytes] = {}
-    for image in progress(images, f"{data.name} annotations", len(images)):
-        file = mask_path(image, data)
-        if file in masks:
-            raise DataError(
-                f"{image.path}: its mask and another image's would be one file, {file}; move masks to "
-                "a folder for each split folder, as masks/train"
-            )
-        mask = mask_of(of_image.get(image.path), image_shape(image.path), outline_pixels)
-        masks[file] = cv2.imencode(".png", mask)[1].tobytes()
+    masks = masks_of(data, images, of_image, outline_pixels)
     new = {f: png for f, png in masks.items() if not (f.is_file() and f.read_bytes() == png)}
     if not overwrite and (old := [file for file in new if file.exists()]):
         raise DataError(
@@ -288,6 +279,26 @@ def draw_masks(
     if empty:
         lines.append(f"note: {len(empty)} images have no annotation, so no target: {some(empty)}")
     return lines
+
+
+def masks_of(
+    data: DatasetFolder,
+    images: list[ImageFile],
+    of_image: dict[Path, Picture],
+    outline_pixels: bool,
+) -> dict[Path, bytes]:
+    """The masks of all images, as PNG, by their paths."""
+    masks: dict[Path, bytes] = {}
+    for image in progress(images, f"{data.name} annotations", len(images)):
+        file = mask_path(image, data)
+        if file in masks:
+            raise DataError(
+                f"{image.path}: its mask and another image's would be one file, {file}; move masks to "
+                "a folder for each split folder, as masks/train"
+            )
+        mask = mask_of(of_image.get(image.path), image_shape(image.path), outline_pixels)
+        masks[file] = cv2.imencode(".png", mask)[1].tobytes()
+    return masks
 
 
 def mask_path(image: ImageFile, data: DatasetFolder) -> Path:

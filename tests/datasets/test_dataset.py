@@ -44,23 +44,12 @@ def test_mean_and_std_over_all_training_pixels(data):
     assert mean == pytest.approx([pixels.mean()] * 3) and std == pytest.approx([pixels.std()] * 3)
 
 
-@pytest.mark.parametrize(
-    "argv, message",
-    [
-        (["--split", "a", "b", "c"], "--split"),
-        (["--mask-threshold", "0"], "--mask-threshold"),
-    ],
-)
-def test_bad_arguments(data, argv, message):
+def test_arguments_and_what_is_printed(data, capsys):
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
-    with pytest.raises(DataError, match=message):
-        open_datasets(parser.parse_args(["--dataset", "tiny", *argv]))
-
-
-def test_what_was_found_is_printed_once(data, capsys):
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser)
+    for argv in (["--split", "a", "b", "c"], ["--mask-threshold", "0"]):
+        with pytest.raises(DataError, match=argv[0]):
+            open_datasets(parser.parse_args(["--dataset", "tiny", *argv]))
     open_datasets(parser.parse_args(["--dataset", "tiny", "tiny"]))
     out = capsys.readouterr().out
     assert out.count("lists 50_50/train.txt and 50_50/test.txt; 2 train, 2 test") == 1
