@@ -35,6 +35,7 @@ from net import iSmallNet, load_weights, losses
 
 SIDE = 256  # px, of the images of training
 FRAMES = ((256, 256), (256, 320), (512, 640))  # height, width: what infrared cameras give
+PARTS = ("inference", "training", "accuracy")
 AS_IT_READS = "as net.py reads"
 Row = dict[str, str | float | None]
 
@@ -78,20 +79,19 @@ def measure(name: str, call: Callable[[], object], seconds: float) -> Row:
     return {"way": name, "seconds": measurement.median, "iqr": measurement.iqr}
 
 
-def inference(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+def inference(ways: dict[str, Way], seconds: float, device: torch.device) -> Iterator[Row]:
     """One frame; GFLOP of the network, and the largest difference of logits from the first way's."""
-    ways = ways_of(weights_file(args), args.onnx, device)
     for height, width in FRAMES:
         x = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
         with FlopCounterMode(display=False) as flops:
             expected = ways[AS_IT_READS].logits(x)
         for name, way in ways.items():
             gap = (way.logits(x) - expected).abs().max().item()
-            row = {"frame": f"{width}x{height}"} | measure(name, partial(way.logits, x), args.seconds)
+            row = {"frame": f"{width}x{height}"} | measure(name, partial(way.logits, x), seconds)
             yield row | {"GFLOP": flops.get_total_flops() / 1e9, "difference": gap}
 
 
-def training(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+def training(seconds: float, device: torch.device) -> Iterator[Row]:
     """A step of the optimiser on 256x256 images, 4 on the CPU, 16 on a GPU."""
     size = 4 if device.type == "cpu" else 16
     x = torch.randn(size, 3, SIDE, SIDE, device=device)
@@ -109,26 +109,15 @@ def training(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
     for name, (layout, amp) in ways.items():
         way = Way(iSmallNet().to(device, memory_format=layout).train(), layout, amp)
         optimizer = torch.optim.AdamW(way.network.parameters())
-        yield measure(name, partial(step, way, optimizer), args.seconds) | {"images": size}
+        yield measure(name, partial(step, way, optimizer), seconds) | {"images": size}
 
 
-def accuracy(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+def accuracy(ways: dict[str, Way], frames: Frames) -> Iterator[Row]:
     """The standard metrics of each way on the test list of --dataset, as fractions."""
-    frames = Frames(find_dataset(args.dataset, args.data_root), "test")
-    ways = ways_of(weights_file(args), args.onnx, device)
-    del ways[AS_IT_READS]  # its maps are the default's
     for name, way in ways.items():
-        metrics = standard_metrics(way.network, frames, name, way.amp)
-        yield {"way": name} | {key: metrics[key] for key in ("iou", "niou", "pd", "fa")}
-
-
-PARTS = {part.__name__: part for part in (inference, training, accuracy)}
-
-
-def weights_file(args: argparse.Namespace) -> Path:
-    """--weights; else those that come with the repository for --dataset, or the default ones."""
-    own = SHIPPED / f"{args.dataset}.safetensors"
-    return Path(args.weights or (own if own.exists() else default_weights()))
+        if name != AS_IT_READS:  # its maps are the default's
+            metrics = standard_metrics(way.network, frames, name, way.amp)
+            yield {"way": name} | {key: metrics[key] for key in ("iou", "niou", "pd", "fa")}
 
 
 def print_row(row: Row, first: bool) -> None:
@@ -141,12 +130,8 @@ def print_row(row: Row, first: bool) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
-    add(
-        "--parts",
-        nargs="+",
-        choices=PARTS,
-        help="default: inference, training; with --dataset also accuracy",
-    )
+    parts = "default: inference, training; with --dataset also accuracy"
+    add("--parts", nargs="+", choices=PARTS, help=parts)
     add("--seconds", type=float, default=5.0, metavar="S", help="each way is timed for so long")
     add("--onnx", nargs="+", default=[], metavar="FILE", help="exports of the same weights, on the CPU")
     add("--dataset", type=data_name, metavar="NAME", help="whose test list accuracy is measured on")
@@ -166,21 +151,29 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device)
     if args.onnx and device.type != "cpu":
         raise DataError(f"--onnx: has no effect on {device}; add --device cpu, or leave it out")
-    parts = args.parts or (PARTS if args.dataset else ("inference", "training"))
+    parts = args.parts or (PARTS if args.dataset else PARTS[:2])
     if "accuracy" in parts and not args.dataset:
         raise DataError("--parts accuracy: needs a test list; type --dataset NAME, too")
-    check_place(Path(args.output) / "benchmark.json")
+    output = Path(args.output) / "benchmark.json"
+    check_place(output)
+    own = SHIPPED / f"{args.dataset}.safetensors"
+    weights = Path(args.weights or (own if own.exists() else default_weights()))
+    ways = ways_of(weights, args.onnx, device)
+    calls = {"inference": partial(inference, ways, args.seconds, device)}
+    calls["training"] = partial(training, args.seconds, device)
+    if "accuracy" in parts:
+        frames = Frames(find_dataset(args.dataset, args.data_root), "test")
+        calls["accuracy"] = partial(accuracy, ways, frames)
     results = {"environment": environment(device)}
     print(json.dumps(results["environment"]), flush=True)
     for name in parts:
-        about = (PARTS[name].__doc__ or "").split()  # none with PYTHONOPTIMIZE=2
-        print(f"\n{name}: {' '.join(about)}\n", flush=True)
+        print(f"\n{name}: {calls[name].func.__doc__ or ''}\n", flush=True)
         rows = results[name] = []
-        for row in PARTS[name](args, device):
+        for row in calls[name]():
             rows.append(row)
             print_row(row, first=len(rows) == 1)
-            write_json(Path(args.output) / "benchmark.json", results)
-    print(f"all of it: {args.output}/benchmark.json")
+            write_json(output, results)
+    print(f"all of it: {output}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,12 @@
 """Evaluation: probability maps and masks -> IoU, nIoU, Pd, Fa, under any protocol in use.
 
-    python eval.py --dataset IRSTD-1k
-    python eval.py --dataset NUAA-SIRST --protocol all
-    python eval.py --detections results/clips --boxes boxes.csv # of detect.py, against boxes
-    python eval.py --dataset NUAA-SIRST --interval              # 95 % intervals
+    python eval.py --dataset NUAA-SIRST --protocol all --interval
     python eval.py --dataset NUAA-SIRST --results results/seed0 results/seed1 results/seed2
     python eval.py --dataset NUAA-SIRST --maps ../OTHER/maps    # of another program
+    python eval.py --detections results/clips --boxes boxes.csv # of detect.py, against boxes
 
-Writes metrics.json: the metrics and their 95 % intervals, unrounded fractions, null where undefined;
-beside it the points of the ROC, precision-recall and Pd-Fa curves as CSV, and metrics_about.json, which
-says what maps they are of. Of several runs it also says which differences the choice of images does not
-explain; of the seeds of one network, mean and standard deviation.
+Writes metrics.json (unrounded fractions, null where undefined), the points of the curves as CSV beside
+it, and metrics_about.json, which says what maps they are of.
 """
 
 if __name__ == "__main__":
@@ -19,9 +15,9 @@ if __name__ == "__main__":
 import argparse
 import re
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,9 +27,9 @@ from ismallnet.datasets.checks import complaint, near_twins
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.evaluation import metrics
-from ismallnet.evaluation.boxes import report
+from ismallnet.evaluation.boxes import compare_boxes
 from ismallnet.evaluation.intervals import Drawn, differences, draw, intervals
-from ismallnet.evaluation.map_files import TEST_LIST, Maps, maps_in, metrics_folder, open_maps
+from ismallnet.evaluation.map_files import TEST_LIST, Maps, open_maps, place_of
 from ismallnet.evaluation.protocols import PROTOCOLS, count_image
 from ismallnet.evaluation.tables import difference_table, spread, table
 from ismallnet.files import check_place, lock, write_csv, write_json
@@ -41,20 +37,23 @@ from ismallnet.images.picture import image_shape
 from ismallnet.parallel import cores, results_and_problems
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One set of maps of a data set: what it is called, and where its metrics go."""
 
     label: str
     maps: Maps
     output: Path
 
-    def beside(self, ending: str) -> Path:
-        return self.output.with_name(f"{self.output.stem}{ending}")
+
+class Rules(NamedTuple):
+    """The protocols, the grey value from which a mask is target, and whether Pd and Fa have a curve."""
+
+    protocols: list[str]
+    mask_threshold: int
+    pd_fa: bool
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """What one image adds to the metrics, by protocol, and to the curves."""
 
     protocols: dict[str, dict[str, float]]
@@ -69,38 +68,33 @@ Evaluation = tuple[dict, Drawn]  # a run's metrics under a protocol, and their v
 # --- from maps to metrics ----------------------------------------------------------------------------
 
 
-def count(sample: Sample, maps: Maps, protocols: list[str], threshold: int, curve: bool) -> Counts:
+def count_sample(sample: Sample, maps: Maps, rules: Rules) -> Counts:
     """The counts of one image."""
-    shape = image_shape(sample.image)
-    pred = maps.read(sample.name, shape)
-    mask = read_mask_values(sample, shape)
+    shape, threshold = image_shape(sample.image), rules.mask_threshold
+    pred, mask = maps.read(sample.name, shape), read_mask_values(sample, shape)
     return Counts(
-        count_image(pred, mask, protocols, threshold),
+        count_image(pred, mask, rules.protocols, threshold),
         metrics.count_levels(pred, mask, threshold),
-        metrics.count_pd_fa(pred, mask, threshold) if curve else None,
+        metrics.count_pd_fa(pred, mask, threshold) if rules.pd_fa else None,
         is_resized(sample, shape),
     )
 
 
-def count_all(data: DatasetFolder, maps: Maps, args: argparse.Namespace) -> list[Counts]:
+def count_all(data: DatasetFolder, maps: Maps, rules: Rules, workers: int) -> list[Counts]:
     """The counts of a test list's images, by several processes; or an error that names all maps and
     masks that cannot be used."""
-    protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
-    options = {"protocols": protocols, "threshold": args.mask_threshold, "curve": not args.no_pd_fa}
-    samples, one = data.samples("test"), partial(count, maps=maps, **options)
-    counts, problems = results_and_problems(one, samples, args.workers, f"{data.name} eval")
+    samples, of_one = data.samples("test"), partial(count_sample, maps=maps, rules=rules)
+    counts, problems = results_and_problems(of_one, samples, workers, f"{data.name} eval")
     maps.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
         raise DataError(complaint(data, "test", problems))
-    if not data.targets.get("test"):
-        print(f"note: {data.name}: no mask of the test list holds a target pixel; Pd is not defined")
     if resized := [sample.name for sample, n in zip(samples, counts) if n.resized]:
         print(f"{data.name} test: {resized_note(resized)}")
     return counts
 
 
-def evaluate(
-    data: DatasetFolder, run: Run, args: argparse.Namespace, said: dict
+def evaluate_run(
+    data: DatasetFolder, run: Run, rules: Rules, workers: int, said: dict
 ) -> dict[str, Evaluation]:
     """Evaluations by protocol; writes the metrics to the run's output, the curves beside it (undefined
     values are empty fields), and last what they are of.
@@ -109,51 +103,45 @@ def evaluate(
         said: what the files also say.
     """
     with lock(run.output.parent, "test.py or eval.py is at work"):
-        counts = count_all(data, run.maps, args)
+        counts = count_all(data, run.maps, rules, workers)
         points = metrics.pixel_curves(sum(n.levels for n in counts))
-        pd_fa = [] if args.no_pd_fa else metrics.pd_fa_curve(sum(n.pd_fa for n in counts))
+        pd_fa = metrics.pd_fa_curve(sum(n.pd_fa for n in counts)) if rules.pd_fa else []
         evaluations = {}
-        for name in counts[0].protocols:
+        for name in rules.protocols:
             rows = [n.protocols[name] for n in counts]
             values, drawn = PROTOCOLS[name].metrics(metrics.total(rows)), draw(rows, name)
             values |= {"auc": metrics.auc(points)} if name == "standard" else {}
             evaluations[name] = values | {"interval": intervals(drawn, len(rows))}, drawn
-        about = {"masks": masks_digest(data.samples("test")), "mask_threshold": args.mask_threshold}
         said = said | ({"selected_on": TEST_LIST} if run.maps.chosen_on_test else {})
-        files = [run.beside(name) for name in ("_about.json", "_roc_pr.csv", "_pd_fa.csv")]
-        for path in files:  # they would be another evaluation's
+        masks = {"masks": masks_digest(data.samples("test")), "mask_threshold": rules.mask_threshold}
+        beside = (f"{run.output.stem}_{name}" for name in ("about.json", "roc_pr.csv", "pd_fa.csv"))
+        about, *curves = map(run.output.with_name, beside)
+        for path in (about, *curves):  # they would be another evaluation's
             path.unlink(missing_ok=True)
         write_json(run.output, {name: values for name, (values, _) in evaluations.items()} | said)
-        for path, curve in zip(files[1:], (points, pd_fa)):
+        for path, curve in zip(curves, (points, pd_fa)):
             if curve:
                 write_csv(path, curve[0], [point.values() for point in curve])
-        write_json(files[0], run.maps.about | about | said)
+        write_json(about, run.maps.about | masks | said)
     return evaluations
 
 
 # --- several runs ------------------------------------------------------------------------------------
 
 
-def open_runs(data: DatasetFolder, args: argparse.Namespace) -> list[Run]:
-    """The runs, each with maps of all images of the test list. No two write their metrics to one file,
-    and none among another program's."""
-    names = [sample.name for sample in data.samples("test")]
-    runs: dict[Path, Run] = {}
-    for label in args.maps or args.results or ["results"]:
-        maps = maps_in(Path(label), data.name) if args.maps else Path(label) / data.name
-        place = metrics_folder(label, data.name) if args.maps else maps
-        output = Path(args.output or place / "metrics.json")
-        if output in runs:
-            raise DataError(f"{runs[output].label}, {label}: the metrics of both would go to {output}")
-        among = args.maps and args.output and maps.resolve() in output.resolve().parents
-        if among or (output.is_file() and output.suffix.lower() != ".json"):
-            raise DataError(f"--output {output}: expected a .json file, outside of the maps' folder")
-        check_place(output)
-        if not maps.is_dir():
-            again = data.command("test", results=f"--results {label}" if args.results else "")
-            raise DataError(f"{maps}: found no maps; make them: {again}, or name a folder: --maps DIR")
-        runs[output] = Run(label, open_maps(maps, names), output)
-    return list(runs.values())
+def open_run(data: DatasetFolder, label: str, theirs: bool, output: str | None) -> Run:
+    """The run of a folder, which may be another program's (`theirs`): in that nothing is written."""
+    maps = place = Path(label) / data.name
+    if theirs:
+        maps, place, _ = place_of(Path(label), data.name)
+    file = Path(output or place / "metrics.json")
+    check_place(file)
+    if file.is_file() and file.suffix.lower() != ".json":
+        raise DataError(f"--output {file}: found another file; expected a .json file, or none yet")
+    if not maps.is_dir():
+        again = data.command("test", results=f"--results {label}")
+        raise DataError(f"{maps}: found no maps; make them: {again}, or name a folder: --maps DIR")
+    return Run(label, open_maps(maps, [sample.name for sample in data.samples("test")]), file)
 
 
 def leave_out_twins(data: DatasetFolder) -> int:
@@ -191,10 +179,11 @@ def build_parser() -> argparse.ArgumentParser:
     interval = "also show the 95 %% intervals of IoU, nIoU, Pd, Fa and hIoU (bootstrap over images)"
     add("--interval", action="store_true", help=f"{interval}; the JSON always has them")
     maps = "in place of --results: folders of maps X.png, X_*.png, or NAME/X.png, of any program"
-    add("--maps", nargs="+", metavar="DIR", help=maps)
+    add_folders = parser.add_mutually_exclusive_group().add_argument
+    add_folders("--maps", nargs="+", metavar="DIR", help=maps)
     results = "where test.py wrote (default: results); of several also how the others differ from the "
     results += "first, or mean ± standard deviation if names differ in numbers alone (seed0 seed1)"
-    add("--results", nargs="+", metavar="DIR", help=results)
+    add_folders("--results", nargs="+", metavar="DIR", help=results)
     output = "default: RESULTS/NAME/metrics.json; with --maps OTHER or OTHER/NAME: "
     add("--output", metavar="FILE", help=f"{output}results/OTHER/NAME/metrics.json")
     twins = "leave out test images that have a near twin in the training list"
@@ -214,23 +203,28 @@ def main(argv: list[str] | None = None) -> None:
     if bool(args.detections) != bool(args.boxes) or bool(args.detections) == bool(args.dataset):
         parser.error("expected --dataset, or --detections and --boxes")
     if args.detections:
-        print(report(Path(args.detections), Path(args.boxes)))
+        print(compare_boxes(Path(args.detections), Path(args.boxes)))
         return
-    if args.maps and args.results:
-        raise DataError("--results and --maps: expected one of them; --maps can name all folders")
-    if args.output and max(map(len, (args.dataset, args.maps or args.results or []))) > 1:
+    folders = args.maps or args.results or ["results"]
+    if args.output and max(len(args.dataset), len(folders)) > 1:
         raise DataError("--output: expected one data set and one folder of maps; leave it out for more")
+    protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
+    rules = Rules(protocols, args.mask_threshold, not args.no_pd_fa)
     rows, gaps = {}, {}
     for data in open_datasets(args, needed=("test",)):
         said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}
-        runs = open_runs(data, args)
+        runs = [open_run(data, folder, bool(args.maps), args.output) for folder in folders]
+        if len({run.output for run in runs}) < len(runs):
+            raise DataError(
+                f"{', '.join(folders)}: the metrics of several would go to {runs[0].output}"
+            )
         evaluations = []
         for run in runs:
-            evaluations.append(evaluate(data, run, args, said))
+            evaluations.append(evaluate_run(data, run, rules, args.workers, said))
             if run.maps.chosen_on_test:
                 print(f"{run.maps.folder}: the weights were CHOSEN ON THE TEST LIST")
             print(f"metrics: {run.output}")
-        for protocol in evaluations[0]:
+        for protocol in protocols:
             label = f"{data.name} {protocol}" if len(args.dataset) > 1 else protocol
             of_runs = [by_protocol[protocol] for by_protocol in evaluations]
             tables = compare(label, runs, of_runs, len(data.samples("test")))

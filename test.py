@@ -23,7 +23,7 @@ from ismallnet.baselines.choose import BASELINES, choose, run
 from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, progress, some, summary
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
-from ismallnet.evaluation.map_files import UNFINISHED, check_place
+from ismallnet.evaluation.map_files import UNFINISHED
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
 from ismallnet.files import lock, sweep, write_csv, write_json, write_png
@@ -169,7 +169,8 @@ def main(argv: list[str] | None = None) -> int:
     metrics = {}
     for data in open_datasets(args):
         folder = Path(args.results) / data.name
-        check_place(folder, data.root)
+        if folder.resolve() == data.root.resolve():
+            raise DataError(f"{folder}: is the data set itself; expected another folder, as results")
         frames = Frames(data, "test", args.mask_threshold, grey_range(args))
         maps, about = (baseline if args.baseline else network)(data, frames, args)
         with lock(folder, "test.py writes maps"):

@@ -16,6 +16,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
 from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
@@ -23,16 +24,16 @@ from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import masks_digest, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.detection.folder import results_folder
-from ismallnet.evaluation import map_files
-from ismallnet.evaluation.map_files import Maps, maps_in
+from ismallnet.evaluation.map_files import Maps, open_maps, place_of
 from ismallnet.evaluation.protocols import PROTOCOLS
 from ismallnet.evaluation.tables import table
 from ismallnet.files import lock, read_json, write_png
+from ismallnet.images.grey import GreyRange
 from ismallnet.labels import check_label_maps, maps_folder, read_maps
 from ismallnet.parallel import cores, results_and_problems
 from ismallnet.report.curves import draw_compared, draw_curves, draw_training
 from ismallnet.report.outcome import Layers, outcome
-from ismallnet.report.page import ShownRun, entry, write_gallery, write_layers, write_page
+from ismallnet.report.page import Entry, ShownRun, entry_of, write_gallery, write_layers, write_page
 from ismallnet.report.panels import montage, panel
 from ismallnet.report.paper_figures import Row, panels, surfaces
 
@@ -41,92 +42,117 @@ ABOUT = "metrics_about.json"  # what eval.py says its metrics are of
 FRAME_ARGUMENTS = ("name", "input", "results", "workers")
 
 
+class Reader(NamedTuple):
+    """How samples are read: their grey values, their masks, their label maps in a folder, and the
+    command that makes these."""
+
+    grey: GreyRange
+    mask_threshold: int
+    labels: Path
+    again: str
+
+
 # --- images ------------------------------------------------------------------------------------------
 
 
-def draw(
-    numbered: tuple[int, Sample],
-    runs: list[Maps],
-    labels: Path,
-    again: str,
-    args: argparse.Namespace,
-) -> dict:
+def draw_sample(numbered: tuple[int, Sample], maps: list[Maps], reader: Reader) -> Entry:
     """Writes a sample's panel, and its layers for the report; returns what the report knows of it.
 
     Args:
-        runs: the maps that are shown, and those that are compared.
-        labels: the folder of the label maps, which the command `again` makes.
+        maps: those that are shown, and those that are compared.
     """
     order, sample = numbered
-    image, facts = grey_range(args).read(sample.image, sample.name)
+    image, _ = reader.grey.read(sample.image, look=False)
     shape = image.shape[:2]
-    pred, *others = (run.read(sample.name, shape) for run in runs)
-    mask = read_mask(sample, shape, args.mask_threshold)
-    layers = Layers(image.astype("uint8"), mask, *read_maps(labels, sample, shape, again), pred)
-    own, folder = outcome(pred, mask), runs[0].folder
+    pred, *others = (run.read(sample.name, shape) for run in maps)
+    mask = read_mask(sample, shape, reader.mask_threshold)
+    label_maps = read_maps(reader.labels, sample, shape, reader.again)
+    layers = Layers(image.astype("uint8"), mask, *label_maps, pred)
+    own, folder = outcome(pred, mask), maps[0].folder
     write_png(folder / "figures" / f"{sample.name}.png", panel(sample.name, layers, own))
     write_layers(folder / "report" / "images", order, layers, others)
-    return entry(order, sample.name, layers, own, others) | {"grey": facts}
+    return entry_of(order, sample.name, layers, own, others)
 
 
-def draw_images(data: DatasetFolder, runs: list[Maps], args: argparse.Namespace) -> list[dict]:
-    """The panels and the report's pictures of a test list; returns what the report knows of them."""
-    samples, again = data.samples("test"), data.command("utils")
-    labels = maps_folder(data, args.maps_root)
-    check_label_maps(labels, samples, again, args.mask_threshold)
-    one = partial(draw, runs=runs, labels=labels, again=again, args=args)
-    numbered, label = list(enumerate(samples)), f"{data.name} figures"
-    entries, problems = results_and_problems(one, numbered, args.workers, label)
-    for run in runs:
+def draw_images(
+    data: DatasetFolder, maps: list[Maps], reader: Reader, workers: int
+) -> dict[str, Entry]:
+    """The panels and the report's pictures of a test list, by the images' names."""
+    samples = data.samples("test")
+    check_label_maps(reader.labels, samples, reader.again, reader.mask_threshold)
+    of_one, numbered = partial(draw_sample, maps=maps, reader=reader), list(enumerate(samples))
+    entries, problems = results_and_problems(of_one, numbered, workers, f"{data.name} figures")
+    for run in maps:
         run.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
         raise DataError(complaint(data, "test", problems))
-    facts = [e["grey"] for e in entries if e["grey"]]
-    for line in grey_range(args).report(f"{data.name} test", facts, len(samples)):
-        print(line)
-    return entries
+    return {sample.name: known for sample, known in zip(samples, entries)}
 
 
 def draw_paper(
-    data: DatasetFolder, runs: list[Maps], entries: list[dict], args: argparse.Namespace
+    samples: list[Sample],
+    maps: list[Maps],
+    entries: dict[str, Entry],
+    reader: Reader,
+    titles: list[str],
 ) -> list[Path]:
-    """Panels and surfaces of --images, or of four from bad to good IoU."""
-    samples = {sample.name: sample for sample in data.samples("test")}
-    ranked = sorted((e for e in entries if e["page"]["targets"]), key=lambda e: e["page"]["iou"])
-    chosen = args.images or [ranked[k * (len(ranked) - 1) // 3]["name"] for k in range(4) if ranked]
-    if unknown := [name for name in chosen if name not in samples]:
-        raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
-    centres, rows = {e["name"]: e["centre"] for e in entries}, []
-    if not chosen:
-        return []
-    for name in dict.fromkeys(chosen):
-        image, _ = grey_range(args).read(samples[name].image)
+    """Panels and surfaces of samples."""
+    rows = []
+    for sample in samples:
+        image, _ = reader.grey.read(sample.image, look=False)
         shape = image.shape[:2]
-        mask = read_mask(samples[name], shape, args.mask_threshold)
-        planes = [image.mean(axis=2).astype("uint8"), mask, *(run.read(name, shape) for run in runs)]
-        rows.append(Row(name, centres[name], planes))
-    titles = ["image", "mask", *titles_of([run.folder for run in runs], data.name, args.labels)]
-    folder = runs[0].folder / "paper"
+        mask = read_mask(sample, shape, reader.mask_threshold)
+        planes = [image.mean(axis=2).astype("uint8"), mask]
+        planes += [run.read(sample.name, shape) for run in maps]
+        rows.append(Row(sample.name, entries[sample.name].centre, planes))
+    folder, titles = maps[0].folder / "paper", ["image", "mask", *titles]
     return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
 
 
-# --- a data set --------------------------------------------------------------------------------------
+def chosen_samples(
+    data: DatasetFolder, names: list[str] | None, entries: dict[str, Entry]
+) -> list[Sample]:
+    """Those of --images, or four with targets from bad to good IoU."""
+    samples = {sample.name: sample for sample in data.samples("test")}
+    if unknown := [name for name in names or () if name not in samples]:
+        raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
+    with_targets = [name for name, known in entries.items() if known.page["targets"]]
+    ranked = sorted(with_targets, key=lambda name: entries[name].page["iou"])
+    names = names or [ranked[k * (len(ranked) - 1) // 3] for k in range(4) if ranked]
+    return [samples[name] for name in dict.fromkeys(names)]
+
+
+# --- runs --------------------------------------------------------------------------------------------
 
 
 def evaluated(run: Path, name: str) -> Path:
     """Where eval.py wrote what it says of a run's maps: beside them, or in results/ (--maps)."""
-    places = maps_in(run, name), map_files.metrics_folder(run, name)
-    return next((place for place in places if (place / ABOUT).exists()), places[0])
+    beside, elsewhere, _ = place_of(run, name)
+    return elsewhere if (elsewhere / ABOUT).exists() and not (beside / ABOUT).exists() else beside
 
 
-def metrics_of(maps: Maps, folder: Path, samples: list[Sample], threshold: int) -> dict[str, dict]:
-    """What eval.py wrote of these maps to a folder, by protocol; says so where it is of others."""
-    metrics, then = read_json(folder / "metrics.json"), read_json(folder / ABOUT)
+def shown_run(data: DatasetFolder, run: Path, name: str, again: str, threshold: int) -> ShownRun:
+    """The run of a folder of maps, with what eval.py, as the command `again`, wrote of these maps; says
+    so where that is of others."""
+    samples, folder = data.samples("test"), evaluated(run, data.name)
+    maps = open_maps(place_of(run, data.name).maps, [sample.name for sample in samples])
+    written, then = read_json(folder / "metrics.json"), read_json(folder / ABOUT)
     now = maps.about | {"masks": masks_digest(samples), "mask_threshold": threshold}
-    if differing := [key for key in {**now, **then} if metrics and now.get(key) != then.get(key)]:
+    if differing := [key for key in {**now, **then} if written and now.get(key) != then.get(key)]:
         print(f"{folder}/metrics.json: of another {', '.join(differing)}, left out")
-        return {}
-    return {name: metrics[name] for name in PROTOCOLS if isinstance(metrics.get(name), dict)}
+        written = {}
+    metrics = {key: written[key] for key in PROTOCOLS if isinstance(written.get(key), dict)}
+    return ShownRun(name, maps, folder, metrics, again)
+
+
+def shown_runs(data: DatasetFolder, folder: Path, others: list[Path], threshold: int) -> list[ShownRun]:
+    """The run of a folder RESULTS/NAME, and those that are compared with it."""
+    name = str(folder) if others else data.name  # alone it is the same report elsewhere
+    runs = [shown_run(data, folder.parent, name, data.command("eval"), threshold)]
+    for other in others:
+        again = data.command("eval", results=f"--maps {other}")
+        runs.append(shown_run(data, other, str(other), again, threshold))
+    return runs
 
 
 def titles_of(folders: list[Path], name: str, labels: list[str] | None) -> list[str]:
@@ -134,70 +160,33 @@ def titles_of(folders: list[Path], name: str, labels: list[str] | None) -> list[
     if labels and len(labels) != len(folders):
         runs = ", ".join(map(str, folders))
         raise DataError(f"--labels: found {len(labels)}, expected one for each of {runs}")
-    return labels or [map_files.own_name(folder, name) for folder in folders]
+    return labels or [place_of(folder, name).title for folder in folders]
 
 
-def draw_all_curves(data: DatasetFolder, args: argparse.Namespace) -> list[Path]:
-    """The curves of --compare, or of --results alone, in one figure."""
-    runs = args.compare or [Path(args.results)]
+def draw_all_curves(data: DatasetFolder, runs: list[Path], titles: list[str], path: Path) -> list[Path]:
+    """The curves of runs that eval.py has evaluated on the same images, in one figure."""
     folders = [evaluated(run, data.name) for run in runs]
     masks = [read_json(folder / ABOUT).get("masks") for folder in folders]
     if wrong := [run for run, of in zip(runs, masks) if not of or of != masks[0]]:
         again = data.command("eval", results=f"--maps {wrong[0]}")
         raise DataError(f"{wrong[0]}: found no curves of these test images; type {again}")
-    titles = titles_of(runs, data.name, args.labels)
-    path = Path(args.results) / data.name / "paper" / "curves"
     return draw_compared(path, dict(zip(titles, folders)))
 
 
-def shown_runs(data: DatasetFolder, runs: list[Maps], args: argparse.Namespace) -> list[ShownRun]:
-    """What the report says of a run and of those that are compared with it."""
-    of_test = data.samples("test"), args.mask_threshold
-    first = runs[0].folder
-    name = str(first) if args.compare else data.name  # alone it is the same report elsewhere
-    shown = [ShownRun(name, metrics_of(runs[0], first, *of_test), data.command("eval"))]
-    for other, maps in zip(args.compare, runs[1:]):
-        metrics = metrics_of(maps, evaluated(other, data.name), *of_test)
-        again = data.command("eval", results=f"--maps {other}")
-        shown.append(ShownRun(str(other), metrics, again))
-    return shown
-
-
-def show(data: DatasetFolder, args: argparse.Namespace) -> None:
-    """Draws all of a data set, and prints where it is."""
-    folder = Path(args.results) / data.name
-    if not folder.is_dir():
-        raise DataError(f"{folder}: found no maps; make them: {data.command('test')}")
-    with lock(folder, "test.py, eval.py or visualization.py is at work"):
-        draw_all(data, folder, args)
-
-
-def draw_all(data: DatasetFolder, folder: Path, args: argparse.Namespace) -> None:
-    """Draws all into the folder of the maps, which nobody else writes to."""
-    names = [sample.name for sample in data.samples("test")]
-    map_files.check_names(folder, names)
-    places = folder, *(maps_in(other, data.name) for other in args.compare)
-    runs = [map_files.open_maps(place, names) for place in places]
-    entries, own = draw_images(data, runs, args), runs[0]
-    ious = {e["name"]: e["page"]["iou"] for e in entries if not e["empty"]}
-    overview = montage(folder / "figures", ious, args.each)
-    if (polarity := own.about.get("polarity", args.polarity)) != args.polarity:
-        print(f"note: {folder}: made with --polarity {polarity}; type it here too")
-    shown = shown_runs(data, runs, args)
-    first = shown[0]
-    for text in draw_curves(data.name, folder, bool(first.metrics), first.evaluation):
+def draw_run(data: DatasetFolder, run: ShownRun) -> None:
+    """The curves of a run and of its training; prints its metrics."""
+    folder, source = run.maps.folder, run.folder if run.metrics else None
+    for text in draw_curves(data.name, folder, source, run.evaluation):
         print(text)
-    draw_training(folder, own.about)
+    draw_training(folder, run.maps.about)
     print(f"panels and curves: {folder}/figures/, {folder}/")
-    if first.metrics:
-        print(table(first.metrics))
-    origin = own.about.get("weights") or own.about.get("baseline") or "maps of another program"
-    origin = f"{origin}, CHOSEN ON THE TEST LIST" if own.chosen_on_test else origin
-    title = f"{data.name}, test list"
-    page = write_page(folder / "report", title, origin, entries, shown)
-    if args.figure == "paper":
-        print(*draw_paper(data, runs, entries, args), sep="\n")
-    print("open", *([overview, "and"] if overview else []), page)
+    if run.metrics:
+        print(table(run.metrics))
+
+
+def origin_of(maps: Maps) -> str:
+    origin = maps.about.get("weights") or maps.about.get("baseline") or "maps of another program"
+    return f"{origin}, CHOSEN ON THE TEST LIST" if maps.chosen_on_test else origin
 
 
 # --- command line ------------------------------------------------------------------------------------
@@ -249,10 +238,29 @@ def main(argv: list[str] | None = None) -> None:
         print(f"open {write_gallery(folder, args.workers)}")
         return
     for data in open_datasets(args):
+        folder = Path(args.results) / data.name
         if args.figure == "curves":
-            print(*draw_all_curves(data, args), sep="\n")
-        else:
-            show(data, args)
+            runs = args.compare or [Path(args.results)]
+            titles = titles_of(runs, data.name, args.labels)
+            print(*draw_all_curves(data, runs, titles, folder / "paper" / "curves"), sep="\n")
+            continue
+        if not folder.is_dir():
+            raise DataError(f"{folder}: found no maps; make them: {data.command('test')}")
+        labels, again = maps_folder(data, args.maps_root), data.command("utils")
+        reader = Reader(grey_range(args), args.mask_threshold, labels, again)
+        with lock(folder, "test.py, eval.py or visualization.py is at work"):
+            runs = shown_runs(data, folder, args.compare, args.mask_threshold)
+            maps = [run.maps for run in runs]
+            titles = titles_of([run.folder for run in maps], data.name, args.labels)
+            entries = draw_images(data, maps, reader, args.workers)
+            ious = {name: known.page["iou"] for name, known in entries.items() if not known.empty}
+            overview = montage(folder / "figures", ious, args.each)
+            draw_run(data, runs[0])
+            title, origin = f"{data.name}, test list", origin_of(maps[0])
+            page = write_page(folder / "report", title, origin, [*entries.values()], runs)
+            if args.figure == "paper" and (chosen := chosen_samples(data, args.images, entries)):
+                print(*draw_paper(chosen, maps, entries, reader, titles), sep="\n")
+        print("open", *([overview, "and"] if overview else []), page)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ python docs/panel.py docs/panel.png
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -19,6 +19,7 @@ from ismallnet.inference.predict import predict, prepared
 from ismallnet.labels import decouple
 from ismallnet.report.outcome import outcome, window_around
 from ismallnet.report.panels import draw_outcome, stretched
+from ismallnet.report.paper_figures import draw_plane, pyplot, save
 from net import load_weights
 
 SIDE = 32  # px, of the windows
@@ -27,12 +28,12 @@ TITLES = ("image", "interior map", "boundary (stretched)", "prediction")
 WEIGHTS = Path(__file__).parent.parent / "weights" / "NUAA-SIRST.safetensors"
 
 
-def rows(images: int = 40):
-    """The windows around the largest hit and the largest false alarm of the first test images, each in
-    four columns."""
+def windows(images: int = 40) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Hit and false alarm: of each the largest of the first test images, its surroundings as a picture
+    for each title."""
     model, best = prepared(load_weights(WEIGHTS)), {}
     for sample in find_dataset("Synthetic-SIRST", "data").samples("test")[:images]:
-        image, _ = GreyRange().read(sample.image, sample.name)
+        image, _ = GreyRange().read(sample.image)
         mask = read_mask(sample, image.shape[:2])
         result = outcome(quantise(predict(model, [image])[0]), mask)
         for region in result.predicted:
@@ -42,30 +43,22 @@ def rows(images: int = 40):
     for kind in ("hit", "false alarm"):
         _, region, result, image, mask = best[kind]
         window = window_around(region.centre, mask.shape, SIDE)
-        grey = stretched(image, window)
-        interior, boundary = decouple(mask)
+        grey, (interior, boundary) = stretched(image, window), decouple(mask)
         boundary = np.round(boundary * (255 / max(int(boundary[window].max()), 1))).clip(0, 255)
-        yield (
-            kind,
-            (
-                grey[window],
-                interior[window],
-                boundary[window],
-                draw_outcome(grey, result.regions, SCALE, window),
-            ),
-        )
+        found = draw_outcome(grey, result.regions, SCALE, window)
+        yield kind, [grey[window], interior[window], boundary[window], found]
 
 
 def main(output: str) -> None:
-    figure, axes = plt.subplots(2, len(TITLES), figsize=(8, 4.2), dpi=100, layout="constrained")
-    for line, (kind, pictures) in zip(axes, rows()):
-        for place, picture in zip(line, pictures):
-            place.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            place.set(xticks=[], yticks=[])
+    shape = {"figsize": (8, 4.2), "layout": "constrained"}
+    figure, axes = pyplot().subplots(2, len(TITLES), **shape)
+    for line, (kind, pictures) in zip(axes, windows()):
+        for axis, picture in zip(line, pictures):
+            draw_plane(axis, picture)
         line[0].set_ylabel(kind, fontsize=13)
-    for place, title in zip(axes[0], TITLES):
-        place.set_title(title, fontsize=12)
-    figure.savefig(output)
+    for axis, title in zip(axes[0], TITLES):
+        axis.set_title(title, fontsize=12)
+    save(figure, Path(output).with_suffix(""), ("png",), dpi=100)
 
 
 if __name__ == "__main__":

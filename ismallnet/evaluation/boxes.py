@@ -6,13 +6,14 @@ centre lies in no box is a false alarm. A second detection in one box is neither
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ismallnet.cli import DataError
+from ismallnet.evaluation.metrics import ratio
 from ismallnet.evaluation.tables import lay_out
 from ismallnet.files import read_json, write_csv, write_json
 
@@ -31,49 +32,49 @@ class BoxedFrame:
     boxes: list[Box] = field(default_factory=list)
     detections: list[tuple[float, float, float]] = field(default_factory=list)
 
-    def scores(self) -> tuple[list[float], list[float]]:
-        """The highest score in each box, -1 where there is none; and those of the false alarms."""
-        best, false = [-1.0] * len(self.boxes), []
-        for x, y, score in self.detections:
-            hit = [k for k, box in enumerate(self.boxes) if inside(x, y, box)]
-            for k in hit:
-                best[k] = max(best[k], score)
-            if not hit:
-                false.append(score)
-        return best, false
 
-
-def inside(x: float, y: float, box: Box) -> bool:
+def in_box(x: float, y: float, box: Box) -> bool:
     """Whether (x, y) lies in a box, grown by MARGIN to each side."""
     left, top, width, height = box
     return -MARGIN <= x - left <= width + MARGIN and -MARGIN <= y - top <= height + MARGIN
 
 
-def curve(frames: Iterable[BoxedFrame]) -> list[dict[str, float | None]]:
-    """A point for each score at which a box or a false alarm is added, the highest score first:
-    score, recall, false_alarms (a frame) and precision."""
-    pairs = [frame.scores() for frame in frames]
-    best = np.array([score for boxes, _ in pairs for score in boxes])
-    false = np.array([score for _, alarms in pairs for score in alarms])
-    points = []
-    for score in np.unique([*best[best >= 0], *false])[::-1].tolist():
-        hits, alarms = int((best >= score).sum()), int((false >= score).sum())
-        recall = hits / len(best) if len(best) else None
-        values = score, recall, alarms / len(pairs), hits / (hits + alarms)
-        points.append(dict(zip(COLUMNS, values)))
-    return points
+@dataclass(frozen=True)
+class Scores:
+    """The highest score in each box, -1 where there is none; and those of the false alarms."""
+
+    best: np.ndarray
+    false: np.ndarray
+    frames: int
+
+    def at(self, threshold: float) -> dict[str, float | None]:
+        """Recall, false alarms a frame and precision of all detections from that score up."""
+        hits, alarms = (int((scores >= threshold).sum()) for scores in (self.best, self.false))
+        recall, precision = ratio(hits, len(self.best)), ratio(hits, hits + alarms)
+        return dict(zip(COLUMNS, (threshold, recall, alarms / self.frames, precision)))
+
+    def curve(self) -> list[dict[str, float | None]]:
+        """A point for each score at which a box or a false alarm is added, the highest first."""
+        scores = np.unique([*self.best[self.best >= 0], *self.false])
+        return [self.at(score) for score in scores[::-1].tolist()]
 
 
-def at_threshold(points: list[dict], threshold: float) -> dict[str, float | None]:
-    """The point of a curve with all detections from that score up; recall 0 where there is none."""
-    nothing = dict(zip(COLUMNS, (threshold, 0.0, 0.0, None)))
-    reported = [point for point in points if point["score"] >= threshold]
-    return (reported or [nothing])[-1] | {"score": threshold}
+def scores_of(frames: Sequence[BoxedFrame]) -> Scores:
+    best, false = [], []
+    for frame in frames:
+        highest = [-1.0] * len(frame.boxes)
+        for x, y, score in frame.detections:
+            hit = [k for k, box in enumerate(frame.boxes) if in_box(x, y, box)]
+            for k in hit:
+                highest[k] = max(highest[k], score)
+            false += [] if hit else [score]
+        best += highest
+    return Scores(np.array(best), np.array(false), len(frames))
 
 
 def recall_at(points: list[dict], rate: float) -> float:
     """The highest recall with at most so many false alarms a frame."""
-    return max((p["recall"] or 0.0 for p in points if p["false_alarms"] <= rate), default=0.0)
+    return max((p["recall"] for p in points if p["false_alarms"] <= rate), default=0.0)
 
 
 # --- files -------------------------------------------------------------------------------------------
@@ -87,10 +88,11 @@ def read_boxes(path: Path) -> dict[Key, list[Box]]:
         DataError: neither, or a value is no number.
     """
     boxes: dict[Key, list[Box]] = {}
+    rows = coco_rows if path.suffix.lower() == ".json" else csv_rows
     try:
-        for file, frame, box in (coco_rows if path.suffix.lower() == ".json" else csv_rows)(path):
-            left, top, width, height = map(float, box)
-            boxes.setdefault((stem(file), int(frame)), []).append((left, top, width, height))
+        for file, frame, (left, top, width, height) in rows(path):
+            box = float(left), float(top), float(width), float(height)
+            boxes.setdefault((stem(file), int(frame)), []).append(box)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: found {error!r}; expected COCO's JSON, or CSV with the columns file, x, y, width "
@@ -126,7 +128,7 @@ def read_detections(folder: Path) -> dict[Key, BoxedFrame]:
             f"{folder}: found no frames.json, expected results of detect.py; type: "
             f"python detect.py FRAMES --name {folder.name}"
         )
-    frames: dict[Key, BoxedFrame] = {}
+    frames = {}
     for image in read_json(folder / "frames.json")["images"]:
         key = stem(image["file_name"]), int(image["index"])
         if key in frames:
@@ -143,35 +145,34 @@ def boxed_frames(folder: Path, boxes: Path) -> list[BoxedFrame]:
     """The frames in a folder of detect.py's results with their boxes; those without a box have no
     target. Boxes of frames that were not detected in do not count."""
     frames, truth = read_detections(folder), read_boxes(boxes)
-    if not (shared := truth.keys() & frames.keys()):
-        example, other = (next(iter(keys), ("nothing", 0)) for keys in (truth, frames))
+    if not truth.keys() & frames.keys():
+        (name, number), (other, index) = (next(iter(k), ("nothing", 0)) for k in (truth, frames))
         raise DataError(
-            f"{boxes}: no box belongs to a frame of {folder}: found boxes of {example[0]}, frame "
-            f"{example[1]}, and the results of {other[0]}, frame {other[1]}; the names have to agree"
+            f"{boxes}: no box belongs to a frame of {folder}: found boxes of {name}, frame {number}, "
+            f"and the results of {other}, frame {index}; the names have to agree"
         )
-    for key in shared:
-        frames[key].boxes = truth[key]
+    for key, frame in frames.items():
+        frame.boxes = truth.get(key, [])
     return list(frames.values())
 
 
-def report(folder: Path, boxes: Path) -> str:
+def compare_boxes(folder: Path, boxes: Path) -> str:
     """Compares the results of detect.py in a folder with boxes; writes boxes.csv (the curve) and
     boxes.json (what the returned table shows, as fractions) there.
 
     Raises:
         DataError: a file cannot be used, or no box belongs to any of the frames.
     """
-    frames = boxed_frames(folder, boxes)
-    points, targets = curve(frames), sum(len(frame.boxes) for frame in frames)
-    rows = [at_threshold(points, threshold) for threshold in THRESHOLDS]
+    scores = scores_of(boxed_frames(folder, boxes))
+    points, rows = scores.curve(), [scores.at(threshold) for threshold in THRESHOLDS]
     recalls = {str(rate): recall_at(points, rate) for rate in RATES}
+    counts = {"frames": scores.frames, "targets": len(scores.best)}
     write_csv(folder / "boxes.csv", COLUMNS, [point.values() for point in points])
-    content = {"frames": len(frames), "targets": targets, "thresholds": rows, "recall_at": recalls}
-    write_json(folder / "boxes.json", content)
+    write_json(folder / "boxes.json", counts | {"thresholds": rows, "recall_at": recalls})
     cells = [["score from", "recall", "false alarms a frame", "precision"]]
     for score, recall, alarms, precision in (row.values() for row in rows):
         precise = "n/a" if precision is None else f"{100 * precision:.1f}"
-        cells.append([f"{score:g}", f"{100 * (recall or 0):.1f}", f"{alarms:.2f}", precise])
+        cells.append([f"{score:g}", f"{100 * recall:.1f}", f"{alarms:.2f}", precise])
     at = [["false alarms a frame", *recalls], ["recall", *(f"{100 * r:.1f}" for r in recalls.values())]]
-    head = f"{folder}: {len(frames)} frames, {targets} targets"
+    head = f"{folder}: {scores.frames} frames, {len(scores.best)} targets"
     return "\n\n".join([head, lay_out(cells), lay_out(at)])

@@ -17,22 +17,19 @@ from ismallnet.evaluation.protocols import PROTOCOLS
 METRICS = ("iou", "niou", "pd", "fa", "hiou")  # that get an interval
 DRAWS = 1000
 TAILS = (2.5, 97.5)  # percentiles
-SEED = 0
 
 Drawn = dict[str, np.ndarray]  # a metric's value in each draw; NaN where it is not defined
 
 
-def draw(
-    counts: Sequence[Mapping[str, float]], protocol: str, draws: int = DRAWS, seed: int = SEED
-) -> Drawn:
+def draw(counts: Sequence[Mapping[str, float]], protocol: str, seed: int = 0) -> Drawn:
     """The values of a protocol's metrics, of those in METRICS, in draws from images.
 
     Args:
         counts: of each image, the same keys in the same order.
     """
     table, images = np.array([list(n.values()) for n in counts], np.float64), len(counts)
-    random, sums = np.random.default_rng(seed), np.empty((draws, table.shape[1]))
-    random.random(draws)  # RESULTS.md's intervals were drawn after so many numbers
+    random, sums = np.random.default_rng(seed), np.empty((DRAWS, table.shape[1]))
+    random.random(DRAWS)  # RESULTS.md's intervals were drawn after so many numbers
     for row in sums:
         row[:] = np.bincount(random.integers(images, size=images), minlength=images) @ table
     metrics = PROTOCOLS[protocol].metrics(dict(zip(counts[0], sums.T)))

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,9 +29,6 @@ ENDINGS = (".png", ".npy")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
 UNFINISHED = "unfinished.json"  # there while test.py is at work, and after it was interrupted
-# Pictures of visualization.py that lie among the maps, and its folders there.
-FIGURES = ("montage", "roc", "precision_recall", "pd_fa")
-FIGURE_FOLDERS = ("figures", "report", "paper")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,9 @@ class Maps:
         return self.about.get("selected_on") == TEST_LIST
 
     def read(self, name: str, shape: tuple[int, int]) -> np.ndarray:
-        return read_map(self.files[name], shape, self.zero_one)
+        """The map of an image of that shape, HxW uint8."""
+        pixels = read_map(self.files[name], shape)
+        return pixels * np.uint8(255) if self.zero_one else pixels
 
     def check_unchanged(self) -> None:
         """Refuses maps that test.py has changed since they were opened."""
@@ -75,8 +75,7 @@ def record_of(folder: Path) -> tuple[dict, int | None, bool]:
 
 
 def open_maps(folder: Path, names: Collection[str]) -> Maps:
-    """The maps of images; prints what is to be said of other programs' values.
-
+    """
     Raises:
         DataError: missing, ambiguous or inverted maps; or the maps may be of two networks, since
             test.py was interrupted, or its last call made those of other images.
@@ -93,18 +92,14 @@ def open_maps(folder: Path, names: Collection[str]) -> Maps:
             f"images: {some(others)}; any that are there may be of another network. Type test.py again "
             "with the lists of this command (--split)"
         )
-    files = map_files(folder, names)
+    files = find_maps(folder, names)
     zero_one = not about and hold_zero_one(folder, list(files.values()))
     known = {key: value for key, value in about.items() if key != "images"}
     return Maps(folder, files, zero_one, known, (about, written, unfinished))
 
 
-def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:
-    """The map of each image.
-
-    Raises:
-        DataError: an image has none, or several files that could be it.
-    """
+def find_maps(folder: Path, names: Collection[str]) -> dict[str, Path]:
+    """The map of each image."""
     candidates: dict[str, list[Path]] = {name: [] for name in names}
     for place in {os.path.dirname(name) for name in names}:
         for path in sorted((folder / place).glob("*")):
@@ -120,12 +115,12 @@ def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:
             f"{folder}: found no map of {len(missing)} of the {len(names)} images: {some(missing)}; it "
             f"holds {held}. Expected {missing[0]}.png or {missing[0]}_*.png, or .npy"
         )
-    if doubled := next((name for name, paths in files.items() if len(paths) > 1), None):
-        first, second = files[doubled][:2]
-        raise DataError(
-            f"{first}, {second.name}: both could be the map of {doubled}; expected one file, or "
-            f"{doubled}.png"
-        )
+    for name, (first, *others) in files.items():
+        if others:
+            raise DataError(
+                f"{first}, {others[0].name}: both could be the map of {name}; expected one file, or "
+                f"{name}.png"
+            )
     return {name: paths[0] for name, paths in files.items()}
 
 
@@ -133,11 +128,7 @@ def map_files(folder: Path, names: Collection[str]) -> dict[str, Path]:
 
 
 def decode_map(path: Path) -> np.ndarray:
-    """A map as it lies in its file: HxW, uint8, or floats in [0, 1]; rounding errors are cut off.
-
-    Raises:
-        DataError: unreadable, or something else.
-    """
+    """A map as it lies in its file: HxW, uint8, or floats in [0, 1]; rounding errors are cut off."""
     pixels = np.array(read_array(path)) if path.suffix == ".npy" else decode(path)
     pixels = pixels.squeeze() if pixels.ndim > 2 and 1 in pixels.shape else pixels
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
@@ -154,15 +145,11 @@ def decode_map(path: Path) -> np.ndarray:
     )
 
 
-def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.ndarray:
+def read_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """A probability map, HxW uint8.
 
-    Args:
-        shape: of its image.
-        zero_one: its values are 0 and 1, which become 0 and 255.
-
     Raises:
-        DataError: unreadable, not grey, or of another size than its image.
+        DataError: unreadable, not grey, or of another shape than its image.
     """
     pixels = decode_map(path)
     if pixels.shape != shape:
@@ -171,12 +158,10 @@ def read_map(path: Path, shape: tuple[int, int], zero_one: bool = False) -> np.n
             f"{path}: found {w}x{h} (width x height), expected {width}x{height}, as its image; save "
             "maps without padding, brought back from the network's size"
         )
-    if pixels.dtype.kind == "f":
-        return quantise(pixels)
-    return pixels * np.uint8(255) if zero_one else pixels
+    return quantise(pixels) if pixels.dtype.kind == "f" else pixels
 
 
-def values_of(path: Path) -> tuple[bool, np.ndarray]:
+def levels_of(path: Path) -> tuple[bool, np.ndarray]:
     """Whether a map holds floats, and how many of its pixels have each of the values 0-255."""
     pixels = decode_map(path)
     floats = pixels.dtype.kind == "f"
@@ -184,13 +169,8 @@ def values_of(path: Path) -> tuple[bool, np.ndarray]:
 
 
 def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
-    """Whether another program's maps hold 0 and 1, all together; says so, and where nothing counts as
-    detected.
-
-    Raises:
-        DataError: names the files that are no maps; or more than half of all pixels are target.
-    """
-    values, problems = results_and_problems(values_of, paths, cores(), str(folder))
+    """Whether another program's maps hold 0 and 1, all together; refuses files that are no maps."""
+    values, problems = results_and_problems(levels_of, paths, cores(), str(folder))
     if problems:
         raise DataError("\n  ".join([f"{folder}: {len(problems)} maps cannot be used:", *problems]))
     levels = sum(counts for _, counts in values)
@@ -209,38 +189,22 @@ def hold_zero_one(folder: Path, paths: list[Path]) -> bool:
     return zero_one
 
 
-# --- names and places ------------------------------------------------------------------------------
+# --- places ----------------------------------------------------------------------------------------
 
 
-def maps_in(folder: Path, name: str) -> Path:
-    """Where in a folder of maps those of a data set are: in its sub-folder NAME, or right in it."""
-    return folder / name if (folder / name).is_dir() else folder
+class Place(NamedTuple):
+    """Where the maps of a data set are, where their metrics go, and what they are called."""
+
+    maps: Path
+    metrics: Path
+    title: str
 
 
-def own_name(maps: str | Path, name: str) -> str:
-    """What a folder of maps is called: OTHER, where it is OTHER or OTHER/NAME."""
-    folder = Path(maps).resolve()
-    return folder.parent.name if folder.name == name else folder.name
-
-
-def metrics_folder(folder: str | Path, name: str) -> Path:
-    """Where the metrics of maps go that a person names: beside our own maps, but never among another
-    program's: results/OTHER/NAME."""
-    maps, results = maps_in(Path(folder), name), Path("results")
-    own = results.resolve() in maps.resolve().parents and maps.name == name
-    return maps if own else results / own_name(folder, name) / name
-
-
-def check_names(maps: Path, names: Collection[str]) -> None:
-    """Refuses images whose maps have the name of a figure that would replace them."""
-    if taken := sorted(n for n in names if n in FIGURES or n.split("/")[0] in FIGURE_FOLDERS):
-        raise DataError(
-            f"{maps / taken[0]}.png: found an image called {taken[0]}, whose map a figure of that name "
-            "would replace; rename the image and its mask, then type test.py again"
-        )
-
-
-def check_place(folder: Path, data: Path) -> None:
-    """Refuses to write results among the files of a data set."""
-    if folder.resolve() == data.resolve():
-        raise DataError(f"{folder}: is the data set itself; expected another folder, as results")
+def place_of(folder: Path, name: str) -> Place:
+    """The maps of a data set in a folder OTHER, or OTHER/NAME. Metrics go beside our own maps, never
+    among another program's: to results/OTHER/NAME."""
+    maps = folder / name if (folder / name).is_dir() else folder
+    whole, results = maps.resolve(), Path("results")
+    title = whole.parent.name if whole.name == name else whole.name
+    own = whole.name == name and results.resolve() in whole.parents
+    return Place(maps, maps if own else results / title / name, title)

@@ -1,9 +1,7 @@
-"""Components, matching, IoU, nIoU, Pd, Fa and their relatives (protocol `standard`), curves, local SNR;
-pure functions on arrays.
+"""Components, matching, IoU, nIoU, Pd, Fa and their relatives (protocol `standard`), curves, local SNR.
 
 Each image is counted once (`count_standard`); the sums of the counts (`total`) become the metrics of a
-set (`metrics_standard`), the same whatever the order of the images. Protocols of others: protocols.py.
-Confidence intervals: intervals.py.
+set (`metrics_standard`), the same whatever the order of the images.
 
 Throughout, `pred` is a probability map as HxW uint8, round(255·p), and `mask` a ground truth as HxW
 uint8 grey values. Components are 8-connected, labelled in row-major order of their first pixel.
@@ -41,6 +39,12 @@ def ratio(a, b, empty: float | None = None):
         otherwise = np.full(b.shape, np.nan if empty is None else empty)
         return np.divide(a, b, out=otherwise, where=b != 0)
     return a / b if b else empty
+
+
+def overlap(p: np.ndarray, g: np.ndarray) -> tuple[int, int, int]:
+    """The numbers of true positives, false positives and false negatives of two boolean arrays."""
+    tp = int(np.count_nonzero(p & g))
+    return tp, int(np.count_nonzero(p)) - tp, int(np.count_nonzero(g)) - tp
 
 
 def total(counts: Iterable[Mapping[str, float]]) -> Counter:
@@ -160,7 +164,7 @@ def count_targets(binary: np.ndarray, targets: Components) -> dict[str, int]:
 def count_standard(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, float]:
     """What one image adds to the standard metrics: numbers of pixels and components, and its IoU."""
     p, g = pred >= THRESHOLD, mask >= threshold
-    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    tp, fp, fn = overlap(p, g)
     counts = {"images": 1, "tp": tp, "fp": fp, "fn": fn}
     counts["image_iou"] = ratio(tp, tp + fp + fn, empty=1.0)
     return counts | count_targets(p, components(g))
@@ -216,14 +220,9 @@ def auc(points: list[dict]) -> float | None:
 def count_pd_fa(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> np.ndarray:
     """(33, 4) integers: targets, matched, false pixels and pixels at each of PD_FA_THRESHOLDS."""
     targets = components(mask >= threshold)
-    rows, last = [], (-1, None)
-    for t in PD_FA_THRESHOLDS:
-        binary = pred >= t
-        size = int(np.count_nonzero(binary))
-        if size != last[0]:  # as many pixels above a higher threshold are the same pixels
-            last = size, count_targets(binary, targets)
-        rows.append([last[1][key] for key in ("targets", "matched", "false_pixels", "pixels")])
-    return np.array(rows, np.int64)
+    counts = [count_targets(pred >= t, targets) for t in PD_FA_THRESHOLDS]
+    keys = ("targets", "matched", "false_pixels", "pixels")
+    return np.array([[n[key] for key in keys] for n in counts], np.int64)
 
 
 def pd_fa_curve(counts: np.ndarray) -> list[dict[str, float | int | None]]:

@@ -22,6 +22,7 @@ from ismallnet.evaluation.metrics import (
     count_standard,
     distances,
     metrics_standard,
+    overlap,
     ratio,
     total,
 )
@@ -50,11 +51,11 @@ def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     targets, predicted = components(g), components(p)
     matched = first_come_matches(targets, predicted)
     false = np.delete(predicted.area, matched)
-    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    tp, fp, fn = overlap(p, g)
     return {
         "images": 1,
         "intersection": tp,
-        "union": int(np.count_nonzero(p)) + int(np.count_nonzero(mask >= 128)) - tp,
+        "union": fp + int(np.count_nonzero(mask >= 128)),
         "image_niou": tp / (tp + fp + fn + EPSILON),  # sctransnet's: 0 where both are empty
         "targets": len(targets),
         "matched": len(matched),
@@ -88,7 +89,7 @@ def metrics_sctransnet(n: Mapping[str, float]) -> dict[str, float | None]:
 def count_authors(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """iSmallNet's eval.py: any probability from 1/255 up counts; an empty denominator counts 0."""
     p, g = pred > 0, mask > 0
-    tp, fp, fn = (int(np.count_nonzero(x)) for x in (p & g, p & ~g, ~p & g))
+    tp, fp, fn = overlap(p, g)
     return {
         "images": 1,
         "iou": ratio(tp, tp + fp + fn, empty=0.0),
@@ -109,30 +110,27 @@ def metrics_authors(n: Mapping[str, float]) -> dict[str, float | None]:
 # --- hIoU: how well targets are detected, times how well these are segmented -----------------------
 
 
-def nearest_pairs(
-    distance: np.ndarray, allowed: np.ndarray, rows: np.ndarray, columns: np.ndarray
-) -> list[tuple[int, int]]:
-    """Of the assignment of all rows to all columns with the smallest total, the pairs that are
-    allowed."""
-    chosen = zip(*linear_sum_assignment(distance[np.ix_(rows, columns)]))
-    pairs = [(int(rows[t]), int(columns[p])) for t, p in chosen]
-    return [pair for pair in pairs if allowed[pair]]
+def match_hiou(
+    distance: np.ndarray, well: np.ndarray, near: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The targets and the components of hIoU's pairs: those of the assignment with the smallest total
+    distance that overlap well; then, of the assignment of those left, those that are near."""
+    left = [np.arange(n) for n in distance.shape]
+    pairs = np.empty((2, 0), int)
+    for allowed in (well, near):
+        chosen = linear_sum_assignment(distance[np.ix_(*left)])
+        rows, columns = (side[k] for side, k in zip(left, chosen))
+        kept = allowed[rows, columns]
+        pairs = np.hstack([pairs, (rows[kept], columns[kept])])
+        left = [np.setdiff1d(side, used) for side, used in zip(left, pairs)]
+    return pairs[0], pairs[1]
 
 
-def left_of(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> list[np.ndarray]:
-    """The rows and the columns of an array of a shape that are in no pair."""
-    return [np.setdiff1d(np.arange(n), [pair[k] for pair in pairs]) for k, n in enumerate(shape)]
-
-
-def overlaps(targets: Components, predicted: Components, both: np.ndarray) -> np.ndarray:
-    """(targets, components) integers: the pixels that each pair shares.
-
-    Args:
-        both: HxW, the pixels that lie in a target and in a component.
-    """
-    shape = len(targets), len(predicted)
-    pair = (targets.labels[both] - 1) * len(predicted) + predicted.labels[both] - 1
-    return np.bincount(pair, minlength=shape[0] * shape[1]).reshape(shape)
+def shared_pixels(targets: Components, predicted: Components) -> np.ndarray:
+    """(targets, components) integers: the pixels that each pair shares."""
+    shared = np.zeros((len(targets) + 1, len(predicted) + 1), int)
+    np.add.at(shared, (targets.labels, predicted.labels), 1)
+    return shared[1:, 1:]
 
 
 def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -> dict[str, float]:
@@ -143,32 +141,28 @@ def count_hiou(pred: np.ndarray, mask: np.ndarray, threshold: int = THRESHOLD) -
     """
     p, g = pred >= THRESHOLD, mask >= threshold
     targets, predicted = components(g), components(p)
-    distance, shared = distances(targets, predicted), overlaps(targets, predicted, p & g)
+    distance, shared = distances(targets, predicted), shared_pixels(targets, predicted)
     union = targets.area[:, None] + predicted.area[None] - shared
     well, near = 2 * shared >= union, distance < MATCH_DISTANCE  # rounded as in their program
-    pairs: list[tuple[int, int]] = []
-    for allowed in (well, near):  # pairs that overlap well first; among those left, near ones
-        pairs += nearest_pairs(distance, allowed, *left_of(pairs, distance.shape))
-    missed, false = left_of(pairs, distance.shape)
-    t, c = np.array(pairs, int).reshape(-1, 2).T
+    t, c = match_hiou(distance, well, near)
     own, on_targets, u = shared[t, c], shared.sum(axis=0)[c], union[t, c]
     candidate = well | near
     alone = int(np.count_nonzero(~candidate.any(axis=0)))  # components that no target is near
     unseen = int(np.count_nonzero(~candidate.any(axis=1)))
     return {
         "images": 1,
-        "pairs": len(pairs),
+        "pairs": len(t),
         "seg_iou": math.fsum(own / u),
         "seg_mrg_err": math.fsum((on_targets - own) / u),
         "seg_itf_err": math.fsum((predicted.area[c] - on_targets) / u),
         "seg_pcp_err": math.fsum((targets.area[t] - own) / u),
         "loc_itf_err": alone,
         "loc_pcp_err": unseen,
-        "loc_m2s_err": len(false) - alone,
-        "loc_s2m_err": len(missed) - unseen,
+        "loc_m2s_err": len(predicted) - len(c) - alone,
+        "loc_s2m_err": len(targets) - len(t) - unseen,
         "without_components": int(not len(predicted)),
         "without_targets": int(not len(targets)),
-        "false_pixels": int(predicted.area[false].sum()),
+        "false_pixels": int(np.delete(predicted.area, c).sum()),
         "pixels": p.size,
     }
 
@@ -180,7 +174,7 @@ def metrics_hiou(n: Mapping[str, float], slip: bool = False) -> dict[str, float]
         slip: as pyirstdmetrics 1.0.2: an image without components counts one false component too
             many, an image without targets one missed target.
     """
-    loc = {"loc_iou": n["pairs"], **{key: n[key] for key in LOCALISATION if key != "loc_iou"}}
+    loc = {key: n["pairs" if key == "loc_iou" else key] for key in LOCALISATION}
     if slip:
         loc["loc_itf_err"] = loc["loc_itf_err"] + n["without_components"]
         loc["loc_pcp_err"] = loc["loc_pcp_err"] + n["without_targets"]

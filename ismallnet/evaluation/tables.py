@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import mean, stdev
 
 # Headings, in the order of the columns.
@@ -46,15 +47,9 @@ def text_of(
     return f"{text} ({low} to {high})" if signed else f"{text} ({low}–{high})"
 
 
-def summary(metrics: dict) -> str:
+def one_line(metrics: dict) -> str:
     """IoU 71.23 nIoU 70.10 Pd 95.06 Fa·1e6 12.10, as people read it."""
     return " ".join(f"{NAMES[k]} {text_of(k, metrics[k])}" for k in ("iou", "niou", "pd", "fa"))
-
-
-def columns(names: Mapping[str, str], rows: Iterable[dict]) -> list[str]:
-    """Those of the named metrics that at least one row has, in order."""
-    known = {key for row in rows for key in row}
-    return [key for key in names if key in known]
 
 
 def lay_out(cells: list[list[str]], width: int | None = None) -> str:
@@ -74,14 +69,21 @@ def lay_out(cells: list[list[str]], width: int | None = None) -> str:
     return "\n\n".join("\n".join("  ".join(row) for row in zip(*block)) for block in blocks)
 
 
-def rows_of(names: Mapping[str, str], rows: dict[str, dict], cell: Callable) -> str:
-    """Rows of metrics as text, with the headings `names`, "-" where a row does not have one; `cell`
-    gives the text of a metric from its key and its row."""
-    keys = columns(names, rows.values())
+def cell_of(key: str, metrics: dict, interval: bool = True) -> str:
+    """The text of a metric, with its 95 % interval where there is one."""
+    return text_of(key, metrics[key], metrics.get("interval", {}).get(key) if interval else None)
+
+
+def cells_of(
+    names: Mapping[str, str], rows: dict[str, dict], cell: Callable[..., str] = cell_of
+) -> list[list[str]]:
+    """Rows of metrics as text, below the headings `names` of those that at least one row has; "-" where
+    a row does not have one. `cell` gives the text of a metric from its key and its row."""
+    keys = [key for key in names if any(key in row for row in rows.values())]
     cells = [["", *(names[key] for key in keys)]]
     for name, row in rows.items():
         cells.append([name, *(cell(key, row) if key in row else "-" for key in keys)])
-    return lay_out(cells)
+    return cells
 
 
 def table(rows: dict[str, dict], interval: bool = False) -> str:
@@ -91,15 +93,11 @@ def table(rows: dict[str, dict], interval: bool = False) -> str:
     Args:
         interval: also the 95 % intervals, of the metrics that have one.
     """
-
-    def cell(key: str, metrics: dict) -> str:
-        ends = metrics.get("interval", {}).get(key) if interval else None
-        return text_of(key, metrics[key], ends)
-
-    text = rows_of(NAMES, rows, cell)
+    cell = partial(cell_of, interval=interval)
+    text = lay_out(cells_of(NAMES, rows, cell))
     if split := {name: metrics for name, metrics in rows.items() if "seg_iou" in metrics}:
         text += "\n\nhIoU = seg IoU × loc IoU; what each lacks to 100, by cause:\n"
-        text += rows_of(SEGMENTATION | LOCALISATION, split, cell)
+        text += lay_out(cells_of(SEGMENTATION | LOCALISATION, split, cell))
     return text
 
 
@@ -115,5 +113,5 @@ def difference_table(rows: dict[str, dict]) -> str:
 
     return (
         "differences between runs, and their 95 % intervals over the choice of images (paired);\n"
-        f"*: the interval does not hold 0\n{rows_of(NAMES, rows, cell)}"
+        f"*: the interval does not hold 0\n{lay_out(cells_of(NAMES, rows, cell))}"
     )

@@ -72,17 +72,16 @@ def draw_lines(axes, lines: list[Line], curve: Curve, title: str, log: bool) -> 
         axes.legend(fontsize=8)
 
 
-def draw_curves(name: str, maps: Path, evaluated: bool, evaluation: str) -> list[str]:
-    """ROC, precision-recall and Pd-Fa from what eval.py wrote, as PNG; returns a note on those of which
-    there are no points.
+def draw_curves(name: str, maps: Path, evaluated: Path | None, evaluation: str) -> list[str]:
+    """ROC, precision-recall and Pd-Fa as PNG, beside maps; returns a note on those without points.
 
     Args:
-        evaluated: whether what eval.py wrote is of these maps; the command `evaluation` makes it.
+        evaluated: where eval.py, as the command `evaluation`, wrote of these maps; None if nowhere.
     """
     missing = []
     for key, curve in CURVES.items():
         (maps / f"{key}.png").unlink(missing_ok=True)  # it may be of other maps
-        if not evaluated or not (line := read_line(maps, curve)):
+        if not evaluated or not (line := read_line(evaluated, curve)):
             missing.append(f"{key}.png")
             continue
         figure, axes = pyplot().subplots(figsize=(5.2, 4.2))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ismallnet.evaluation.metrics import THRESHOLD, Components, components, match
+from ismallnet.evaluation.metrics import THRESHOLD, Components, components, match, overlap, ratio
 
 COLOURS = {"miss": (255, 70, 70), "false alarm": (255, 215, 0), "hit": (60, 220, 90)}  # RGB
 KINDS = tuple(COLOURS)  # the worst first
@@ -25,37 +25,27 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class Region:
-    """A connected component, and what became of it.
+    """A connected component, and what became of it."""
 
-    Args:
-        kind: one of KINDS.
-        box: where it lies; `pixels` are the pixels of it in there, bool.
-        centre: its centroid, (y, x).
-    """
-
-    kind: str
+    kind: str  # one of KINDS
     box: Window
-    pixels: np.ndarray
-    centre: tuple[float, float]
+    pixels: np.ndarray  # which of the box are its own, bool
+    centre: tuple[float, float]  # (y, x) of its centroid
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The targets of a mask and the components of a map, under the standard protocol at p >= 0.5.
+    """The targets of a mask and the components of a map, under the standard protocol at p >= 0.5."""
 
-    Args:
-        targets: those of the mask, each "hit" or "miss", in row-major order.
-        predicted: those of the map, each "hit" or "false alarm".
-        shape: (H, W).
-        iou: 1 where both are empty.
-        empty: whether mask and map are both empty.
-    """
-
-    targets: list[Region]
-    predicted: list[Region]
+    targets: list[Region]  # each "hit" or "miss", in row-major order
+    predicted: list[Region]  # each "hit" or "false alarm"
     shape: tuple[int, int]
-    iou: float
-    empty: bool
+    iou: float  # 1 where both are empty
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are neither targets nor components."""
+        return not self.targets and not self.predicted
 
     @property
     def regions(self) -> list[Region]:
@@ -77,18 +67,16 @@ def outcome(pred: np.ndarray, mask: np.ndarray) -> Outcome:
     """The outcome of a map and a mask, HxW uint8 each."""
     p, g = pred >= THRESHOLD, mask >= THRESHOLD
     targets, predicted = components(g), components(p)
-    pairs = match(targets, predicted)
-    union = int(np.count_nonzero(p | g))
+    pairs, (tp, fp, fn) = match(targets, predicted), overlap(p, g)
     return Outcome(
-        targets=regions(targets, {t for t, _ in pairs}, "miss"),
-        predicted=regions(predicted, {p for _, p in pairs}, "false alarm"),
+        targets=regions_of(targets, {t for t, _ in pairs}, "miss"),
+        predicted=regions_of(predicted, {p for _, p in pairs}, "false alarm"),
         shape=mask.shape,
-        iou=int(np.count_nonzero(p & g)) / union if union else 1.0,
-        empty=not union,
+        iou=ratio(tp, tp + fp + fn, empty=1.0),
     )
 
 
-def regions(connected: Components, hits: set[int], otherwise: str) -> list[Region]:
+def regions_of(connected: Components, hits: set[int], otherwise: str) -> list[Region]:
     places = zip(connected.pieces(), connected.centroid.tolist())
     return [
         Region("hit" if k in hits else otherwise, box, pixels, tuple(centre))

@@ -10,7 +10,7 @@ import base64
 import html
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +22,9 @@ from ismallnet.detection.detector import snr_of
 from ismallnet.detection.records import read_records
 from ismallnet.detection.sources import Frame, describe, read_frames
 from ismallnet.evaluation import metrics
-from ismallnet.evaluation.map_files import read_map
+from ismallnet.evaluation.map_files import Maps, read_map
 from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, metrics_hiou
-from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, columns, text_of
+from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, cells_of
 from ismallnet.files import atomic_write, printable, read_json, read_png, write_png
 from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import to_units
@@ -32,19 +32,19 @@ from ismallnet.parallel import read_ahead, result_or_error
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
 
 TEMPLATE = Path(__file__).parent / "report.html"
-LAYERS = (*Layers._fields, "difference")
+LAYERS = (*Layers._fields, "difference")  # of images with masks
 FRAME_LAYERS = ("image", "prediction", "overlay")
 WINDOW = 40  # px of the surface plots
 MOST = 1000  # frames in a report; a browser shows them all at once
-PARTS = (SEGMENTATION, LOCALISATION)  # of the error split, a bar each
 
 
-@dataclass(frozen=True)
-class ShownRun:
-    """A run in the report: its name, its metrics by protocol as eval.py wrote them, and the command
-    that makes these."""
+class ShownRun(NamedTuple):
+    """A run in the report: its name, its maps, the folder where eval.py wrote, its metrics by protocol,
+    {} where there are none of these maps, and the command that makes them."""
 
     name: str
+    maps: Maps
+    folder: Path
     metrics: dict[str, dict]
     evaluation: str
 
@@ -57,12 +57,23 @@ class Counts(NamedTuple):
     split: dict
 
 
+class Entry(NamedTuple):
+    """What the page knows of an image; what each run's sums are made of; the (y, x) of the worst that
+    became of it, and whether there is neither target nor prediction. Of frames the first alone."""
+
+    page: dict
+    counts: Sequence[Counts] = ()
+    centre: tuple[float, float] = (0, 0)
+    empty: bool = False
+
+
 # --- an image ----------------------------------------------------------------------------------------
 
 
-def entry(order: int, name: str, layers: Layers, own: Outcome, others: list[np.ndarray] = ()) -> dict:
-    """What the page knows of an image ("page"), and what its sums and other figures are made of.
-
+def entry_of(
+    order: int, name: str, layers: Layers, own: Outcome, others: Sequence[np.ndarray] = ()
+) -> Entry:
+    """
     Args:
         order: its place in the list.
         own: the outcome of the prediction and the mask.
@@ -71,7 +82,7 @@ def entry(order: int, name: str, layers: Layers, own: Outcome, others: list[np.n
     grey, mask = layers.image.mean(axis=2), layers.mask
     count = metrics.count_levels, metrics.count_pd_fa, count_hiou
     counts = [Counts(*(c(pred, mask) for c in count)) for pred in (layers.prediction, *others)]
-    keys = [key for names in PARTS for key in names]
+    keys = SEGMENTATION | LOCALISATION
     parts = [[k for k in keys if n.split["pairs" if k == "loc_iou" else k]] for n in counts]
     page = {
         **common(order, name, grey, layers.prediction, own.centre),
@@ -82,7 +93,7 @@ def entry(order: int, name: str, layers: Layers, own: Outcome, others: list[np.n
         "others": [compared(outcome(other, mask)) for other in others],
         "parts": parts,
     }
-    return {"page": page, "name": name, "centre": own.centre, "empty": own.empty, "counts": counts}
+    return Entry(page, counts, own.centre, own.empty)
 
 
 def common(
@@ -125,7 +136,7 @@ def difference(image: np.ndarray, pred: np.ndarray, mask: np.ndarray) -> np.ndar
     return picture
 
 
-def write_layers(folder: Path, order: int, layers: Layers, others: list[np.ndarray] = ()) -> None:
+def write_layers(folder: Path, order: int, layers: Layers, others: Sequence[np.ndarray]) -> None:
     """The pictures of an image, under its number: no name of a file gets into a path or the page's
     addresses."""
     pictures = layers._asdict()
@@ -170,38 +181,37 @@ def run_content(name: str, counts: list[Counts]) -> dict:
 
 
 def metrics_html(runs: list[ShownRun]) -> str:
-    """The metrics of eval.py as tables, `standard` first and the others folded; for runs without
-    metrics the command that makes them."""
-    texts = [
-        f"<p>{html.escape(run.name)}: no metrics yet; type "
-        f"<code>{html.escape(run.evaluation)} --protocol all</code>, then this again.</p>"
-        for run in runs
-        if not run.metrics
-    ]
+    """The metrics of eval.py, `standard` first and the others folded; for runs without metrics the
+    command that makes them."""
     first, *others = PROTOCOLS
-    texts.insert(0, metrics_table(runs, [first]))
+    text = metrics_table(runs, [first])
     if folded := metrics_table(runs, others):
         names = ", ".join(others)
-        texts.append(f"<details><summary>other protocols: {names}</summary>{folded}</details>")
-    return "".join(texts)
+        text += f"<details><summary>other protocols: {names}</summary>{folded}</details>"
+    for run in runs:
+        if not run.metrics:
+            command = f"<code>{html.escape(run.evaluation)} --protocol all</code>"
+            text += f"<p>{html.escape(run.name)}: no metrics yet; type {command}, then this again.</p>"
+    return text
 
 
 def metrics_table(runs: list[ShownRun], protocols: list[str]) -> str:
-    """A row for each protocol and run; "" where there is none."""
-    rows = [(p, run.name, run.metrics[p]) for p in protocols for run in runs if p in run.metrics]
+    """A row for each protocol and run, each metric's interval below it; "" where there is none."""
+    rows = {
+        f"{protocol}, {run.name}" if len(runs) > 1 else protocol: run.metrics[protocol]
+        for protocol in protocols
+        for run in runs
+        if protocol in run.metrics
+    }
     if not rows:
         return ""
-    keys = columns(NAMES, (row for _, _, row in rows))
-    several = len(runs) > 1
-    names = ["protocol", *(["run"] if several else []), *(NAMES[key] for key in keys)]
-    head = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in names)
-    body = ""
-    for protocol, run, row in rows:
-        cells = f"<td>{html.escape(run)}</td>" if several else ""
-        cells += "".join(table_cell(key, row) for key in keys)
-        body += f"<tr><th scope=row>{protocol}</th>{cells}</tr>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{table}</div>'
+    (_, *names), *lines = cells_of(NAMES, rows)
+    table = "<tr><th></th>" + "".join(f"<th scope=col>{html.escape(name)}</th>" for name in names)
+    for name, *texts in lines:
+        table += f"<tr><th scope=row>{html.escape(name)}</th>"
+        for value, _, interval in (text.partition(" ") for text in texts):
+            table += f'<td>{value}<br><small class="dim">{interval}</small></td>'
+    return f'<div class="wide" tabindex="0"><table>{table}</table></div>'
 
 
 def training_html(folder: Path) -> str:
@@ -211,40 +221,29 @@ def training_html(folder: Path) -> str:
     return f"<details><summary>training</summary>{picture}</details>"
 
 
-def table_cell(key: str, row: dict) -> str:
-    """A metric, and below it its 95 % interval where there is one."""
-    if key not in row:
-        return "<td>–</td>"
-    ends = row.get("interval", {}).get(key)
-    below = "–".join(text_of(key, end) for end in ends or ())
-    small = f'<br><small class="dim">{below}</small>' if ends else ""
-    return f"<td>{text_of(key, row[key])}{small}</td>"
-
-
 def write_page(
-    folder: Path, title: str, about: str, entries: list[dict], runs: list[ShownRun] = ()
+    folder: Path, title: str, about: str, entries: list[Entry], runs: Sequence[ShownRun] = ()
 ) -> Path:
     """index.html beside images/. File names reach the page as JSON alone, and get into it as text.
 
     Args:
         about: a line on where the maps come from.
-        entries: of `entry`, or of frames without masks.
         runs: the one that the report is of, and those that are compared; none of frames.
     """
     layers = [[name, name] for name in (LAYERS if runs else FRAME_LAYERS)]
     for k, other in enumerate(runs[1:], start=1):
         layers += [[f"{kind}{k}", f"{kind}, {other.name}"] for kind in LAYERS[-2:]]
-    pages = [e["page"] for e in entries]
-    counts = zip(*(e["counts"] for e in entries)) if runs else ()
+    pages, counts = [e.page for e in entries], zip(*(e.counts for e in entries))
     content = {
         "layers": layers,
         "runs": [run_content(run.name, list(of_run)) for run, of_run in zip(runs, counts)],
-        "bars": [list(names.items()) for names in PARTS],
+        "bars": [list(names.items()) for names in (SEGMENTATION, LOCALISATION)],  # of the error split
         "images": pages,
     }
     kind = "images" if runs else "frames"
     targets = sum(len(page["targets"]) for page in pages)
-    texts = {
+    colours = {kind.split()[0].upper(): f"rgb{colour}" for kind, colour in COLOURS.items()}
+    texts = colours | {
         "TITLE": html.escape(title),
         "ABOUT": html.escape(f"{len(pages)} {kind}, {targets} targets · {about}"),
         "TABLE": metrics_html(runs) + training_html(folder) if runs else "",
@@ -274,8 +273,8 @@ def chosen_records(folder: Path, most: int) -> tuple[list[dict], int]:
     return [records[k] for k in sorted(best)], len(records)
 
 
-def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict:
-    """Writes a frame's pictures for the report; returns what the report knows of it."""
+def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> Entry:
+    """Writes a frame's pictures for the report."""
     order, found, frame = numbered
     name = found["frame"]
     if frame.pixels is None or frame.pixels.shape[:2] != (found["height"], found["width"]):
@@ -291,7 +290,7 @@ def draw_frame(numbered: tuple[int, dict, Frame], folder: Path) -> dict:
         centre = top + (height - 1) / 2, left + (width - 1) / 2
     targets = [{key: t[key] for key in ("area", "snr", "score")} for t in found["targets"]]
     page = common(order, name, image.mean(axis=2), pred, centre)
-    return {"page": page | {"targets": targets, "others": []}}
+    return Entry(page | {"targets": targets, "others": []})
 
 
 def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:

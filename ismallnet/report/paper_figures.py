@@ -54,8 +54,16 @@ class Row(NamedTuple):
     planes: list[np.ndarray]
 
 
+def grid(rows: list[Row], titles: list[str], size: tuple[float, float], pad: float | None, **options):
+    """A figure of a size in inches, and its axes: a row an image, a column a plane, with its title."""
+    figure, axes = pyplot().subplots(len(rows), len(titles), figsize=size, squeeze=False, **options)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(printable(title), pad=pad)
+    return figure, axes
+
+
 def panels(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
-    """A row an image, a column a method, each with the surroundings of a target enlarged.
+    """Planes, each with the surroundings of a target enlarged.
 
     Args:
         path: without suffix.
@@ -63,15 +71,12 @@ def panels(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
     """
     heights = [row.planes[0].shape[0] / row.planes[0].shape[1] for row in rows]
     size, ratios = (COLUMN * len(titles), COLUMN * sum(heights)), {"height_ratios": heights}
-    options = {"figsize": size, "squeeze": False, "gridspec_kw": ratios}
-    figure, axes = pyplot().subplots(len(rows), len(titles), **options)
+    figure, axes = grid(rows, titles, size, None, gridspec_kw=ratios)
     for line, row in zip(axes, rows):
         for axis, plane in zip(line, row.planes):
             draw_plane(axis, plane)
             draw_inset(axis, plane, row.centre)
         line[0].set_ylabel(printable(row.name))
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(printable(title))
     figure.subplots_adjust(wspace=0.04, hspace=0.04)
     return save(figure, path)
 
@@ -97,9 +102,8 @@ def draw_inset(axis, plane: np.ndarray, centre: tuple[float, float]) -> None:
 
 def surfaces(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
     """As `panels`, each plane as a surface over the 40 px around the target."""
-    size = (1.2 * COLUMN * len(titles), 1.1 * COLUMN * len(rows))
-    options = {"figsize": size, "squeeze": False, "subplot_kw": {"projection": "3d"}}
-    figure, axes = pyplot().subplots(len(rows), len(titles), **options)
+    size = 1.2 * COLUMN * len(titles), 1.1 * COLUMN * len(rows)
+    figure, axes = grid(rows, titles, size, 0, subplot_kw={"projection": "3d"})
     for line, row in zip(axes, rows):
         for axis, plane in zip(line, row.planes):
             near = window_around(row.centre, plane.shape, 40)
@@ -110,7 +114,5 @@ def surfaces(path: Path, rows: list[Row], titles: list[str]) -> list[Path]:
             axis.view_init(elev=30, azim=-60)
         side = {"transform": line[0].transAxes, "rotation": 90, "va": "center"}
         line[0].text2D(-0.08, 0.5, printable(row.name), **side)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(printable(title), pad=0)
     figure.subplots_adjust(wspace=0.05, hspace=0.02)
     return save(figure, path)

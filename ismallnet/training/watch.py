@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from ismallnet.cli import UserError, note, some
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
-from ismallnet.evaluation.tables import summary
+from ismallnet.evaluation.tables import one_line
 from ismallnet.inference.predict import TILING, autocast, infer, standard_metrics
 from ismallnet.inference.weights import seen_of
 from ismallnet.training.augmentation import TrainingSet
@@ -130,7 +130,7 @@ class Watch:
         entry = {"step": state.step, "epoch": self.epoch(state.step), "loss": loss, "lr": lr}
         state.history.append(entry | {"figures": metrics})
         for name, values in metrics.items():
-            run.say(f"{self.where()} loss {loss:.4f} | {name} {summary(values)}")
+            run.say(f"{self.where()} loss {loss:.4f} | {name} {one_line(values)}")
             keys = ("iou", "niou", "pd", "fa")
             run.scalars({f"{name}/{key}": values[key] for key in keys}, state.step)
         if run.writes:

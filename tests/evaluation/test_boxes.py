@@ -11,12 +11,11 @@ from eval import main
 from ismallnet.cli import DataError
 from ismallnet.evaluation.boxes import (
     BoxedFrame,
-    at_threshold,
     boxed_frames,
-    curve,
-    inside,
+    in_box,
     read_boxes,
     recall_at,
+    scores_of,
 )
 
 BOX = (10.0, 20.0, 4.0, 2.0)
@@ -27,7 +26,7 @@ BOX = (10.0, 20.0, 4.0, 2.0)
     [(10, 20, True), (7, 17, True), (6.9, 17, False), (17, 25, True), (17, 25.1, False)],
 )
 def test_a_centre_counts_up_to_three_pixels_beside_the_box(x, y, expected):
-    assert inside(x, y, BOX) is expected
+    assert in_box(x, y, BOX) is expected
 
 
 def test_the_curve_of_two_frames_worked_by_hand():
@@ -35,14 +34,15 @@ def test_the_curve_of_two_frames_worked_by_hand():
         BoxedFrame([BOX], [(11, 21, 0.9), (12, 21, 0.6), (50, 50, 0.8)]),  # the 0.6 is neither
         BoxedFrame([BOX], [(70, 70, 0.7)]),
     ]
-    assert curve(frames) == [
+    scores = scores_of(frames)
+    assert scores.curve() == [
         {"score": 0.9, "recall": 0.5, "false_alarms": 0.0, "precision": 1.0},
         {"score": 0.8, "recall": 0.5, "false_alarms": 0.5, "precision": 0.5},
         {"score": 0.7, "recall": 0.5, "false_alarms": 1.0, "precision": 1 / 3},
     ]
-    assert recall_at(curve(frames), 0.4) == 0.5 and recall_at(curve(frames[1:]), 0.4) == 0.0
-    assert at_threshold(curve(frames), 0.75)["false_alarms"] == 0.5
-    assert at_threshold(curve(frames), 0.95)["recall"] == 0.0
+    assert recall_at(scores.curve(), 0.4) == 0.5
+    assert recall_at(scores_of(frames[1:]).curve(), 0.4) == 0.0
+    assert scores.at(0.75)["false_alarms"] == 0.5 and scores.at(0.95)["recall"] == 0.0
 
 
 def results(frames: list[tuple[str, int]], rows: list[tuple]) -> Path:

@@ -5,7 +5,7 @@ import pytest
 from conftest import box, canvas
 
 from ismallnet.evaluation.protocols import count_hiou, count_image, evaluate
-from ismallnet.evaluation.tables import LOCALISATION, SEGMENTATION, table
+from ismallnet.evaluation.tables import LOCALISATION, SEGMENTATION
 
 EMPTY = np.zeros((40, 40), np.uint8)
 
@@ -102,17 +102,6 @@ def test_the_mask_threshold():
     counts = count_image(pred, mask, names, threshold=60)
     assert [counts[name].get("pairs") for name in names] == [1, 1, None]
     assert counts["basicirstd"]["targets"] == 0  # a program of others, with its own threshold
-
-
-def test_the_table_shows_the_split_below():
-    text = table({"hiou": evaluate([(box(10, 10, 2, 5), box(10, 10, 2, 2))], "hiou")})
-    above, below = text.split("\n\n")
-    assert above.split("\n")[0].split() == ["Pd", "Fa·1e6", "hIoU"]
-    heading, names, row = below.split("\n")
-    assert heading.startswith("hIoU = seg IoU × loc IoU")
-    assert "merged  interference  missed px" in names
-    assert row.split()[1:5] == ["40.00", "0.00", "60.00", "0.00"]
-    assert "hIoU" not in table({"standard": evaluate([(EMPTY, EMPTY)])})
 
 
 # --- properties -------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 import itertools
 import json
-import time
 from fractions import Fraction
 
 import cv2
@@ -24,7 +23,7 @@ from ismallnet.evaluation.metrics import (
     total,
 )
 from ismallnet.evaluation.protocols import PROTOCOLS, evaluate
-from ismallnet.evaluation.tables import lay_out, table, text_of
+from ismallnet.evaluation.tables import lay_out
 
 CASES = {
     path.parent.name: json.loads(path.read_text()) for path in GOLDEN.glob("metrics/*/expected.json")
@@ -48,22 +47,17 @@ def test_golden(case, protocol):
 # --- matching, the worked examples -----------------------------------------------------------------
 
 
-def test_the_most_matches_win_over_the_nearest():
-    pred, mask = canvas((100, 101), (102, 99)), canvas((100, 100), (100, 103))
-    n = count_standard(pred, mask)
-    assert (n["targets"], n["matched"], n["false_pixels"]) == (2, 2, 0)
-
-
-def test_the_nearest_prediction_is_matched():
-    pred = canvas((97, 99), (97, 100), (97, 101), (98, 100), (100, 101))
-    n = count_standard(pred, canvas((100, 100)))
-    assert (n["matched"], n["false_pixels"]) == (1, 4)
-
-
-def test_at_the_same_distance_the_larger_prediction_is_matched():
-    pred = canvas((98, 100), (102, 99), (102, 100), (102, 101))
-    n = count_standard(pred, canvas((100, 100)))
-    assert (n["matched"], n["false_pixels"]) == (1, 1)
+@pytest.mark.parametrize(
+    "pred, mask, matched, false_pixels",
+    [
+        ([(100, 101), (102, 99)], [(100, 100), (100, 103)], 2, 0),  # the most matches, not the nearest
+        ([(97, 99), (97, 100), (97, 101), (98, 100), (100, 101)], [(100, 100)], 1, 4),  # the nearest
+        ([(98, 100), (102, 99), (102, 100), (102, 101)], [(100, 100)], 1, 1),  # as near: the larger
+    ],
+)
+def test_matching_by_hand(pred, mask, matched, false_pixels):
+    n = count_standard(canvas(*pred), canvas(*mask))
+    assert (n["matched"], n["false_pixels"]) == (matched, false_pixels)
 
 
 @pytest.mark.parametrize(
@@ -108,18 +102,6 @@ def test_a_large_prediction_does_not_outweigh_a_distance_or_a_pair():
     assert match(targets, predicted) == [(0, 1), (1, 0)]  # 1.9 + 2, not 2 + 2.1 or 2 alone
     two = Components(predicted.area[:2], predicted.centroid[[0, 2]])
     assert match(targets, two) == [(0, 0), (1, 1)]
-
-
-def test_a_large_cluster_is_matched_in_reasonable_time():
-    """900 targets 2 px from each other: our own shortest paths took 15 s."""
-    places = np.stack(np.meshgrid(np.arange(30), np.arange(30), indexing="ij"), -1).reshape(-1, 2) * 2.0
-    rng = np.random.default_rng(0)
-    targets = Components(np.ones(900, int), places)
-    predicted = Components(rng.integers(1, 9, 900), places + rng.uniform(-0.9, 0.9, (900, 2)))
-    start = time.perf_counter()
-    pairs = match(targets, predicted)
-    assert [t for t, _ in pairs] == [*range(900)] == sorted(p for _, p in pairs)
-    assert time.perf_counter() - start < 5
 
 
 def best_by_brute_force(targets, predicted):
@@ -255,11 +237,3 @@ def test_a_table_fits_the_terminal():
     cells = [["", "one", "two", "three"], ["row", "1", "2", "3"]]
     assert lay_out(cells, 40) == "     one  two  three\nrow    1    2      3"
     assert lay_out(cells, 14) == "     one  two\nrow    1    2\n\n     three\nrow      3"
-
-
-def test_metrics_for_people():
-    assert text_of("iou", 0.71234) == "71.23" and text_of("fa", 1.234e-5) == "12.34"
-    assert text_of("pd", None) == "n/a"
-    text = table({"standard": {"iou": 0.5, "niou": 0.25}, "authors": {"iou": None}})
-    assert text.split("\n")[0].split() == ["IoU", "nIoU"]
-    assert text.split("\n")[2].split() == ["authors", "n/a", "-"]

@@ -94,23 +94,17 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    "argv, named",
     [
         (["--name", "none"], "results/none: "),
-        ([], "expected --dataset NAME, or after detect.py: --name NAME"),
-        (["--dataset", "x", "--name", "y"], "expected --dataset NAME, or"),
+        (["--dataset", "x", "--name", "y"], "--dataset NAME, or after detect.py: --name NAME"),
         (["--name", "mine", "--figure", "paper", "--each", "2"], "--figure, --each: "),
-        (
-            ["--input", "f", "--mask-threshold", "9"],
-            "--mask-threshold: has no effect",
-        ),
-        (["--dataset", "x", "--images", "a"], "--images: has no effect without --figure"),
-        (["--name", "mine", "--workers", "0"], "--workers: found 0"),
-        (["--dataset", "tiny", "--each", "-1"], "--each: found -1"),
+        (["--dataset", "x", "--images", "a"], "--images: "),
+        (["--name", "mine", "--workers", "0"], "--workers: "),
     ],
 )
-def test_bad_arguments(argv, message, capsys):
-    assert message in fails(main, *argv, capsys=capsys)
+def test_bad_arguments(argv, named, capsys):
+    assert named in fails(main, *argv, capsys=capsys)
 
 
 def test_in_a_browser(results, browser):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -17,14 +16,13 @@ from ismallnet.report import outcome as outcomes
 from ismallnet.report import page as pages
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import difference, thresholds, window
-from ismallnet.report.panels import panel
 from visualization import main
 
 HOSTILE = "x'><img src=q onerror=alert(1)> %%TABLE%%"
 
 
-def entry(order: int, name: str, layers: Layers, others=()) -> dict:
-    return pages.entry(order, name, layers, outcome(layers.prediction, layers.mask), others)
+def entry(order: int, name: str, layers: Layers, others=()) -> pages.Entry:
+    return pages.entry_of(order, name, layers, outcome(layers.prediction, layers.mask), others)
 
 
 def scene(seed: int, hits: bool = True, false: bool = False) -> Layers:
@@ -44,7 +42,7 @@ SCENES = [scene(0), scene(1, hits=False), scene(2, false=True), scene(3, hits=Fa
 
 
 def test_thresholds_are_the_figures_of_the_maps_at_these_thresholds():
-    points = thresholds([entry(0, "x", layers)["counts"][0] for layers in SCENES])
+    points = thresholds([entry(0, "x", layers).counts[0] for layers in SCENES])
     assert [point["threshold"] for point in points] == list(PD_FA_THRESHOLDS)
     for point in points:
         pairs = [(np.where(s[4] >= point["threshold"], 255, 0).astype(np.uint8), s[1]) for s in SCENES]
@@ -54,7 +52,7 @@ def test_thresholds_are_the_figures_of_the_maps_at_these_thresholds():
 
 
 def test_an_entry_by_hand():
-    page = entry(7, "name", SCENES[2])["page"]
+    page = entry(7, "name", SCENES[2]).page
     assert (page["id"], page["miss"], page["false"]) == ("00007", 0, 1)
     (target,) = page["targets"]
     assert target["area"] == 12 and target["hit"] and target["snr"] > 5
@@ -87,25 +85,8 @@ def test_the_worst_comes_first_in_all_figures():
     layers = SCENES[3]  # a miss around (11, 13.5) and a false alarm around (30.5, 41)
     found = outcome(layers.prediction, layers.mask)
     assert [region.kind for region in found.regions] == ["miss", "false alarm"]
-    assert found.centre == (11, 13.5) == entry(0, "x", layers)["centre"]
+    assert found.centre == (11, 13.5) == entry(0, "x", layers).centre
     assert [found.count(kind) for kind in outcomes.KINDS] == [1, 1, 0]
-
-
-def test_a_noisy_map_takes_little_memory():
-    """Some 2,000 components in 256x256: one array of the image's size for each were 128 MiB."""
-    rng = np.random.default_rng(0)
-    pred = (rng.random((256, 256)) < 0.05).astype(np.uint8) * 255
-    mask = np.zeros((256, 256), np.uint8)
-    mask[100:104, 200:203] = 255
-    layers = Layers(np.dstack([pred // 2] * 3), mask, mask, mask, pred)
-    tracemalloc.start()
-    found = outcome(pred, mask)
-    pages.entry(0, "noise", layers, found)
-    panel("noise", layers, found)
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
-    assert len(found.regions) > 1500 and peak < 64
-    assert sum(region.pixels.nbytes for region in found.regions) < 2 * pred.size
 
 
 # --- the page --------------------------------------------------------------------------------------
@@ -143,13 +124,6 @@ def test_pictures_of_a_longer_list_before_do_not_stay(page):
     write(Path("data/tiny/50_50/test.txt"), "both\nmiss\n")
     main(["--dataset", "tiny", "--workers", "1"])
     assert len(list((page.parent / "images").glob("*.png"))) == 2 * 6
-
-
-def test_what_another_run_hits_by_hand():
-    layers, other = SCENES[2], SCENES[3][4]
-    (found,) = entry(0, "x", layers, [other])["page"]["others"]
-    assert found == {"iou": 0.0, "hits": [], "false": 1}
-    assert entry(0, "x", SCENES[3], [SCENES[0][4]])["page"]["others"][0]["hits"] == [0]
 
 
 def test_runs_side_by_side(page):

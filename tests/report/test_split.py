@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import box, fails, make_set, names_of, report_data, wide, write
+from conftest import box, make_set, names_of, report_data, wide, write
 
 import utils
 from eval import main as evaluate
@@ -70,16 +70,11 @@ def test_the_metrics_of_all_runs_stand_in_the_report(page, capsys):
     assert "0 and 1" in capsys.readouterr().out
     main(["--dataset", "tiny", "--workers", "1", "--compare", "peer"])
     first, folded = page.read_text().split("<details>")
-    assert first.count("<th scope=row>standard</th>") == 2 and "<td>peer</td>" in first
-    assert folded.count("<th scope=row>hiou</th>") == 2
+    for text, protocol in ((first, "standard"), (folded, "hiou")):
+        for run in ("results/tiny", "peer"):
+            assert f"<th scope=row>{protocol}, {run}</th>" in text
     low, high = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]["interval"]["hiou"]
-    assert f'28.00<br><small class="dim">{100 * low:.2f}–{100 * high:.2f}</small>' in folded
-
-
-def test_compared_maps_that_are_unfinished_are_refused(page, capsys):
-    write(Path("peer/tiny/unfinished.json"), "{}")
-    argv = ["--dataset", "tiny", "--workers", "1", "--compare", "peer/tiny"]
-    assert "peer/tiny: test.py was interrupted there" in fails(main, *argv, capsys=capsys)
+    assert f'28.00<br><small class="dim">({100 * low:.2f}–{100 * high:.2f})</small>' in folded
 
 
 def segment(browser, label: str, run: str = "results/tiny"):
@@ -114,27 +109,14 @@ def test_a_click_on_a_part_filters_the_gallery(page, browser, width):
     assert [line["message"] for line in browser.get_log("browser")] == []
 
 
-def test_bars_lie_as_the_figures_say_and_can_be_typed(page, browser):
-    from selenium.webdriver import ActionChains, Keys
-
-    wide(browser, 1400)
+def test_bars_lie_as_the_figures_say(page, browser):
     browser.get(page.resolve().as_uri())
     stacks = browser.find_elements("css selector", ".stack")
     assert len(stacks) == 4  # two bars a run
     widths = [b.rect["width"] for b in stacks[0].find_elements("css selector", "button")]
     assert [w / sum(widths) for w in widths] == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
-    part = segment(browser, "merged")
-    browser.execute_script("arguments[0].focus()", part)
-    for key in (Keys.ENTER, Keys.SPACE):
-        ActionChains(browser).send_keys(key).perform()
-        assert names_of(browser) == ["merged"]
-        ActionChains(browser).send_keys(key).perform()
-        assert len(names_of(browser)) == 4
-    ActionChains(browser).send_keys(Keys.TAB, Keys.ENTER).perform()  # the next part of the bar
-    assert segment(browser, "interference").get_attribute("aria-pressed") == "true"
-    clear = browser.find_element("id", "part-clear")
-    assert clear.text == "✕ only with: interference, results/tiny"
-    clear.click()
-    assert len(names_of(browser)) == 4 and not clear.is_displayed()
     browser.find_element("css selector", ".split td button").click()  # the figure below the bar
     assert segment(browser, "seg IoU").get_attribute("aria-pressed") == "true"
+    clear = browser.find_element("id", "part-clear")
+    clear.click()
+    assert len(names_of(browser)) == 4 and not clear.is_displayed()
