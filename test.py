@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add = parser.add_argument
-    add_network_arguments(add, "the newest run in RUNS/NAME, else weights/NAME.*")
+    add_network_arguments(add, "the newest run in RUNS/NAME, else weights/NAME.*, else IRSTD-1k.*")
     own = "a network of your own, of which the weights are (docs/RESEARCH.md)"
     add("--network", metavar="FILE.py:CLASS", help=own)
     add("--results", default="results", metavar="DIR", help="maps go to DIR/NAME")

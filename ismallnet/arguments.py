@@ -38,7 +38,7 @@ def add_data_arguments(
         nargs="+",
         metavar="LIST",
         help="a data set's folder of lists (idx_427), or its training and test list files; "
-        "default: the paper's 50:50 lists where there are any (docs/DATASETS.md)",
+        "default: the first that is there, in the order of docs/DATASETS.md",
     )
     add(
         "--mask-threshold",
