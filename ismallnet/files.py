@@ -142,9 +142,9 @@ def lock(folder: Path, doing: str, seconds: float | None = None) -> Iterator[Non
         ) from error
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content, indent: int | None = 1) -> None:
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        file.write((json.dumps(content, indent=indent) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
