@@ -7,6 +7,7 @@ training crops, by the moving average of the weights.
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -65,6 +66,14 @@ def smooth(curve: np.ndarray, share: float = SHARE) -> np.ndarray:
     return np.array([np.convolve(row, np.full(width, 1 / width), "valid") for row in curve])
 
 
+def mark_larger_crops(folder: Path, panel, steps: int) -> None:
+    """A line where the last, larger crops begin, if a run has them."""
+    args = json.loads((folder / "config.json").read_text(encoding="utf-8"))["args"]
+    if last_crop := args.get("last_crop"):
+        panel.axvline((1 - args["last_share"]) * steps, color="grey", linestyle="--")
+        panel.set_xlabel(f"step; crops of {last_crop} px from the dashed line on")
+
+
 def draw(folders: list[Path], path: Path) -> None:
     """A row a run."""
     shape = {"figsize": (9, 2.6 * len(folders)), "squeeze": False, "layout": "constrained"}
@@ -74,12 +83,14 @@ def draw(folders: list[Path], path: Path) -> None:
             left.plot(*smooth(read_curve(folder, f"loss/{output}")), label=output, color=colour)
             steps, iou = read_curve(folder, f"outputs/{output}_IoU")
             right.plot(steps, 100 * iou, ".-", label=output, color=colour)
-        left.set(ylabel="loss", xlabel="step", title=f"{folder}: loss", yscale="log")
+        title = f"{folder.parent.name}, run {folder.name}: loss"
+        left.set(ylabel="loss", xlabel="step", title=title, yscale="log")
         for set_formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
             set_formatter("{x:g}")
         right.set(ylabel="IoU, %", xlabel="step", title="IoU on training crops", ylim=(0, 100))
         for panel in (left, right):
             panel.grid(alpha=0.3)
+            mark_larger_crops(folder, panel, steps[-1])
         right.legend(loc="lower right")
     save(figure, path.with_suffix(""), ("png",), dpi=120)
 
