@@ -88,6 +88,8 @@ def count_all(data: DatasetFolder, maps: Maps, rules: Rules, workers: int) -> li
     maps.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
         raise DataError(complaint(data, "test", problems))
+    if not data.targets.get("test"):
+        print(f"note: {data.name}: no mask of the test list holds a target pixel; Pd is not defined")
     if resized := [sample.name for sample, n in zip(samples, counts) if n.resized]:
         print(f"{data.name} test: {resized_note(resized)}")
     return counts
