@@ -170,6 +170,11 @@ def note(kind: str, text: str) -> None:
         tqdm.write(f"note: {text}", sys.stderr)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 frame", "2 frames"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first of the names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -190,7 +190,8 @@ def kept_maps(
     made = record.get("method"), record.get("mask_threshold"), read[:2]
     if made != (method, threshold, masks_read(samples)[:2]) or not isinstance(masks, dict):
         return {}
-    good = {name: entry for name, entry in masks.items() if name not in {s.name for s in samples}}
+    names = {sample.name for sample in samples}
+    good = {name: entry for name, entry in masks.items() if name not in names}
     for sample in samples:
         try:
             shape = shapes.get(sample.name) or image_shape(sample.image)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import picture, write
 
-from ismallnet.cli import DataError, Launch, command, gone, launch
+from ismallnet.cli import DataError, Launch, command, counted, gone, launch
 from ismallnet.parallel import memory_limit
 
 REPOSITORY = Path(__file__).parents[1]
@@ -140,3 +140,7 @@ def test_without_standard_error_the_exit_code_is_right_and_the_work_is_done(netw
         done = subprocess.run(["sh", "-c", command], capture_output=True)
         assert done.returncode == code and b"Traceback" not in done.stdout
     assert Path("results/f/detections.csv").exists()
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]

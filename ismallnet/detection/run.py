@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from ismallnet.cli import DataError, note, progress, some
+from ismallnet.cli import DataError, counted, note, progress, some
 from ismallnet.detection import records
 from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, Target
 from ismallnet.detection.folder import Names, check_ours, prepare
@@ -261,7 +261,7 @@ class Worker:
         if self.request.live:
             self.done[frame.key] = frame.source.state
             self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
-            tqdm.write(f"{entry['frame']}: {len(entry['targets'])} targets")
+            tqdm.write(f"{entry['frame']}: {counted(len(entry['targets']), 'target')}")
 
     def look(self, frame: Frame, name: str, limits: Limits, fixed: bool) -> None:
         """Says how the grey values of a type (and a sequence, where it has limits of its own) are read,
@@ -292,11 +292,11 @@ def finish(worker: Worker, sources: list[Source], interruption: Interruption) ->
         entries = records.in_order(records.read_records(folder), worker.files)
         targets = write_all(worker, sources, entries)
         tables = f"{folder}/detections.csv, detections.json, overlays/"
-        print(f"{len(entries)} frames, {targets} targets: {tables}")
+        print(f"{counted(len(entries), 'frame')}, {counted(targets, 'target')}: {tables}")
         for line in said_of(doubted, "frames"):
             print(f"note: {line}", file=sys.stderr)
         if problems:
-            print(f"error: {len(problems)} frames could not be read", file=sys.stderr)
+            print(f"error: {counted(len(problems), 'frame')} could not be read", file=sys.stderr)
         if entries:
             where = shlex.join(["--results", str(folder.parent), "--name", folder.name])
             print(f"for a report of them type: python visualization.py {where}")

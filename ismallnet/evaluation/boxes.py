@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, counted
 from ismallnet.evaluation.metrics import ratio
 from ismallnet.evaluation.tables import lay_out
 from ismallnet.files import read_json, write_csv, write_json
@@ -174,5 +174,5 @@ def compare_boxes(folder: Path, boxes: Path) -> str:
         precise = "n/a" if precision is None else f"{100 * precision:.1f}"
         cells.append([f"{score:g}", f"{100 * recall:.1f}", f"{alarms:.2f}", precise])
     at = [["false alarms a frame", *recalls], ["recall", *(f"{100 * r:.1f}" for r in recalls.values())]]
-    head = f"{folder}: {scores.frames} frames, {len(scores.best)} targets"
+    head = f"{folder}: {counted(scores.frames, 'frame')}, {counted(len(scores.best), 'target')}"
     return "\n\n".join([head, lay_out(cells), lay_out(at)])

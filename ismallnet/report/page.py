@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ismallnet.cli import DataError, progress
+from ismallnet.cli import DataError, counted, progress
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.records import read_records
 from ismallnet.detection.sources import Frame, describe, read_frames
@@ -313,8 +313,10 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     problems = [str(result) for result in results if isinstance(result, DataError)]
     problems += [f"{file}, frame {index}: not there any more" for file, index in waiting]
     if problems:
-        raise DataError("\n  ".join([f"{folder}: {len(problems)} frames cannot be shown:", *problems]))
+        raise DataError(
+            "\n  ".join([f"{folder}: {counted(len(problems), 'frame')} cannot be shown:", *problems])
+        )
     origin = f"{about.get('weights', 'unknown weights')}, p ≥ {about.get('threshold', 0.5):g}"
     if count > len(results):
         origin += f"; {len(results)} of {count} frames, those with the highest scores"
-    return write_page(folder / "report", f"{folder.name}, {count} frames", origin, results)
+    return write_page(folder / "report", f"{folder.name}, {counted(count, 'frame')}", origin, results)

@@ -91,7 +91,7 @@ def test_the_command_names_frames_and_targets_and_keeps_the_curve(capsys):
     folder = results([("a.png", 0), ("b.png", 0)], rows)
     Path("boxes.csv").write_text("file,x,y,width,height\na.png,10,20,4,2\n")
     main(["--detections", str(folder), "--boxes", "boxes.csv"])
-    assert "2 frames, 1 targets" in capsys.readouterr().out
+    assert "2 frames, 1 target" in capsys.readouterr().out
     content = json.loads((folder / "boxes.json").read_text())
     point = {"score": 0.5, "recall": 1.0, "false_alarms": 0.0, "precision": 1.0}
     assert content["thresholds"][2] == point

@@ -90,7 +90,7 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
     more = [json.dumps(json.loads(lines[0]) | {"file": "v.avi", "index": k}) for k in (0, 1)]
     records.write_text("\n".join([*more, *lines, ""]))  # before others, which are found all the same
     message = fails(main, "--name", "mine", capsys=capsys)
-    assert "1 frames cannot be shown" in message and "v.avi, frame 1: not there any more" in message
+    assert "1 frame cannot be shown" in message and "v.avi, frame 1: not there any more" in message
 
 
 @pytest.mark.parametrize(
