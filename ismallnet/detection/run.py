@@ -293,7 +293,7 @@ def finish(worker: Worker, sources: list[Source], interruption: Interruption) ->
         targets = write_all(worker, sources, entries)
         tables = f"{folder}/detections.csv, detections.json, overlays/"
         print(f"{counted(len(entries), 'frame')}, {counted(targets, 'target')}: {tables}")
-        for line in said_of(doubted, "frames"):
+        for line in said_of(doubted, "frame"):
             print(f"note: {line}", file=sys.stderr)
         if problems:
             print(f"error: {counted(len(problems), 'frame')} could not be read", file=sys.stderr)

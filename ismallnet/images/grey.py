@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError, some
+from ismallnet.cli import DataError, counted, some
 from ismallnet.images.picture import decode
 
 Limits = tuple[float, float]  # the values that become 0 and 255
@@ -20,10 +20,10 @@ PERCENTILES = (0.1, 100.0)
 FEW = 0.1  # percent of the pixels that targets and hot pixels may have
 
 DOUBTS = {
-    "flat": "have pixels that are all alike, or no numbers: nothing can be detected in them",
-    "hot": f"have few pixels, at most {FEW:g} %, that take more than half of the grey values: targets, "
+    "flat": "pixels that are all alike, or no numbers: nothing can be detected in them",
+    "hot": f"few pixels, at most {FEW:g} %, that take more than half of the grey values: targets, "
     "or hot or dead pixels, which hide faint targets; for these type --percentiles 0.1 99.9",
-    "outside": "have more than half of their pixels outside the grey limits, so that they become black "
+    "outside": "more than half of their pixels outside the grey limits, so that they become black "
     "or white, and targets there are lost; type another --range MIN MAX",
 }
 
@@ -126,12 +126,13 @@ def doubts(
     return ("hot",) if (most > middle if dark else most < middle) else ()
 
 
-def said_of(found: Iterable[tuple[str, str]], what: str) -> Iterator[str]:
-    """A sentence for each doubt in pairs (name of an image, key of DOUBTS); `what`: "images", say."""
+def said_of(found: Iterable[tuple[str, str]], noun: str) -> Iterator[str]:
+    """A sentence for each doubt in pairs (name of an image, key of DOUBTS); `noun`: "image", say."""
     found = list(found)
     for key, text in DOUBTS.items():
         if names := [name for name, doubt in found if doubt == key]:
-            yield f"{len(names)} {what} {text}: {some(names)}"
+            have = "has" if len(names) == 1 else "have"
+            yield f"{counted(len(names), noun)} {have} {text}: {some(names)}"
 
 
 def darker(image: np.ndarray, mask: np.ndarray) -> bool | None:
@@ -219,7 +220,7 @@ class GreyRange:
             yield f"{label}: {types} in {len(deep)} of {total} images: {self.described(deep)}"
         elif self.limits or self.percentiles != PERCENTILES:
             yield f"{label}: all images have 8 bits; --range and --percentiles change nothing"
-        for line in said_of([(f.name, doubt) for f in facts for doubt in f.doubts], "images"):
+        for line in said_of([(f.name, doubt) for f in facts for doubt in f.doubts], "image"):
             yield f"note: {label}: {line}"
 
     def described(self, facts: list[GreyFacts]) -> str:

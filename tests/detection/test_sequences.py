@@ -113,7 +113,7 @@ def test_what_the_limits_do_to_8_bits_and_to_frames_outside_of_them(network_file
         write(Path("g") / f"{k}.png", sky(k) + np.uint16(level))
     run("g", "--limits", "first")
     said = capsys.readouterr().err
-    assert "note: 1 frames have more than half of their pixels outside" in said and ": 2\n" in said
+    assert "note: 1 frame has more than half of their pixels outside" in said and ": 2\n" in said
 
 
 @pytest.mark.parametrize("mode", ["each", "first"])
@@ -125,7 +125,7 @@ def test_the_frame_whose_hot_pixel_sets_the_limits_is_named(network_file, mode, 
         write(Path("f") / f"{k}.png", frame)
     assert run("f", "--limits", mode) == 0
     said = capsys.readouterr().err
-    assert "note: 1 frames have few pixels" in said and ": 0\n" in said
+    assert "note: 1 frame has few pixels" in said and ": 0\n" in said
 
 
 # --- confirmed targets -----------------------------------------------------------------------------
