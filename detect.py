@@ -20,17 +20,16 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.detection.background import threshold_for
 from ismallnet.detection.detector import POLARITIES, DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.folder import results_folder
 from ismallnet.detection.live import NAME, Camera, is_address, public
 from ismallnet.detection.run import Request, run
 from ismallnet.detection.sequences import MODES
-from ismallnet.detection.sources import find_sources, read_frames
+from ismallnet.detection.sources import as_npy, find_sources, read_frames
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
-from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import PERCENTILES
 from ismallnet.inference.predict import OVERLAP, TILE, prepared
 from ismallnet.inference.weights import (
@@ -55,8 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
     camera = "the newest frames of a camera (0, 1, …) or a stream (rtsp://…, udp://…), until Ctrl-C"
     add("--camera", metavar="ADDRESS", help=camera)
     add("--recursive", action="store_true", help="also take the sub-folders of folders")
-    raw = "read files that hold nothing but pixels, as 640x512:uint16 (big-endian: >u2)"
-    add("--raw", metavar="WxH:TYPE", help=raw)
     every = "every Nth frame of a video, TIFF or stack"
     add("--every", type=positive, default=1, metavar="N", help=every)
     add("--strict", action="store_true", help="stop at the first frame that cannot be read")
@@ -102,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save-npy", action="store_true", help="also save probabilities as .npy, float32")
     add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
     add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
+    gone(parser, "--raw", as_npy("FILE.raw"))
     return parser
 
 
@@ -112,8 +110,8 @@ def check(args: argparse.Namespace) -> None:
     expected = {
         "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
         "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
-        "--watch and --camera without --recursive, --raw and --confirm": not (
-            (args.watch or args.camera) and (args.recursive or args.raw or args.confirm)
+        "--watch and --camera without --recursive and --confirm": not (
+            (args.watch or args.camera) and (args.recursive or args.confirm)
         ),
         "--camera without --resume": not (args.camera and args.resume),
         "--false-alarms with --background, and --background with it": alarms == bool(args.background),
@@ -160,15 +158,14 @@ def main(argv: list[str] | None = None) -> int:
     settings = settings_of(args)
     check(args)
     request = request_of(args)
-    raw = RawLayout(args.raw) if args.raw else None
-    sources = find_sources(args.input, args.recursive, raw) if args.input else []
+    sources = find_sources(args.input, args.recursive) if args.input else []
     model = open_network(request.weights, args.backend, args.width, args.amp)
     with Processes(args.device) as processes:
         if processes.rank == 0:
             print(describe(request.weights, model))
         detector = Detector(prepared(model, processes.device), settings)
         if args.background:
-            frames = read_frames(find_sources([args.background], args.recursive, raw))
+            frames = read_frames(find_sources([args.background], args.recursive))
             threshold = threshold_for(detector, frames, args.false_alarms, args.background)
             if not (args.input or args.watch or args.camera):
                 return 0

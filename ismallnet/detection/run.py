@@ -57,7 +57,6 @@ class Request:
     workers: int = 1
     limits: str = "each"
     confirm: Confirmation | None = None
-    raw: str | None = None
 
     @property
     def live(self) -> bool:
@@ -68,7 +67,7 @@ class Request:
         """All that the results depend on, as about.json keeps it."""
         kept = asdict(settings)
         kept["range"] = kept.pop("limits")
-        names = ("every", "backend", "save_npy", "limits", "raw")
+        names = ("every", "backend", "save_npy", "limits")
         kept |= {name: getattr(self, name) for name in names}
         kept |= {"input": self.paths, "weights": str(self.weights)}
         kept["confirm"] = str(self.confirm) if self.confirm else None

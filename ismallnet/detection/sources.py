@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ismallnet.cli import DataError, note, some
 from ismallnet.datasets.pairing import EXTENSIONS
 from ismallnet.files import disguise, reading
-from ismallnet.images.arrays import ARRAYS, RawLayout, as_frames, read_array, read_raw
+from ismallnet.images.arrays import ARRAYS, as_frames, read_array
 from ismallnet.images.picture import decode, open_pictures
 from ismallnet.images.scientific import FITS, JPEG, read_thermal
 from ismallnet.parallel import read_ahead
@@ -30,7 +30,7 @@ COUNTED = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm")  # their header says
 VIDEOS = (*COUNTED, ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEOS += (".ts", ".mts", ".m2ts", ".h264")
 KINDS = (*PICTURES, *ARRAYS, *VIDEOS)
-NO_RAW = (*KINDS, ".txt", ".json", ".md")  # files that --raw does not read in folders
+HEADERLESS = (".raw", ".bin")  # pixels alone: their type and the frames' size are not in the file
 READERS = 4  # threads that read image files, at most
 FPS = 25.0  # of a video that does not say it
 GREY16 = int.from_bytes(b"Y1\0\x10", "little")  # FFmpeg's name of 16-bit grey pixels
@@ -44,7 +44,6 @@ class Source:
         kind: "image" of one frame, "stack" of several, or "video".
         count: of its frames; of a video what its header promises, 0 if nothing.
         fps: of a video.
-        raw: how a file without a header is read.
         problem: why it cannot be opened.
         state: the file's bytes, and when it was changed, in ns since 1970; None if it is not there.
     """
@@ -53,7 +52,6 @@ class Source:
     kind: str
     count: int = 1
     fps: float | None = None
-    raw: RawLayout | None = None
     problem: str = ""
     state: tuple[int, int] | None = None
 
@@ -86,24 +84,29 @@ class Frame:
 # --- which files --------------------------------------------------------------------------------------
 
 
-def find_sources(
-    paths: list[str], recursive: bool = False, raw: RawLayout | None = None
-) -> list[Source]:
+def find_sources(paths: list[str], recursive: bool = False) -> list[Source]:
     """What files, folders, patterns and lists name, each file once, in the order of their names, where
     numbers count as numbers; those of a list first, in its order. What cannot be opened is reported
     when its turn comes.
 
-    Args:
-        raw: how files that are no pictures are to be read; only they are read then.
-
     Raises:
-        DataError: a path that is not there, or holds no frames.
+        DataError: a path that is not there, or holds no frames; a file of pixels without a header.
     """
     lists = [text for text in paths if text.lower().endswith(".txt") and Path(text).is_file()]
     listed = [file for text in lists for file in in_list(Path(text))]
-    named = [file for text in paths if text not in lists for file in named_by(text, recursive, raw)]
+    named = [file for text in paths if text not in lists for file in named_by(text, recursive)]
     files = dict.fromkeys([*listed, *sorted(named, key=in_number)])
-    return [describe(path, raw) for path in files]
+    for path in files:
+        if path.suffix.lower() in HEADERLESS:
+            raise DataError(f"{path}: found pixels without a header; {as_npy(path)}")
+    return [describe(path) for path in files]
+
+
+def as_npy(path: str | Path) -> str:
+    """What to type for a file of pixels without a header."""
+    array = f"numpy.fromfile({str(path)!r}, 'uint16').reshape(-1, HEIGHT, WIDTH)"
+    line = f"numpy.save({str(Path(path).with_suffix('.npy'))!r}, {array})"
+    return f"save them as .npy in Python: {line} (big-endian: '>u2')"
 
 
 def in_list(path: Path) -> list[Path]:
@@ -121,11 +124,11 @@ def in_list(path: Path) -> list[Path]:
     return files
 
 
-def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
+def named_by(text: str, recursive: bool) -> list[Path]:
     """The files that a typed path or pattern names."""
     path = Path(text)
     if text and path.is_dir():
-        return in_folder(path, recursive, raw)
+        return in_folder(path, recursive)
     if text and path.exists():
         return [path]
     if "://" in text or text.isdecimal():
@@ -136,14 +139,14 @@ def named_by(text: str, recursive: bool, raw: RawLayout | None) -> list[Path]:
     return files
 
 
-def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path]:
+def in_folder(folder: Path, recursive: bool) -> list[Path]:
     """The frame files of a folder; says what is left out."""
     paths = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.name[0] != ".")
     files = [path for path in paths if not path.is_dir()]  # also a link that leads nowhere
     folders = [path for path in paths if path.is_dir() and (path.is_symlink() or not recursive)]
-    frames = frame_files(files, raw)
+    frames = frame_files(files)
     if not frames:
-        expected = f"expected {'.raw, .bin, …' if raw else ', '.join(KINDS)}"
+        expected = f"expected {', '.join(KINDS)}"
         if folders:
             expected = f"but folders: {some([path.name for path in folders])}. Type --recursive, or "
             expected += f"name one: python detect.py {shlex.quote(str(folders[0]))}"
@@ -154,11 +157,9 @@ def in_folder(folder: Path, recursive: bool, raw: RawLayout | None) -> list[Path
     return frames
 
 
-def frame_files(files: Iterable[Path], raw: RawLayout | None = None) -> list[Path]:
+def frame_files(files: Iterable[Path]) -> list[Path]:
     """Those files of a folder that are frames, by their names. A .csv is one only where there are no
     others: it may be a table of pixels, and beside pictures it is a log."""
-    if raw is not None:
-        return [path for path in files if path.suffix.lower() not in NO_RAW]
     frames = [path for path in files if path.suffix.lower() in KINDS]
     return [path for path in frames if path.suffix.lower() != ".csv"] or frames
 
@@ -171,11 +172,11 @@ def in_number(path: str | Path) -> list:
 # --- what is in a file --------------------------------------------------------------------------------
 
 
-def describe(path: Path, raw: RawLayout | None = None) -> Source:
+def describe(path: Path) -> Source:
     """What a file holds, from its header; one that cannot be opened counts as one bad image."""
     state = state_of(path)  # before it is read
     try:
-        source = read_header(path, raw)
+        source = read_header(path)
     except DataError as error:
         source = Source(path, "image", problem=str(error))
     return replace(source, state=state)
@@ -189,26 +190,24 @@ def state_of(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def read_header(path: Path, raw: RawLayout | None) -> Source:
+def read_header(path: Path) -> Source:
     suffix = path.suffix.lower()
-    if raw is None and suffix not in KINDS:
-        kinds = f"expected {', '.join(KINDS)}, or --raw WIDTHxHEIGHT:TYPE"
+    if suffix not in KINDS:
+        kinds = f"expected {', '.join(KINDS)}"
         raise DataError(f"{path}: not a readable image ({disguise(path) or kinds})")
-    if raw is None and suffix in VIDEOS:
+    if suffix in VIDEOS:
         return describe_video(path)
-    array = raw is not None or suffix in ARRAYS  # of which one frame has a number, too
+    array = suffix in ARRAYS  # of which one frame has a number, too
     if not array and suffix not in (*PAGED, *FITS):
         return Source(path, "image")
-    with reading(path), open_frames(path, raw) as frames:
-        return Source(path, "stack" if array or len(frames) > 1 else "image", len(frames), raw=raw)
+    with reading(path), open_frames(path) as frames:
+        return Source(path, "stack" if array or len(frames) > 1 else "image", len(frames))
 
 
 @contextlib.contextmanager
-def open_frames(path: Path, raw: RawLayout | None) -> Iterator[Sequence[np.ndarray]]:
+def open_frames(path: Path) -> Iterator[Sequence[np.ndarray]]:
     """The frames of a file that may have several, HxW or HxWx3, read one by one."""
-    if raw is not None:
-        yield read_raw(path, raw)
-    elif path.suffix.lower() in ARRAYS:
+    if path.suffix.lower() in ARRAYS:
         yield as_frames(read_array(path), path)
     else:
         with open_pictures(path) as pictures:
@@ -292,7 +291,7 @@ def read_stack(source: Source, wanted: Wanted) -> Iterator[Frame]:
             try:
                 with reading(source.path):
                     if frames is None:
-                        frames = stack.enter_context(open_frames(source.path, source.raw))
+                        frames = stack.enter_context(open_frames(source.path))
                     now = state_of(source.path)  # a page that is gone would end the process
                     if source.state and (now is None or now[0] < source.state[0]):
                         raise DataError("the file became shorter; start when it is complete")

@@ -1,4 +1,4 @@
-"""Frames as arrays of numbers: .npy, .npz, .mat and .csv files, and raw files without a header."""
+"""Frames as arrays of numbers: .npy, .npz, .mat and .csv files."""
 
 from pathlib import Path
 
@@ -89,31 +89,3 @@ def as_frames(array: np.ndarray, path: Path) -> np.ndarray:
             "values a pixel"
         )
     return array
-
-
-def read_raw(path: Path, layout: "RawLayout") -> np.ndarray:
-    """Frames of a file that holds nothing but their pixels, row by row, (N, H, W), left on disk."""
-    size, frame = path.stat().st_size, layout.width * layout.height * layout.dtype.itemsize
-    if not size or size % frame:
-        raise DataError(
-            f"{path}: found {size} bytes, expected a multiple of {frame} "
-            f"({layout.width}x{layout.height}, {layout.dtype}); type another --raw WIDTHxHEIGHT:TYPE"
-        )
-    shape = (size // frame, layout.height, layout.width)
-    return np.memmap(path, layout.dtype, "r", shape=shape)
-
-
-class RawLayout:
-    """What --raw says of files without a header: 640x512:uint16, big-endian as >u2."""
-
-    def __init__(self, text: str):
-        try:
-            size, _, kind = text.partition(":")
-            self.width, self.height = (int(side) for side in size.lower().split("x"))
-            self.dtype = np.dtype(kind or "uint16")
-            if min(self.width, self.height) < 1 or self.dtype.kind not in "uif":
-                raise ValueError
-        except (ValueError, TypeError):
-            raise DataError(
-                f"--raw {text}: expected WIDTHxHEIGHT:TYPE, as 640x512:uint16 or 640x512:>u2"
-            ) from None

@@ -26,7 +26,6 @@ from ismallnet.evaluation.map_files import Maps, read_map
 from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, metrics_hiou
 from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, cells_of
 from ismallnet.files import atomic_write, printable, read_json, read_png, write_png
-from ismallnet.images.arrays import RawLayout
 from ismallnet.images.grey import to_units
 from ismallnet.parallel import read_ahead, result_or_error
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, outcome, window_around
@@ -301,9 +300,8 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     """
     records, count = chosen_records(folder, most)
     about = read_json(folder / "about.json")
-    raw = RawLayout(about["raw"]) if about.get("raw") else None
     waiting = {(found["file"], found["index"]): (k, found) for k, found in enumerate(records)}
-    sources = [describe(Path(file), raw) for file in dict.fromkeys(file for file, _ in waiting)]
+    sources = [describe(Path(file)) for file in dict.fromkeys(file for file, _ in waiting)]
     chosen = set(waiting)
     frames = read_frames(sources, lambda s, index: (str(s.path), index) in chosen, workers)
     pairs = ((*waiting.pop(f.key), f) for f in frames)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import picture, write
 from PIL import Image
-from streaming import deep, frames, refused, run, video
+from streaming import deep, frames, video
 
 from ismallnet.cli import DataError
 from ismallnet.detection.sources import find_sources, read_frames
@@ -99,11 +99,17 @@ def test_lists_may_be_utf16_and_hold_comments():
     assert names("f/l.txt") == ["f/a.png"]
 
 
-def test_a_run_of_raw_files_is_resumed_with_the_same_layout_alone(network_file, capsys):
-    Path("r.raw").write_bytes(np.stack([deep(k) for k in range(2)]).tobytes())
-    assert run("r.raw", "--raw", "48x40:uint16") == 0
-    message = refused("r.raw", "--resume", "--raw", "48x40:>u2", capsys=capsys)
-    assert "this run has raw 48x40:uint16, found 48x40:>u2" in message
+@pytest.mark.parametrize("name", ["f/r.raw", "f/R.BIN", "f/*", "list.txt"])
+def test_pixels_without_a_header_are_refused_with_the_line_that_saves_them(name):
+    pixels = np.stack([deep(k) for k in range(2)]).astype(">u2")
+    write(Path("f/r.raw"), pixels.tobytes())
+    write(Path("f/R.BIN"), pixels.tobytes())
+    write(Path("list.txt"), "f/r.raw\n")
+    with pytest.raises(DataError) as error:
+        find_sources([name])
+    line = re.search(r"numpy\.save\(.*WIDTH\)\)", str(error.value))[0].replace("uint16", ">u2")
+    exec(line, {"numpy": np, "HEIGHT": 40, "WIDTH": 48})
+    assert np.array_equal(frames(next(Path("f").glob("*.npy"))), pixels)
 
 
 # --- pictures and stacks ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from scipy.io import savemat
 from streaming import deep, frames
 
 from ismallnet.cli import DataError
-from ismallnet.images.arrays import RawLayout, as_frames, read_array
+from ismallnet.images.arrays import as_frames, read_array
 
 STACK = np.stack([deep(k) for k in range(9)])
 
@@ -102,15 +102,3 @@ def test_other_tables_are_refused_with_what_is_expected(text):
     write(Path("t.csv"), text)
     (problem,) = frames("t.csv")
     assert problem.startswith("t.csv: ") and "rows of pixels" in problem
-
-
-def test_raw_files_need_their_size():
-    write(Path("f/a.raw"), deep(1).tobytes() + deep(2).tobytes())
-    assert np.array_equal(frames("f", raw=RawLayout("48x40:uint16")), [deep(1), deep(2)])
-    write(Path("f/a.raw"), deep(3).astype(">u2").tobytes())
-    assert np.array_equal(frames("f/a.raw", raw=RawLayout("48x40:>u2"))[0], deep(3))
-    assert "expected a multiple of 2400" in frames("f/a.raw", raw=RawLayout("40x30:uint16"))[0]
-    assert "--raw WIDTHxHEIGHT:TYPE" in frames("f/a.raw")[0]
-    for text in ("48", "0x4:u1", "48x40:text", "axb"):
-        with pytest.raises(DataError, match="expected WIDTHxHEIGHT:TYPE"):
-            RawLayout(text)

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from conftest import fails, names_of, picture, report_data, write
 
-from detect import main as main_of_detect
 from ismallnet.detection.records import record
 from ismallnet.detection.sources import find_sources, read_frames
-from ismallnet.images.grey import to_units, value_limits
 from ismallnet.report import page
 from visualization import main
 
@@ -61,19 +59,6 @@ def test_of_many_those_with_the_highest_scores(results):
     page.write_gallery(results, workers=1, most=2)
     scores = [i["targets"][0]["score"] for i in report_data(results / "report/index.html")["images"]]
     assert scores == [0.9, 0.7] and "2 of 4 frames" in (results / "report/index.html").read_text()
-
-
-def test_frames_without_a_header_are_read_as_detect_read_them(network_file):
-    pixels = np.stack([picture(k).astype(np.uint16) * 9 for k in range(2)])
-    height, width = pixels.shape[1:]
-    pixels.tofile("f.raw")
-    argv = ["f.raw", "--raw", f"{width}x{height}:uint16", "--weights", network_file, "--name", "mine"]
-    main_of_detect([*argv, "--device", "cpu"])
-    main(["--name", "mine"])
-    folder = Path("results/mine/report/images")
-    shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(2)]
-    expected = [to_units(p, value_limits(p))[..., 0] for p in pixels]
-    assert all(np.abs(s - p).max() <= 1 for s, p in zip(shown, expected))
 
 
 def test_frames_that_are_gone_are_named(results, capsys):
