@@ -22,11 +22,10 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.detection.background import threshold_for
-from ismallnet.detection.detector import POLARITIES, DetectionSettings, Detector, Target, find_targets
+from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.folder import results_folder
 from ismallnet.detection.live import NAME, Camera, is_address, public
-from ismallnet.detection.run import Request, run
-from ismallnet.detection.sequences import MODES
+from ismallnet.detection.run import Request, run_detection
 from ismallnet.detection.sources import as_npy, find_sources, read_frames
 from ismallnet.detection.tracks import DISTANCE, Confirmation
 from ismallnet.distributed import Processes, run_script
@@ -65,9 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
     own = "percentiles of a frame's own values that become 0 and 255; with --polarity dark counted "
     own += "from the bright end"
     add("--percentiles", **two, default=PERCENTILES, metavar=("LOW", "HIGH"), help=own)
-    whose = "whose percentiles: each frame's own; those of a sequence's first frame; their running "
-    whose += "mean. A sequence is a folder in the order of its names, a video, or a stack"
-    add("--limits", choices=MODES, default="each", help=whose)
 
     add = parser.add_argument_group("network").add_argument
     add_network_arguments(add, f"weights/{DEFAULT}.safetensors")
@@ -78,8 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("targets").add_argument
     add("--threshold", type=float, default=0.5, metavar="P", help="minimum probability of a target")
-    polarity = "targets that are brighter or darker than their surroundings; both takes twice as long"
-    add("--polarity", choices=tuple(POLARITIES), default="bright", help=polarity)
+    polarity = "targets that are brighter or darker than their surroundings"
+    add("--polarity", default="bright", metavar="{bright,dark}", help=polarity)
     add("--min-area", type=int, default=1, metavar="PX", help="minimum area of a target, in pixels")
     add("--max-targets", type=int, default=100, metavar="N", help="maximum targets per frame")
     alarms = "in place of --threshold the lowest with at most RATE false alarms a frame on --background"
@@ -87,7 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--background", metavar="PATH", help="frames without targets, for --false-alarms")
     ignore = "a picture of the frames' size that is white where nothing counts: text, a mast, the sun"
     add("--ignore", metavar="MASK", help=ignore)
-    confirm = "report a target only where it is seen in N of M successive frames of a sequence"
+    confirm = (
+        "report a target only where it is seen in N of M successive frames of a sequence: a folder "
+    )
+    confirm += "in the order of its names, a video, or a stack"
     add("--confirm", metavar="N:M", help=confirm)
     distance = f"pixels a frame that it may be off its track, with --confirm; default: {DISTANCE:g}"
     add("--confirm-distance", type=float, metavar="PX", help=distance)
@@ -99,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save-npy", action="store_true", help="also save probabilities as .npy, float32")
     add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
     add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
+    fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
+    gone(parser, "--limits", fixed)
     gone(parser, "--raw", as_npy("FILE.raw"))
     return parser
 
@@ -119,7 +120,6 @@ def check(args: argparse.Namespace) -> None:
         or (args.false_alarms > 0 and args.threshold == DetectionSettings.threshold),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
-        "one of --range and --limits": not args.range or args.limits == "each",
         "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
         "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
             if not (args.input or args.watch or args.camera):
                 return 0
             detector = Detector(detector.model, settings, threshold=threshold)
-        return run(request, sources, detector, processes)
+        return run_detection(request, sources, detector, processes)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,9 @@ def deep(seed: int = 0) -> np.ndarray:
     return picture(seed).astype(np.uint16) * 30 + 2000
 
 
-def frames(*paths, **options) -> list[np.ndarray | str]:
+def frames(*paths) -> list[np.ndarray | str]:
     """The pixels of all frames of files or folders, or what is wrong with one."""
-    sources = find_sources([*map(str, paths)], **options)
-    read = read_frames(sources)
+    read = read_frames(find_sources([*map(str, paths)]))
     return [frame.pixels if frame.pixels is not None else frame.problem for frame in read]
 
 

@@ -81,7 +81,7 @@ def read_file(path: Path) -> list[Picture]:
 
 
 @contextlib.contextmanager
-def entry_of(place: str) -> Iterator[None]:
+def reading_entry(place: str) -> Iterator[None]:
     """What libraries raise on a malformed entry becomes an error that names it."""
     try:
         yield
@@ -92,13 +92,13 @@ def entry_of(place: str) -> Iterator[None]:
 def read_coco(content: dict, path: Path) -> list[Picture]:
     pictures: dict[object, Picture] = {}
     for k, image in enumerate(content["images"]):
-        with entry_of(f"{path}, images[{k}]"):
+        with reading_entry(f"{path}, images[{k}]"):
             number, size = image["id"], size_of(image.get("height"), image.get("width"))
             if number in pictures:
                 raise ValueError(f"the id {number} is there twice")
             pictures[number] = Picture((str(image["file_name"]),), size, f"{path}, image {number}", [])
     for k, entry in enumerate(content["annotations"]):
-        with entry_of(f"{path}, annotations[{k}]"):
+        with reading_entry(f"{path}, annotations[{k}]"):
             pictures[entry["image_id"]].shapes.extend(coco_shapes(entry.get("segmentation")))
     return list(pictures.values())
 
@@ -115,11 +115,11 @@ def coco_shapes(segmentation: object) -> list[Shape]:
 def read_labelme(content: dict, path: Path) -> Picture:
     """labelme's imageData, the picture once more, is not read."""
     name = PureWindowsPath(str(content.get("imagePath") or "")).name
-    with entry_of(str(path)):
+    with reading_entry(str(path)):
         size = size_of(content.get("imageHeight"), content.get("imageWidth"))
     shapes = []
     for k, entry in enumerate(content["shapes"]):
-        with entry_of(f"{path}, shapes[{k}]"):
+        with reading_entry(f"{path}, shapes[{k}]"):
             if (kind := entry.get("shape_type") or "polygon") != "polygon":
                 raise ValueError(f"a {kind}, expected a polygon")
             shapes.append(points_of(entry["points"]))
@@ -159,7 +159,7 @@ def mask_of(picture: Picture | None, size: tuple[int, int], outline_pixels: bool
         )
     mask = np.zeros(size, np.uint8)
     for k, shape in enumerate(picture.shapes if picture else ()):
-        with entry_of(f"{picture.source}: outline {k}"):
+        with reading_entry(f"{picture.source}: outline {k}"):
             coded = isinstance(shape, dict)
             mask[run_lengths(shape, size) if coded else outlined(shape, size, outline_pixels)] = 255
     return mask

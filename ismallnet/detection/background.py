@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ismallnet.cli import DataError, progress
-from ismallnet.detection.detector import Detector, find_targets, highest
+from ismallnet.detection.detector import Detector, find_targets
 from ismallnet.detection.sources import Frame
 
 THRESHOLDS = (*(k / 20 for k in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 1.0)
@@ -22,7 +22,7 @@ def threshold_for(detector: Detector, frames: Iterable[Frame], most: float, name
     for frame in progress(frames, name, None, "frame"):
         if frame.problem:
             raise DataError(frame.problem)
-        probability = highest(detector.maps([frame.pixels])[0])
+        probability = detector.probability(frame.pixels)
         settings = (s.min_area, s.max_targets)
         found = (find_targets(probability, frame.pixels, t, *settings) for t in THRESHOLDS)
         counts.append([len(targets) for targets in found])

@@ -9,7 +9,7 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
-from ismallnet.images.grey import PERCENTILES, GreyRange
+from ismallnet.images.grey import PERCENTILES, GreyRange, Limits
 from ismallnet.images.picture import decode
 from ismallnet.inference.predict import AMP, UNITS, Network, predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights, open_network
@@ -17,10 +17,6 @@ from ismallnet.inference.weights import default_weights, open_network
 WHITE = 128  # grey value of `ignore`, from which on pixels do not count
 SHARPNESS = 4  # times as far above its surroundings as its brightest neighbour is a single pixel
 RING = 8  # px around a target that its local SNR looks at
-# --polarity -> the targets that are looked for, one pass of the network each.
-POLARITIES = {"bright": ("bright",), "dark": ("dark",), "both": ("bright", "dark")}
-Limits = dict[str, tuple[float, float] | None]  # of a frame, by polarity: what becomes 0 and 255
-Maps = dict[str, np.ndarray]  # of a frame, by polarity: HxW probabilities
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Target:
         snr: local SNR (metrics.py); None where the frame has no pixels around the target, or they
             are all alike, or not all are numbers.
         pixels: (n, 2) y, x of its pixels; two targets are compared without it.
-        polarity: "bright" or "dark", the pass of the network that gave it.
+        polarity: "bright" or "dark", what was looked for.
     """
 
     x: float
@@ -49,11 +45,6 @@ class Target:
     pixels: np.ndarray = field(compare=False, repr=False)
     polarity: str = "bright"
 
-    @property
-    def agrees(self) -> bool:
-        """Whether its local SNR has the sign of its polarity."""
-        return self.snr is not None and (self.snr > 0) == (self.polarity == "bright")
-
 
 def find_targets(
     probability: np.ndarray,
@@ -61,12 +52,14 @@ def find_targets(
     threshold: float = 0.5,
     min_area: int = 1,
     max_targets: int = 100,
+    polarity: str = "bright",
 ) -> list[Target]:
     """The 8-connected components at or above the threshold, of the map as it is saved (8 bits).
 
     Args:
         probability: HxW in [0, 1].
         frame: HxW or HxWxC, of any depth, for the SNR.
+        polarity: of the targets in the map.
 
     Returns:
         At most `max_targets`, those with the highest score first; equal ones from the top left.
@@ -90,26 +83,10 @@ def find_targets(
                 mean=float(p.mean()),
                 snr=snr_of(frame, y, x),
                 pixels=np.stack([y, x], axis=1),
+                polarity=polarity,
             )
         )
     return sorted(targets, key=lambda t: (-t.score, t.y, t.x))[:max_targets]
-
-
-def merged(targets: list[Target]) -> list[Target]:
-    """Targets of both polarities, each place once: where boxes of a bright and of a dark target
-    overlap or touch, the higher score wins; of equal scores the one whose SNR has the right sign, then
-    the higher mean. The highest score first."""
-    kept: list[Target] = []
-    for target in sorted(targets, key=lambda t: (-t.score, not t.agrees, -t.mean)):
-        others = (other.box for other in kept if other.polarity != target.polarity)
-        if not any(touch(target.box, box) for box in others):
-            kept.append(target)
-    return sorted(kept, key=lambda t: (-t.score, t.y, t.x))
-
-
-def touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    """Whether two boxes (left, top, width, height) share a pixel, or lie side by side."""
-    return all(max(a[k], b[k]) <= min(a[k] + a[k + 2], b[k] + b[k + 2]) for k in (0, 1))
 
 
 def snr_of(frame: np.ndarray, y: np.ndarray, x: np.ndarray) -> float | None:
@@ -149,8 +126,8 @@ class DetectionSettings:
         threshold: least probability of a target's pixels, above 0, at most 1.
         min_area: px; smaller targets are dropped.
         max_targets: a frame; those with the highest scores are kept.
-        polarity: "bright" or "dark" targets, or "both", in two passes.
-        limits: values that become 0 and 255 in frames of more than 8 bits; by default
+        polarity: "bright" or "dark" targets.
+        limits: values that become 0 and 255 in all frames of more than 8 bits; by default
         percentiles: of each frame's own values; of dark targets counted from the bright end.
         tile, overlap: px; frames larger than a tile are run in overlapping tiles.
         amp: mixed precision, as in `inference.predict.autocast`.
@@ -162,7 +139,7 @@ class DetectionSettings:
     min_area: int = 1
     max_targets: int = 100
     polarity: str = "bright"
-    limits: tuple[float, float] | None = None
+    limits: Limits | None = None
     percentiles: tuple[float, float] = PERCENTILES
     tile: int = 512
     overlap: int = 64
@@ -177,7 +154,10 @@ class DetectionSettings:
             "threshold": (0 < self.threshold <= 1, "above 0, at most 1"),
             "min_area": (self.min_area >= 1, "1 or more"),
             "max_targets": (self.max_targets >= 1, "1 or more"),
-            "polarity": (self.polarity in tuple(POLARITIES), f"one of {', '.join(POLARITIES)}"),
+            "polarity": (
+                self.polarity in ("bright", "dark"),
+                "bright or dark; for both run once with each",
+            ),
             "limits": (-math.inf < low < high < math.inf, "two finite numbers, MIN < MAX"),
             "percentiles": (0 <= first < last <= 100, "0 <= LOW < HIGH <= 100"),
             "tile": (self.tile >= 32, "32 or more"),
@@ -214,9 +194,11 @@ class Detector:
 
     def __init__(self, model: Network, settings: DetectionSettings | None = None, **changes):
         self.model = model
-        self.settings = replace(settings or DetectionSettings(), **changes)
-        ignore = self.settings.ignore
-        self.ignored = np.atleast_3d(decode(Path(ignore))).max(axis=2) >= WHITE if ignore else None
+        self.settings = s = replace(settings or DetectionSettings(), **changes)
+        limits = None if s.limits is None else tuple(map(float, s.limits))
+        self.grey = GreyRange(limits, s.percentiles, s.polarity == "dark")
+        ignore = np.atleast_3d(decode(Path(s.ignore))) if s.ignore else None
+        self.ignored = None if ignore is None else ignore.max(axis=2) >= WHITE
 
     @classmethod
     def from_weights(
@@ -240,46 +222,32 @@ class Detector:
         model = open_network(path or default_weights(), backend, amp=chosen.amp)
         return cls(prepared(model, pick_device(device)), chosen)
 
-    def probability(self, frame: np.ndarray, limits: Limits | None = None) -> np.ndarray:
-        """HxW float32 probabilities of a frame; with both polarities the higher of the two.
+    def probability(self, frame: np.ndarray) -> np.ndarray:
+        """HxW float32 probabilities of a frame.
 
         Args:
             frame: HxW or HxWx3 of any depth; pixels that are NaN do not count.
-            limits: as `limits_of` gives them; by default the frame's own.
 
         Raises:
-            ValueError: not an image, or empty; or the limits are something else.
+            ValueError: not an image, or empty.
         """
-        return highest(self.maps([frame], limits and [limits])[0])
+        frame = checked_frame(frame)
+        return self.maps([frame], [self.limits_of(frame)])[0]
 
-    def limits_of(self, frame: np.ndarray) -> Limits:
-        """By polarity, the values of a frame that become 0 and 255; None for 8 bits."""
-        frame, s = checked(frame), self.settings
-        limits = None if s.limits is None else tuple(map(float, s.limits))
-        return {
-            polarity: GreyRange(limits, s.percentiles, polarity == "dark").limits_of(frame)
-            for polarity in POLARITIES[s.polarity]
-        }
+    def detect(self, frame: np.ndarray) -> list[Target]:
+        """The targets of a frame (as of `probability`), the highest score first."""
+        frame = checked_frame(frame)
+        return self.targets(self.probability(frame), frame)
 
-    def maps(self, frames: list[np.ndarray], limits: list[Limits] | None = None) -> list[Maps]:
-        """The probabilities of frames of one shape, by polarity; as `probability`, but as one batch
-        where the frames fit in a tile."""
-        frames = [checked(frame) for frame in frames]
-        limits = limits or [self.limits_of(frame) for frame in frames]
-        passes = {
-            polarity: self.predicted(frames, [own[polarity] for own in limits], polarity == "dark")
-            for polarity in POLARITIES[self.settings.polarity]
-        }
-        return [dict(zip(passes, maps)) for maps in zip(*passes.values())]
+    def limits_of(self, frame: np.ndarray) -> Limits | None:
+        """The values of a frame that become 0 and 255; None for 8 bits."""
+        return self.grey.limits_of(checked_frame(frame))
 
-    def predicted(
-        self, frames: list[np.ndarray], limits: list[tuple[float, float] | None], dark: bool
-    ) -> list[np.ndarray]:
-        """What the network gives for frames of one shape and their limits, one pass; 0 where the
-        frames are ignored."""
-        s, grey = self.settings, GreyRange(dark=dark)
-        images = [grey.units(*pair) for pair in zip(frames, limits, strict=True)]
-        shape = frames[0].shape[:2]
+    def maps(self, frames: list[np.ndarray], limits: list[Limits | None]) -> list[np.ndarray]:
+        """HxW float32 probabilities of frames of one shape, each with its limits; as one batch where
+        they fit in a tile; 0 where they are ignored."""
+        s, shape = self.settings, frames[0].shape[:2]
+        images = [self.grey.units(*pair) for pair in zip(frames, limits, strict=True)]
         if len(images) > 1 and max(shape) <= s.tile:
             maps = predict(self.model, images, s.amp, flips=s.flips)
         else:
@@ -292,23 +260,13 @@ class Detector:
             raise DataError(f"{s.ignore}: {found}, expected that of the frames, {shape}")
         return [np.where(self.ignored, 0, probability) for probability in maps]
 
-    def detect(self, frame: np.ndarray, limits: Limits | None = None) -> list[Target]:
-        """The targets of a frame (as of `probability`), the highest score first."""
-        frame = checked(frame)
-        return self.targets(self.maps([frame], limits and [limits])[0], frame)
-
-    def targets(self, maps: Maps, frame: np.ndarray) -> list[Target]:
-        """The targets in the maps of a frame (`maps`)."""
+    def targets(self, probability: np.ndarray, frame: np.ndarray) -> list[Target]:
+        """The targets in the probabilities of a frame."""
         s = self.settings
-        targets = [
-            replace(target, polarity=polarity)
-            for polarity, probability in maps.items()
-            for target in find_targets(probability, frame, s.threshold, s.min_area, s.max_targets)
-        ]
-        return merged(targets)[: s.max_targets] if len(maps) > 1 else targets
+        return find_targets(probability, frame, s.threshold, s.min_area, s.max_targets, s.polarity)
 
 
-def checked(frame: np.ndarray) -> np.ndarray:
+def checked_frame(frame: np.ndarray) -> np.ndarray:
     """
     Raises:
         ValueError: not an image, or empty.
@@ -324,8 +282,3 @@ def checked(frame: np.ndarray) -> np.ndarray:
     if frame.dtype.kind not in "uif":
         raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
     return frame
-
-
-def highest(maps: Maps) -> np.ndarray:
-    """The highest probability of each pixel, HxW."""
-    return np.maximum.reduce(list(maps.values()))

@@ -2,8 +2,6 @@
 is resumed or deleted. No file that a run of detect.py did not write is deleted or replaced."""
 
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,9 +64,9 @@ def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]
     """Refuses to resume a run with other settings, or of files that have changed."""
     again = "--overwrite in place of --resume to start again"
     free = {"weights", "confirm"} if identity["confirm"] else {"weights"}  # confirmed anew at the end
-    for key in identity.keys() - free:
-        if before.get(key) != identity[key]:
-            text = f"this run has {key} {before.get(key)}, found {identity[key]}"
+    for key in (before.keys() | identity.keys()) - free:
+        if before.get(key) != identity.get(key):
+            text = f"this run has {key} {before.get(key)}, found {identity.get(key)}"
             raise DataError(f"{folder}: {text}. Type the same to resume it, or {again}")
     now = {source.file: source.state for source in sources if source.state}
     then = {entry["file"]: tuple(entry.get("state") or ()) for entry in read_records(folder)}
@@ -90,49 +88,3 @@ def clear(folder: Path) -> None:
     tables = (folder / name for name in TABLES)
     for path in (*folder.glob("records-*.jsonl"), *folder.glob("mot/*.txt"), *tables):
         path.unlink(missing_ok=True)
-
-
-class Names:
-    """Names for the results of files: a frame of a picture has the file's name, one of several the
-    file's name and its number. Where names are alike, those of the second file end in _2. The files of
-    frames that are done keep theirs."""
-
-    def __init__(self, done: list[dict]):
-        self.endings: dict[str, str] = {}  # by file
-        self.taken: set[str] = set()  # names of files
-        self.frames: dict[str, bool] = {}  # clip_# of clip_000001 -> whether a file has several frames
-        self.tried: Counter[tuple[str, bool]] = Counter()  # endings of a name: a refused one stays so
-        for entry in done:
-            name, stem = entry["frame"], Path(entry["file"]).stem
-            numbered = f"{stem}_{entry['index']:06d}"
-            several = name.startswith(numbered)
-            ending = name.removeprefix(numbered if several else stem)
-            self.endings.setdefault(entry["file"], ending)
-            self.claim(stem, ending, several)
-
-    def of(self, source: Source, index: int) -> str:
-        """The name of a frame's pictures."""
-        number = "" if source.kind == "image" else f"_{index:06d}"
-        return f"{source.path.stem}{number}{self.ending(source)}"
-
-    def ending(self, source: Source) -> str:
-        """What is behind the names of a file's frames: nothing, _2, _3, …"""
-        file, stem, several = source.file, source.path.stem, source.kind != "image"
-        while file not in self.endings:
-            self.tried[stem, several] += 1
-            number = self.tried[stem, several]
-            ending = f"_{number}" if number > 1 else ""
-            if self.claim(stem, ending, several):
-                self.endings[file] = ending
-        return self.endings[file]
-
-    def claim(self, stem: str, ending: str, several: bool) -> bool:
-        """Takes a name for a file; False if frames of another file have it, or may have it."""
-        name = stem + ending
-        frames = f"{stem}_#{ending}" if several else re.sub(r"_\d{6,}(?=(_\d+)?$)", "_#", name)
-        other = self.frames.get(frames)
-        if name in self.taken or (other is not None and (several or other)):
-            return False
-        self.taken.add(name)
-        self.frames[frames] = several
-        return True

@@ -19,11 +19,11 @@ from ismallnet.detection.sources import (
     Frame,
     Source,
     Wanted,
-    describe,
     frame_files,
     in_number,
     read_frames,
     rgb,
+    source_of,
     state_of,
 )
 
@@ -168,6 +168,6 @@ def arriving(folder: Path, stop: Stop) -> Iterator[Source]:
         for path, state in now.items():
             if state and state[0] and before.get(path) == state != given.get(path):
                 given[path] = state
-                yield describe(path)
+                yield source_of(path)
         before, given = now, {path: state for path, state in given.items() if path in now}
         time.sleep(LOOK)

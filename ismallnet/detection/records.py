@@ -1,4 +1,4 @@
-"""What was detected in frames, on disk: records, pictures, and the tables as CSV and COCO JSON.
+"""What was detected in frames, on disk: records, pictures and their names, tables as CSV and COCO JSON.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
 interrupted continues from there, and several processes write a file each. At the end
@@ -10,6 +10,8 @@ import io
 import itertools
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,15 +19,15 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError
-from ismallnet.detection.detector import Limits, Maps, Target, highest, spike
-from ismallnet.detection.sources import Frame
+from ismallnet.detection.detector import Target, spike
+from ismallnet.detection.sources import Frame, Source
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.files import atomic_write, read_png, write_csv, write_json, write_png
-from ismallnet.images.grey import to_units
+from ismallnet.images.grey import Limits, to_units
 
 CATEGORY = {"id": 1, "name": "target"}
 REQUIRED = {"frame": str, "file": str, "index": int, "height": int, "width": int, "targets": list}
-IMAGE_KEYS = ("index", "seconds", "height", "width", "range", "dark_range")
+IMAGE_KEYS = ("index", "seconds", "height", "width", "range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
@@ -39,24 +41,22 @@ COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, 
 # --- one frame ----------------------------------------------------------------------------------------
 
 
-def record(frame: Frame, name: str, limits: Limits, targets: list[Target]) -> dict:
+def record(frame: Frame, name: str, limits: Limits | None, targets: list[Target]) -> dict:
     """A frame and its targets as plain values, a line of the records."""
     height, width = frame.pixels.shape[:2]
-    first, *second = limits.values()  # with both polarities the limits of dark targets
-    entry = {
+    return {
         "frame": name,
         "file": frame.source.file,
         "index": frame.index,
         "seconds": frame.seconds,
         "height": height,
         "width": width,
-        "range": first,
+        "range": limits,
         "targets": [target_values(target, frame.pixels) for target in targets],
         "sequence": frame.source.sequence,
         "dtype": str(frame.pixels.dtype),
         "state": frame.source.state,
     }
-    return entry | ({"dark_range": second[0]} if second else {})
 
 
 def target_values(t: Target, pixels: np.ndarray) -> dict:
@@ -97,9 +97,8 @@ def run_length(pixels: np.ndarray, height: int, width: int) -> str:
     return "".join(text)
 
 
-def write_maps(folder: Path, name: str, maps: Maps, as_floats: bool) -> None:
-    """Writes the probabilities of a frame, of both polarities the higher, as 8 bits; and as float32."""
-    probability = highest(maps)
+def write_probability(folder: Path, name: str, probability: np.ndarray, as_floats: bool) -> None:
+    """Writes the probabilities of a frame, HxW, as 8 bits; and as float32."""
     write_png(folder / "maps" / f"{name}.png", quantise(probability))
     if as_floats:
         with atomic_write(folder / "maps" / f"{name}.npy") as file:
@@ -143,7 +142,7 @@ def read_records(folder: Path, skip_damaged: bool = False) -> Iterator[dict]:
     for path in sorted(folder.glob("records-*.jsonl")):
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
             try:
-                yield checked(line)
+                yield record_in(line)
             except ValueError as error:
                 if not skip_damaged:
                     raise DataError(
@@ -152,7 +151,7 @@ def read_records(folder: Path, skip_damaged: bool = False) -> Iterator[dict]:
                     ) from error
 
 
-def checked(line: bytes) -> dict:
+def record_in(line: bytes) -> dict:
     """The record in a line; a ValueError where there is none."""
     entry = json.loads(line)
     if not isinstance(entry, dict):
@@ -171,7 +170,7 @@ def key_of(entry: dict) -> tuple[str, int]:
     return entry["file"], entry["index"]
 
 
-def in_order(entries: Iterable[dict], order: Iterable[str]) -> list[dict]:
+def ordered(entries: Iterable[dict], order: Iterable[str]) -> list[dict]:
     """Records, each frame's once, in the order of the files that are named now, then of others."""
     frames = {key_of(entry): entry for entry in entries}
     files = dict.fromkeys([*order, *(file for file, _ in frames)])
@@ -187,6 +186,62 @@ def replace_records(folder: Path, entries: list[dict]) -> None:
         path.unlink()
 
 
+# --- names --------------------------------------------------------------------------------------------
+
+
+class Names:
+    """Names for the results of files: a frame of a picture has the file's name, one of several the
+    file's name and its number. Where names are alike, those of the second file end in _2.
+
+    Args:
+        done: records; their files keep their names.
+        sources: other files, which get theirs at once, in this order: all processes name all files, so
+            that they agree. A file that arrives later gets its name with its first frame.
+    """
+
+    def __init__(self, done: list[dict], sources: Iterable[Source] = ()):
+        self.endings: dict[str, str] = {}  # by file
+        self.taken: set[str] = set()  # names of files
+        self.frames: dict[str, bool] = {}  # clip_# of clip_000001 -> whether a file has several frames
+        self.tried: Counter[tuple[str, bool]] = Counter()  # endings of a name: a refused one stays so
+        for entry in done:
+            name, stem = entry["frame"], Path(entry["file"]).stem
+            numbered = f"{stem}_{entry['index']:06d}"
+            several = name.startswith(numbered)
+            ending = name.removeprefix(numbered if several else stem)
+            self.endings.setdefault(entry["file"], ending)
+            self.claim(stem, ending, several)
+        for source in sources:
+            self.ending(source)
+
+    def of(self, source: Source, index: int) -> str:
+        """The name of a frame's pictures."""
+        number = "" if source.kind == "image" else f"_{index:06d}"
+        return f"{source.path.stem}{number}{self.ending(source)}"
+
+    def ending(self, source: Source) -> str:
+        """What is behind the names of a file's frames: nothing, _2, _3, …"""
+        file, stem, several = source.file, source.path.stem, source.kind != "image"
+        while file not in self.endings:
+            self.tried[stem, several] += 1
+            number = self.tried[stem, several]
+            ending = f"_{number}" if number > 1 else ""
+            if self.claim(stem, ending, several):
+                self.endings[file] = ending
+        return self.endings[file]
+
+    def claim(self, stem: str, ending: str, several: bool) -> bool:
+        """Takes a name for a file; False if frames of another file have it, or may have it."""
+        name = stem + ending
+        frames = f"{stem}_#{ending}" if several else re.sub(r"_\d{6,}(?=(_\d+)?$)", "_#", name)
+        other = self.frames.get(frames)
+        if name in self.taken or (other is not None and (several or other)):
+            return False
+        self.taken.add(name)
+        self.frames[frames] = several
+        return True
+
+
 # --- tables -------------------------------------------------------------------------------------------
 
 
@@ -196,7 +251,7 @@ def write_tables(folder: Path, entries: list[dict], extras: tuple[str, ...] = ()
     images, rows, results = [], [], []
     for image_id, entry in enumerate(entries, start=1):
         image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
-        images.append(image | {key: entry[key] for key in IMAGE_KEYS if key in entry})
+        images.append(image | {key: entry[key] for key in IMAGE_KEYS})
         for number, target in enumerate(entry["targets"], start=1):
             rows.append(row(entry, number, target, extras))
             results.append(coco_result(image_id, entry, target, extras))

@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from ismallnet.cli import DataError, counted, note, progress, some
 from ismallnet.detection import records
-from ismallnet.detection.detector import DetectionSettings, Detector, Limits, Maps, Target
-from ismallnet.detection.folder import Names, check_ours, prepare
+from ismallnet.detection.detector import DetectionSettings, Detector
+from ismallnet.detection.folder import check_ours, prepare
 from ismallnet.detection.live import Camera, watched
-from ismallnet.detection.sequences import SequenceLimits, by_sequence, settle
+from ismallnet.detection.sequences import by_sequence, settle
 from ismallnet.detection.sources import Frame, Source, read_frames
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.distributed import Interruption, Processes
 from ismallnet.files import disk_errors_of, lock
-from ismallnet.images.grey import doubts, said_of
+from ismallnet.images.grey import Limits, doubts, said_of
 from ismallnet.inference.predict import NotFiniteError
 
 
@@ -37,7 +37,6 @@ class Request:
         paths: as they were typed; of a camera its address, with `watch` one folder, whose files are
             read as they appear.
         folder: of the results.
-        limits: one of sequences.MODES.
     """
 
     paths: list[str]
@@ -55,7 +54,6 @@ class Request:
     strict: bool = False
     batch_size: int = 1
     workers: int = 1
-    limits: str = "each"
     confirm: Confirmation | None = None
 
     @property
@@ -67,8 +65,7 @@ class Request:
         """All that the results depend on, as about.json keeps it."""
         kept = asdict(settings)
         kept["range"] = kept.pop("limits")
-        names = ("every", "backend", "save_npy", "limits")
-        kept |= {name: getattr(self, name) for name in names}
+        kept |= {name: getattr(self, name) for name in ("every", "backend", "save_npy")}
         kept |= {"input": self.paths, "weights": str(self.weights)}
         kept["confirm"] = str(self.confirm) if self.confirm else None
         if settings.ignore:
@@ -82,7 +79,9 @@ class Request:
         return tuple(name for name, wanted in asked.items() if wanted)
 
 
-def run(request: Request, sources: list[Source], detector: Detector, processes: Processes) -> int:
+def run_detection(
+    request: Request, sources: list[Source], detector: Detector, processes: Processes
+) -> int:
     """Detects in all frames of the sources, of the watched folder, or of the camera.
 
     Returns:
@@ -104,28 +103,28 @@ def run(request: Request, sources: list[Source], detector: Detector, processes: 
             prepare(folder, identity, sources, request.resume, request.overwrite)
         processes.barrier()
         files = [source.file for source in sources]
-        done = records.in_order(records.read_records(folder), files) if request.resume else []
+        done = records.ordered(records.read_records(folder), files) if request.resume else []
         processes.barrier()  # nobody writes while another still reads
         with Interruption(None) as interruption, records.open_records(folder, processes.rank) as file:
-            worker = Worker(request, detector, files, done, processes)
-            detect_in(worker, worker.frames(sources, interruption), file, interruption)
-        return finish(worker, sources, interruption)
+            worker = Worker(request, detector, sources, done, processes)
+            detect_in(worker, worker.frames(interruption), file, interruption)
+        return finish(worker, interruption)
 
 
 def check_sequences(request: Request, sources: list[Source]) -> None:
-    """Names the sequences where they matter; refuses --every and --confirm where there are none."""
+    """Refuses --every and --confirm where there are no sequences; names those of --confirm."""
     if request.every > 1 and sources and all(source.kind == "image" for source in sources):
         text = "found pictures alone, expected videos, stacks or TIFF pages; leave it out"
         raise DataError(f"--every {request.every}: {text}")
     rule = request.confirm
-    if request.live or (request.limits == "each" and not rule):
+    if not rule:
         return
     counts: Counter[str] = Counter()
     for source in sources:
         counts[source.sequence] += -(-source.count // request.every)
     print("sequences:", some([f"{name} ({count or '?'} frames)" for name, count in counts.items()]))
     videos = any(source.kind == "video" for source in sources)
-    if rule and not videos and (most := max(counts.values())) < rule.seen:
+    if not videos and (most := max(counts.values())) < rule.seen:
         raise DataError(
             f"--confirm: found {most} frames in the longest sequence, expected {rule.seen} or more: a "
             "folder in the order of its names, a video, a stack"
@@ -140,7 +139,7 @@ def detect_in(
 ) -> None:
     """The loop over frames; `file` is that of this process's records."""
     request = worker.request
-    for batch in batches(frames, 1 if request.live else request.batch_size):
+    for batch in alike_neighbours(frames, 1 if request.live else request.batch_size):
         if batch[0].problem:
             worker.bad(batch[0])
         else:
@@ -149,23 +148,7 @@ def detect_in(
             break
 
 
-def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
-    """The way of frames of one shape and type: their grey limits, the network's maps, the targets in
-    these, and what is written of them."""
-    folder, detector = worker.request.folder, worker.detector
-    limits, fixed = zip(*map(worker.limits_of, batch))
-    maps = worker.maps(batch, limits)
-    for frame, own_limits, is_fixed, own_maps in zip(batch, limits, fixed, maps):
-        targets = detector.targets(own_maps, frame.pixels)
-        entry = worker.record(frame, own_limits, targets)
-        records.write_maps(folder, entry["frame"], own_maps, worker.request.save_npy)
-        records.write_overlay(folder, frame.pixels, entry)
-        file.write(json.dumps(entry).encode() + b"\n")
-        worker.good(frame, entry)
-        worker.look(frame, entry["frame"], own_limits, is_fixed)
-
-
-def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+def alike_neighbours(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Neighbours of one shape and depth together; a frame with a problem alone."""
 
     def kind(frame: Frame) -> tuple | None:
@@ -176,11 +159,31 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
             yield batch
 
 
+def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
+    """The way of frames of one shape and type: their grey limits, the network's maps, the targets in
+    these, and what is written of them."""
+    folder, detector = worker.request.folder, worker.detector
+    names = [worker.names.of(frame.source, frame.index) for frame in batch]
+    limits = [detector.limits_of(frame.pixels) for frame in batch]
+    try:
+        maps = detector.maps([frame.pixels for frame in batch], limits)
+    except NotFiniteError as error:
+        raise NotFiniteError(names[error.index], error.index) from None
+    for frame, name, own_limits, probability in zip(batch, names, limits, maps):
+        targets = detector.targets(probability, frame.pixels)
+        entry = records.record(frame, name, own_limits, targets) | worker.of_video(frame.source)
+        records.write_probability(folder, name, probability, worker.request.save_npy)
+        records.write_overlay(folder, frame.pixels, entry)
+        file.write(json.dumps(entry).encode() + b"\n")
+        worker.good(frame, entry)
+        worker.look(frame, name, own_limits)
+
+
 class Worker:
     """One process: which frames are its own, what they are called, and how they went.
 
     Args:
-        files: those that are named, in order.
+        sources: those that are named, in order.
         done: the records of frames that are done, in order.
     """
 
@@ -188,7 +191,7 @@ class Worker:
         self,
         request: Request,
         detector: Detector,
-        files: list[str],
+        sources: list[Source],
         done: list[dict],
         processes: Processes,
     ):
@@ -196,16 +199,14 @@ class Worker:
         self.done: dict[tuple[str, int], tuple | None] = {}  # the state of the file when it was done
         for entry in done:
             self.done[records.key_of(entry)] = tuple(entry.get("state") or ()) or None
-        self.names, self.files = Names(done), files
-        order = {file: place for place, file in enumerate(files)}
-        self.sequence_limits = SequenceLimits(request.limits, detector, done, order)
-        self.turns: dict[object, int] = {}  # of the processes, by sequence or frame
+        self.sources, self.names = sources, records.Names(done, sources)
+        self.turns = itertools.count()  # of the processes, frame by frame
         self.problems: dict[tuple[str, int], str] = {}  # of frames that could not be read
         self.doubts: list[tuple[str, str]] = []  # names of frames, and keys of grey.DOUBTS
 
-    def frames(self, sources: list[Source], interruption: Interruption) -> Iterator[Frame]:
+    def frames(self, interruption: Interruption) -> Iterator[Frame]:
         """The frames that are this process's to do, with a progress bar."""
-        request = self.request
+        request, sources = self.request, self.sources
         if request.camera:
             frames, total = request.camera.frames(self.wants, interruption.check), 0
         elif request.watch:
@@ -218,39 +219,19 @@ class Worker:
         return progress(frames, request.folder.name, total or None, "frame")
 
     def wants(self, source: Source, index: int) -> bool:
-        """Whether a frame is this process's to do: they take turns, frame by frame, or sequence by
-        sequence where the limits of a frame depend on others."""
-        key = source.file, index
-        self.names.ending(source)  # all processes name all files, in the same order
-        if key in self.done or index % (1 if source.kind == "image" else self.request.every):
+        """Whether a frame is this process's to do. Several processes are asked for the same frames in
+        the same order, and take turns."""
+        every = 1 if source.kind == "image" else self.request.every
+        if (source.file, index) in self.done or index % every:
             return False
-        if self.processes.world == 1:
-            return True
-        turn = key if self.request.limits == "each" else source.sequence
-        number = self.turns.setdefault(turn, len(self.turns))
-        return number % self.processes.world == self.processes.rank
+        return next(self.turns) % self.processes.world == self.processes.rank
 
-    def limits_of(self, frame: Frame) -> tuple[Limits, bool]:
-        """The grey limits of a frame, and whether they are fixed: not of its own values."""
-        if self.request.limits == "each":
-            return self.detector.limits_of(frame.pixels), self.detector.settings.limits is not None
-        return self.sequence_limits.of(frame)
-
-    def maps(self, batch: list[Frame], limits: list[Limits]) -> list[Maps]:
-        """The network's maps; an error names the frame."""
-        try:
-            return self.detector.maps([frame.pixels for frame in batch], limits)
-        except NotFiniteError as error:
-            frame = batch[error.index]
-            raise NotFiniteError(self.names.of(frame.source, frame.index), error.index) from None
-
-    def record(self, frame: Frame, limits: Limits, targets: list[Target]) -> dict:
-        source = frame.source
-        entry = records.record(frame, self.names.of(source, frame.index), limits, targets)
-        if source.kind == "video":
-            entry["video"] = source.path.stem + self.names.ending(source)
-            entry["fps"] = source.fps / self.request.every
-        return entry
+    def of_video(self, source: Source) -> dict:
+        """What is written of a video's frame beside the usual: the annotated video's name and rate."""
+        if source.kind != "video":
+            return {}
+        name = source.path.stem + self.names.ending(source)
+        return {"video": name, "fps": source.fps / self.request.every}
 
     def bad(self, frame: Frame) -> None:
         self.problems[frame.key] = frame.problem
@@ -262,16 +243,13 @@ class Worker:
             self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
             tqdm.write(f"{entry['frame']}: {counted(len(entry['targets']), 'target')}")
 
-    def look(self, frame: Frame, name: str, limits: Limits, fixed: bool) -> None:
-        """Says how the grey values of a type (and a sequence, where it has limits of its own) are read,
-        and keeps what makes one doubt them."""
-        dtype, each = frame.pixels.dtype, self.request.limits == "each"
-        for polarity, pair in limits.items():
-            keys = doubts(frame.pixels, pair, fixed, polarity == "dark")
-            self.doubts += [(name, key) for key in keys]
-            text = f"{pair[0]:g} to {pair[1]:g} become 0 to 255" if pair else "used as it is"
-            kind = f"{polarity} {dtype} {'' if each else frame.source.sequence}"
-            note(kind, f"{name}: {dtype}, {text} ({polarity} targets)")
+    def look(self, frame: Frame, name: str, limits: Limits | None) -> None:
+        """Says how the grey values of a type are read, and keeps what makes one doubt them."""
+        s, dtype = self.detector.settings, frame.pixels.dtype
+        keys = doubts(frame.pixels, limits, s.limits is not None, s.polarity == "dark")
+        self.doubts += [(name, key) for key in keys]
+        text = f"{limits[0]:g} to {limits[1]:g} become 0 to 255" if limits else "used as it is"
+        note(f"grey values of {dtype}", f"{name}: {dtype}, {text} ({s.polarity} targets)")
 
 
 def say(text: str) -> None:
@@ -281,15 +259,16 @@ def say(text: str) -> None:
 # --- the end ------------------------------------------------------------------------------------------
 
 
-def finish(worker: Worker, sources: list[Source], interruption: Interruption) -> int:
+def finish(worker: Worker, interruption: Interruption) -> int:
     """Merges what the processes did, and says what to do next; the exit code."""
     request, folder, processes = worker.request, worker.request.folder, worker.processes
     problems = processes.gather(list(worker.problems.values()))
     doubted = processes.gather(worker.doubts)
     stopped = processes.any(bool(interruption.reason)) and not request.live
     if processes.rank == 0:
-        entries = records.in_order(records.read_records(folder), worker.files)
-        targets = write_all(worker, sources, entries)
+        files = [source.file for source in worker.sources]
+        entries = records.ordered(records.read_records(folder), files)
+        targets = write_all(worker, entries)
         tables = f"{folder}/detections.csv, detections.json, overlays/"
         print(f"{counted(len(entries), 'frame')}, {counted(targets, 'target')}: {tables}")
         for line in said_of(doubted, "frame"):
@@ -306,7 +285,7 @@ def finish(worker: Worker, sources: list[Source], interruption: Interruption) ->
     return interruption.code if stopped else 0
 
 
-def write_all(worker: Worker, sources: list[Source], entries: list[dict]) -> int:
+def write_all(worker: Worker, entries: list[dict]) -> int:
     """Settles what is a target in its sequence, and writes all that is written of all frames together;
     returns how many targets there are."""
     request, folder = worker.request, worker.request.folder
@@ -314,17 +293,17 @@ def write_all(worker: Worker, sources: list[Source], entries: list[dict]) -> int
     settle(sequences, request.confirm)
     records.replace_records(folder, entries)
     changed = [entry for entry, targets in zip(entries, before) if entry["targets"] != targets]
-    draw_again(worker, sources, {records.key_of(entry): entry for entry in changed})
+    draw_again(worker, {records.key_of(entry): entry for entry in changed})
     if request.format == "mot":
         records.write_mot(folder, sequences)
     records.write_videos(folder, sequences)
     return records.write_tables(folder, entries, request.extras(worker.detector.settings))
 
 
-def draw_again(worker: Worker, sources: list[Source], changed: dict[tuple[str, int], dict]) -> None:
+def draw_again(worker: Worker, changed: dict[tuple[str, int], dict]) -> None:
     """Draws the overlays of frames whose targets changed; these are read once more for it."""
     folder, files = worker.request.folder, {file for file, _ in changed}
-    sources = [source for source in sources if source.file in files]
+    sources = [source for source in worker.sources if source.file in files]
     if not sources:
         return
     frames = read_frames(sources, lambda s, k: (s.file, k) in changed, worker.request.workers)

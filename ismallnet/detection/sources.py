@@ -99,7 +99,7 @@ def find_sources(paths: list[str], recursive: bool = False) -> list[Source]:
     for path in files:
         if path.suffix.lower() in HEADERLESS:
             raise DataError(f"{path}: found pixels without a header; {as_npy(path)}")
-    return [describe(path) for path in files]
+    return [source_of(path) for path in files]
 
 
 def as_npy(path: str | Path) -> str:
@@ -172,7 +172,7 @@ def in_number(path: str | Path) -> list:
 # --- what is in a file --------------------------------------------------------------------------------
 
 
-def describe(path: Path) -> Source:
+def source_of(path: Path) -> Source:
     """What a file holds, from its header; one that cannot be opened counts as one bad image."""
     state = state_of(path)  # before it is read
     try:

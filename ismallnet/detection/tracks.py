@@ -13,7 +13,7 @@ from ismallnet.cli import DataError
 DISTANCE = 5.0  # px from a frame to the next
 FIRST_STEP = 2  # times the distance: a target's velocity is not known before its second sighting
 GAIN = 0.5  # of the velocity, by which what was not foreseen changes it
-Sighting = tuple[float, float, str]  # x, y, polarity
+Sighting = tuple[float, float]  # x, y
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class Track:
 
     number: int
     place: np.ndarray
-    polarity: str
     time: int
     velocity: np.ndarray | None = None
 
@@ -93,15 +92,15 @@ class Track:
         return distance * (time - self.time) * (FIRST_STEP if self.velocity is None else 1)
 
     def seen(self, sighting: Sighting, time: int) -> "Track":
-        place = np.array(sighting[:2])
+        place = np.array(sighting)
         unforeseen = (place - self.at(time)) / (time - self.time)
         velocity = unforeseen if self.velocity is None else self.velocity + GAIN * unforeseen
-        return Track(self.number, place, self.polarity, time, velocity)
+        return Track(self.number, place, time, velocity)
 
 
 def link(frames: Iterable[list[Sighting]], distance: float, memory: int) -> list[list[int]]:
-    """The track of each sighting: that of its polarity which is expected nearest, each once (the
-    Hungarian method); a new one where none is near.
+    """The track of each sighting: the one that is expected nearest, each once (the Hungarian method); a
+    new one where none is near.
 
     Args:
         distance: px a frame that a target may be away from where it is expected.
@@ -114,7 +113,7 @@ def link(frames: Iterable[list[Sighting]], distance: float, memory: int) -> list
         result.append([])
         for k, sighting in enumerate(sightings):
             track = own[k].seen(sighting, time) if k in own else None
-            track = track or Track(next(numbers), np.array(sighting[:2]), sighting[2], time)
+            track = track or Track(next(numbers), np.array(sighting), time)
             tracks[track.number] = track
             result[-1].append(track.number)
     return result
@@ -128,11 +127,10 @@ def nearest(
     if not tracks or not sightings:
         return []
     expected = np.array([track.at(time) for track in tracks])
-    now = np.array([sighting[:2] for sighting in sightings])
+    now = np.array(sightings)
     longest = np.array([track.reach(time, distance) for track in tracks])
     gaps = np.linalg.norm(expected[:, None] - now[None], axis=2)
-    same = np.array([[track.polarity == new[2] for new in sightings] for track in tracks])
-    costs = np.where(same & (gaps <= longest[:, None]), gaps, np.inf)
+    costs = np.where(gaps <= longest[:, None], gaps, np.inf)
     alone = np.where(np.eye(len(tracks), dtype=bool), longest, np.inf)  # a column for each track
     pairs = zip(*linear_sum_assignment(np.hstack([costs, alone])))
     return [(int(j), tracks[i]) for i, j in pairs if j < len(sightings)]

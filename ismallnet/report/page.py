@@ -20,7 +20,7 @@ import numpy as np
 from ismallnet.cli import DataError, counted, progress
 from ismallnet.detection.detector import snr_of
 from ismallnet.detection.records import read_records
-from ismallnet.detection.sources import Frame, describe, read_frames
+from ismallnet.detection.sources import Frame, read_frames, source_of
 from ismallnet.evaluation import metrics
 from ismallnet.evaluation.map_files import Maps, read_map
 from ismallnet.evaluation.protocols import PROTOCOLS, count_hiou, metrics_hiou
@@ -301,7 +301,7 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     records, count = chosen_records(folder, most)
     about = read_json(folder / "about.json")
     waiting = {(found["file"], found["index"]): (k, found) for k, found in enumerate(records)}
-    sources = [describe(Path(file)) for file in dict.fromkeys(file for file, _ in waiting)]
+    sources = [source_of(Path(file)) for file in dict.fromkeys(file for file, _ in waiting)]
     chosen = set(waiting)
     frames = read_frames(sources, lambda s, index: (str(s.path), index) in chosen, workers)
     pairs = ((*waiting.pop(f.key), f) for f in frames)

@@ -12,7 +12,7 @@ from conftest import picture, write
 from streaming import folder, refused, results, run, same, video
 
 from detect import main
-from ismallnet.detection.folder import Names
+from ismallnet.detection.records import Names
 from ismallnet.detection.sources import Source
 from ismallnet.files import lock
 from visualization import main as report
@@ -192,6 +192,15 @@ def test_resume_with_other_settings_is_refused(capsys):
         (["--flips"], "flips False, found True"),
     ):
         assert f"this run has {named}" in refused("f", "--resume", *flags, capsys=capsys)
+
+
+def test_a_run_with_a_setting_that_went_is_not_resumed(capsys):
+    folder(2)
+    run("f")
+    about = Path("results/f/about.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"limits": "first"}))
+    message = refused("f", "--resume", capsys=capsys)
+    assert "limits first" in message and "--overwrite" in message
 
 
 def test_a_file_that_changed_since_it_was_done_is_not_resumed(capsys):

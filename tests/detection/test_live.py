@@ -139,10 +139,10 @@ class Known:
 
     settings = Detector(iSmallNet(4)).settings
 
-    def maps(self, pixels):
+    def probability(self, frame):
         probability = np.zeros((32, 32), np.float32)
-        probability[3, 3] = pixels[0].max() / 255
-        return [{"bright": probability}]
+        probability[3, 3] = frame.max() / 255
+        return probability
 
 
 @pytest.mark.parametrize(("most", "threshold"), [(1, 0.05), (0.5, 0.65), (0.25, 0.85), (0.2, 0.95)])

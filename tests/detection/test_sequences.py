@@ -1,4 +1,4 @@
-"""Frames that belong together: grey limits of a sequence, and targets that have to be confirmed."""
+"""Frames that belong together, and targets that have to be confirmed."""
 
 import json
 from pathlib import Path
@@ -6,126 +6,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, picture, write
-from streaming import bright_pixels, refused, results, run, same, video
+from conftest import fails, write
+from streaming import bright_pixels, results, run, same, video
 
-from detect import Detector, main
-from ismallnet.cli import DataError
-from ismallnet.detection.sequences import RUNNING, SequenceLimits
-from ismallnet.detection.sources import Frame, Source
+from detect import main
+from ismallnet.detection.sources import Source
 from net import iSmallNet
 from visualization import main as report
-
-
-def sky(k: int, hot: int = 0) -> np.ndarray:
-    """96x128, 16 bits, about 6000, noise of 40; an object at (x 12, y 82)."""
-    x = np.mgrid[:96, :128][1]
-    frame = 6000 + 500 * np.sin(x / 30) + np.random.default_rng(k).normal(0, 40, x.shape)
-    frame[80:84, 10:14] += hot
-    return frame.astype(np.uint16)
 
 
 def records_of(name: str) -> Path:
     return Path("results", name, "records-0.jsonl")
 
 
-# --- grey limits -----------------------------------------------------------------------------------
-
-
-def limits(mode: str, sequence: list[tuple[str, np.ndarray]]) -> list:
-    limits_of = SequenceLimits(mode, Detector(None, percentiles=(0, 100)), [], {}).of
-    frames = [Frame(Source(Path(name), "image"), 0, pixels) for name, pixels in sequence]
-    return [limits_of(frame)[0]["bright"] for frame in frames]
-
-
-def test_the_limits_of_a_sequence_by_hand():
-    def frame(low, high, kind=np.uint16):
-        return np.array([[low, high]], kind)
-
-    frames = [("a/1.png", frame(10, 20)), ("a/2.png", frame(20, 40)), ("b/1.png", frame(5, 6))]
-    frames += [("a/3.png", frame(7, 7)), ("a/4.png", frame(0, 1, np.uint8)), ("a/5.png", frame(30, 60))]
-    assert limits("first", frames) == [(10, 20), (10, 20), (5, 6), (10, 20), None, (10, 20)]
-    assert RUNNING == 0.1
-    second, third = (11, 22), (0.1 * 30 + 0.9 * 11, 0.1 * 60 + 0.9 * 22)
-    expected = [(10, 20), second, (5, 6), second, None, third]
-    for found, right in zip(limits("running", frames), expected, strict=True):
-        assert found == (right and pytest.approx(right))
-    # a flat first frame has no limits that others could have; floats beside integers have their own
-    frames = [("a/0.png", frame(7, 7)), ("a/1.png", frame(1, 2))]
-    frames += [("a/2.png", frame(0.5, 3, np.float32))]
-    assert limits("first", frames) == [(7, 7), (1, 2), (0.5, 3)]
-    # resumed, the folder is watched: a file that comes later is no file before that one
-    done = [{"file": "a/9.png", "index": 0, "sequence": "a", "dtype": "uint16", "range": [1, 2]}]
-    late = Frame(Source(Path("a/1.png"), "image"), 0, frame(5, 9))
-    assert SequenceLimits("first", Detector(None), done, {}).of(late) == ({"bright": (1, 2)}, True)
-    with pytest.raises(DataError, match=r"a/1\.png"):
-        SequenceLimits("first", Detector(None), done, {"a/1.png": 0, "a/9.png": 1}).of(late)
-
-
 def test_videos_and_stacks_are_sequences_of_their_own():
     kinds = (("a/1.png", "image", 1), ("a/s.npy", "stack", 3), ("a/o.npy", "stack", 1))
     sequences = [Source(Path(name), *kind).sequence for name, *kind in (*kinds, ("a/v.avi", "video"))]
     assert sequences == ["a", str(Path("a/s.npy")), "a", str(Path("a/v.avi"))]
-
-
-@pytest.fixture
-def frames(network_file) -> Path:
-    """Four frames of 16 bits, whose limits differ, in f; and in g."""
-    for k in range(4):
-        write(Path("f") / f"{k}.png", sky(k, hot=1000 * k)[60:])
-        write(Path("g") / f"{k}.png", sky(k, hot=2000 * k)[60:])
-    return Path("f")
-
-
-@pytest.mark.parametrize("mode, polarity", [("first", "bright"), ("running", "both")])
-def test_resume_gives_what_an_uninterrupted_run_gives(frames, mode, polarity, capsys):
-    argv = ["f", "g", "--limits", mode, "--polarity", polarity]
-    run(*argv, "--name", "whole")
-    assert "sequences: f (4 frames), g (4 frames)" in capsys.readouterr().out
-    run(*argv, "--name", "cut", "--batch-size", 3)
-    lines = records_of("cut").read_bytes().splitlines(keepends=True)
-    records_of("cut").write_bytes(b"".join(lines[:6]))
-    assert run(*argv, "--name", "cut", "--batch-size", 3, "--resume") == 0
-    entries = [json.loads(line) for line in records_of("cut").read_bytes().splitlines()]
-    assert [e["range"] for e in entries] == [json.loads(line)["range"] for line in lines]
-    assert results("whole")[2] == results("cut")[2]
-    message = refused(*argv[:2], "--name", "cut", "--resume", capsys=capsys)
-    assert f"this run has limits {mode}, found each" in message or "polarity both" in message
-
-
-def test_a_frame_before_those_that_depend_on_it_is_refused(frames, capsys):
-    (frames / "0.png").rename("0.png")
-    run("f", "--limits", "running")
-    Path("0.png").rename(frames / "0.png")
-    message = refused("f", "--resume", "--limits", "running", capsys=capsys)
-    assert "f/0.png" in message and "--overwrite" in message
-    assert len(results()[2]["images"]) == 3
-    write(frames / "9.png", sky(9)[60:])
-    (frames / "0.png").unlink()
-    assert run("f", "--resume", "--limits", "running") == 0 and len(results()[2]["images"]) == 4
-
-
-def test_what_the_limits_do_to_8_bits_and_to_frames_outside_of_them(network_file, capsys):
-    write(Path("f/a.png"), picture(1))
-    run("f", "--limits", "first")
-    assert "a: uint8, used as it is" in capsys.readouterr().err
-    for k, level in enumerate((0, 0, 5000)):
-        write(Path("g") / f"{k}.png", sky(k) + np.uint16(level))
-    run("g", "--limits", "first")
-    said = capsys.readouterr().err
-    assert "note: 1 frame has more than half of their pixels outside" in said and ": 2\n" in said
-
-
-@pytest.mark.parametrize("mode", ["each", "first"])
-def test_the_frame_whose_hot_pixel_sets_the_limits_is_named(network_file, mode, capsys):
-    for k in range(2):
-        frame = (sky(k) + np.uint16(23000)).clip(0, 30000)
-        if k == 0:
-            frame[50, 50] = 65535
-        write(Path("f") / f"{k}.png", frame)
-    assert run("f", "--limits", mode) == 0
-    said = capsys.readouterr().err
-    assert "note: 1 frame has few pixels" in said and ": 0\n" in said
 
 
 # --- confirmed targets -----------------------------------------------------------------------------

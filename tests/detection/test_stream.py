@@ -11,7 +11,7 @@ from conftest import picture, write
 from streaming import folder, refused, results, run, video
 
 from ismallnet.detection.detector import find_targets
-from ismallnet.detection.records import in_order, run_length, write_video
+from ismallnet.detection.records import ordered, run_length, write_video
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.predict import NotFiniteError, predict, prepared
 from net import load_weights
@@ -53,7 +53,7 @@ def test_csv_json_and_pictures_hold_the_same_targets():
 def test_records_are_in_the_order_of_the_files_that_are_named_each_once():
     """A run that was killed while it put the records of all processes into one file has some twice."""
     entries = [{"file": file, "index": k} for file, k in (("b", 0), ("a", 1), ("a", 0), ("b", 0))]
-    assert in_order(entries, ["a"]) == [entries[2], entries[1], entries[0]]
+    assert ordered(entries, ["a"]) == [entries[2], entries[1], entries[0]]
 
 
 def test_run_lengths_by_hand():
@@ -98,6 +98,32 @@ def test_depth_range_and_percentiles(capsys):
         expected = predict(model, [to_units(deep, limits)])[0]
         assert np.array_equal(maps[name], np.rint(255 * expected))
     assert (maps["own"] != maps["range"]).any()
+
+
+def sky(k: int) -> np.ndarray:
+    """36x128, 16 bits, about 29000, noise of 40."""
+    x = np.mgrid[:36, :128][1]
+    noise = np.random.default_rng(k).normal(0, 40, x.shape)
+    return (29000 + 500 * np.sin(x / 30) + noise).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("argv", "place", "value", "note"),
+    [
+        ([], np.s_[:1, :1], 65535, "few pixels"),
+        (["--range", 28000, 31000], np.s_[:], 34000, "more than half of their pixels outside"),
+    ],
+)
+def test_the_frame_whose_grey_values_are_doubtful_is_named(argv, place, value, note, capsys):
+    """A hot pixel sets a frame's own limits; a frame lies outside of the limits of all."""
+    frames = [sky(k) for k in range(3)]
+    frames[1][place] = value
+    frames[1][20, 20] += 400  # none is flat
+    for k, frame in enumerate(frames):
+        write(Path("f") / f"{k}.png", frame)
+    assert run("f", *argv) == 0
+    said = capsys.readouterr().err
+    assert f"note: 1 frame has {note}" in said and ": 1\n" in said
 
 
 def test_batches_change_nothing():
@@ -218,7 +244,9 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --resume --overwrite", "--resume"),
         ("f --resume", "--resume"),
         ("f --range 0 9 --percentiles 1 99", "--percentiles"),
-        ("f --range 1 9 --limits first", "--limits"),
+        ("f --limits first", "--range"),
+        ("f --raw 48x40:uint16", "numpy.save"),
+        ("f --polarity both", "once with each"),
         ("f --range 0 inf", "--range"),
         ("f --range nan 9", "--range"),
         ("f --percentiles 9 2", "--percentiles"),

@@ -7,8 +7,8 @@ from ismallnet.cli import DataError
 from ismallnet.detection.tracks import Confirmation, Track, link, nearest
 
 
-def at(*points, polarity="bright"):
-    return [(x, y, polarity) for x, y in points]
+def at(*points):
+    return list(points)
 
 
 def test_the_nearest_sightings_are_linked():
@@ -28,8 +28,8 @@ def test_a_track_goes_on_as_it_moved():
     assert link([*seen, at((45, 5))], 5, 4) == [[1], [1], [1], [], [1], [1]]
     assert link([*seen, at((45, 6))], 5, 4) == [[1], [1], [1], [], [1], [2]]
     # the velocity follows: half of what was not expected
-    track = Track(1, np.array([0.0, 0.0]), "bright", 0).seen((4.0, 0.0, "bright"), 1)
-    track = track.seen((10.0, 2.0, "bright"), 2)  # expected at 8
+    track = Track(1, np.array([0.0, 0.0]), 0).seen((4.0, 0.0), 1)
+    track = track.seen((10.0, 2.0), 2)  # expected at 8
     assert track.velocity.tolist() == [5, 1] and track.at(4).tolist() == [20, 4]
 
 
@@ -38,7 +38,6 @@ def test_each_sighting_belongs_to_one_track():
     assert link([at((0, 0), (4, 0)), at((4.1, 0), (9, 0))], 2.2, 1) == [[1, 2], [2, 3]]
     # together nearest: 0 -> 3 and 4 -> 5
     assert link([at((0, 0), (4, 0)), at((3, 0), (5, 0))], 5, 1) == [[1, 2], [1, 2]]
-    assert link([at((0, 0)), at((0, 0), polarity="dark")], 5, 1) == [[1], [2]]
 
 
 def test_confirmed_in_three_of_five_frames():
@@ -96,9 +95,9 @@ def brute_force(tracks: list, sightings: list, distance: float) -> float:
     """The least sum of distances, a track without a sighting costing the longest step, of all ways."""
     if not tracks:
         return 0.0
-    (x, y, _), *others = tracks
+    (x, y), *others = tracks
     costs = [distance + brute_force(others, sightings, distance)]
-    for k, (to_x, to_y, _) in enumerate(sightings):
+    for k, (to_x, to_y) in enumerate(sightings):
         if (gap := np.hypot(x - to_x, y - to_y)) <= distance:
             costs.append(gap + brute_force(others, sightings[:k] + sightings[k + 1 :], distance))
     return min(costs)
@@ -108,8 +107,8 @@ def brute_force(tracks: list, sightings: list, distance: float) -> float:
 def test_the_links_of_random_frames_are_the_best_of_all(seed):
     rng = np.random.default_rng(seed)
     first, second = (at(*rng.uniform(0, 12, (rng.integers(1, 6), 2))) for _ in range(2))
-    tracks = [Track(n, np.array(s[:2]), s[2], time=0) for n, s in enumerate(first)]
+    tracks = [Track(n, np.array(s), time=0) for n, s in enumerate(first)]
     pairs = nearest(tracks, second, 1, 2.5)  # twice as far: the first step
-    gaps = [np.linalg.norm(track.place - second[k][:2]) for k, track in pairs]
+    gaps = [np.linalg.norm(track.place - second[k]) for k, track in pairs]
     cost = sum(gaps) + 5.0 * (len(first) - len(pairs))
     assert max(gaps, default=0) <= 5 and cost == pytest.approx(brute_force(first, second, 5.0))

@@ -16,8 +16,7 @@ from streaming import beside, folder, results, run, same, start, video, waits
 
 from detect import DetectionSettings
 from ismallnet.cli import DataError
-from ismallnet.detection.run import Request, Worker
-from ismallnet.detection.run import run as run_request
+from ismallnet.detection.run import Request, Worker, run_detection
 from ismallnet.detection.sources import Source
 
 pytestmark = pytest.mark.usefixtures("network_file")
@@ -68,13 +67,11 @@ def shares(sources: list[Source], counts: list[int], done=(), **options) -> list
     return [[(s.path.name, k) for s, k in frames if worker.wants(s, k)] for worker in workers]
 
 
-def test_processes_take_turns_frame_by_frame_or_sequence_by_sequence():
+def test_processes_take_turns_frame_by_frame():
     pictures = [Source(Path(f"f/{k}.png"), "image") for k in range(3)]
     clip = Source(Path("v.avi"), "video")
     one, two = shares([*pictures, clip], [1, 1, 1, 4], every=2)
     assert one == [("0.png", 0), ("2.png", 0), ("v.avi", 2)] and two == [("1.png", 0), ("v.avi", 0)]
-    one, two = shares([*pictures, clip], [1, 1, 1, 2], limits="first")
-    assert [name for name, _ in one] == ["0.png", "1.png", "2.png"] and len(two) == 2
     done = [{"file": "f/0.png", "index": 0, "frame": "0"}]
     one, two = shares(pictures, [1, 1, 1], done)  # the others are shared out anew
     assert one == [("1.png", 0)] and two == [("2.png", 0)]
@@ -83,7 +80,7 @@ def test_processes_take_turns_frame_by_frame_or_sequence_by_sequence():
 def test_watch_is_for_one_process():
     request = Request(["f"], Path("f"), Path("w.pt"), watch=True)
     with pytest.raises(DataError, match="--watch"):
-        run_request(request, [], None, SimpleNamespace(rank=0, world=2))
+        run_detection(request, [], None, SimpleNamespace(rank=0, world=2))
 
 
 # --- a watched folder --------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_data_sets_and_frames_read_dark_targets_by_one_rule(percentiles):
     image = dark_scene()
     grey = GreyRange(percentiles=percentiles, dark=True)
     detector = Detector(iSmallNet(4), polarity="dark", percentiles=percentiles)
-    (limits,) = detector.limits_of(image).values()
+    limits = detector.limits_of(image)
     read_as, facts = read(image, percentiles=percentiles, dark=True)
     assert limits == facts.limits == value_limits(image, percentiles, dark=True)
     expected = to_units(~image, value_limits(~image, percentiles))

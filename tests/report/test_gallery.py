@@ -33,7 +33,7 @@ def results() -> Path:
     with open(folder / "records-0.jsonl", "w") as file:
         for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
             limits = (0.0, 9 * 255.0) if frame.pixels.dtype == np.uint16 else None
-            found = record(frame, f"{frame.source.path.stem}_{k}", {"bright": limits}, [])
+            found = record(frame, f"{frame.source.path.stem}_{k}", limits, [])
             found["targets"] = [] if score is None else [target(score)]
             file.write(json.dumps(found) + "\n")
             pred = np.zeros(frame.pixels.shape[:2], np.uint8)
