@@ -70,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tile", type=int, default=TILE, metavar="PX", help="frames larger than this run in tiles")
     overlap = "overlap of neighbouring tiles, in pixels, at least"
     add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
+    scale = "enlarge frames so many times for the network: 2 for small frames, as 320x256"
+    add("--scale", type=float, default=1.0, metavar="X", help=scale)
     add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
 
     add = parser.add_argument_group("targets").add_argument

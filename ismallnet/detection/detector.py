@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ismallnet.cli import DataError
@@ -16,6 +17,7 @@ from ismallnet.inference.weights import default_weights, open_network
 
 WHITE = 128  # grey value of `ignore`, from which on pixels do not count
 SHARPNESS = 4  # times as far above its surroundings as its brightest neighbour is a single pixel
+SCALES = 0.1, 8.0  # least and greatest
 RING = 8  # px around a target that its local SNR looks at
 
 
@@ -132,6 +134,7 @@ class DetectionSettings:
         tile, overlap: px; frames larger than a tile are run in overlapping tiles.
         amp: mixed precision, as in `inference.predict.autocast`.
         flips: the mean over a frame and its three mirror images.
+        scale: the network sees frames enlarged so many times; targets are in the frames' own px.
         ignore: a picture of the frames' size, white where nothing counts.
     """
 
@@ -145,6 +148,7 @@ class DetectionSettings:
     overlap: int = 64
     amp: str = "auto"
     flips: bool = False
+    scale: float = 1.0
     ignore: str | None = None
 
     def __post_init__(self):
@@ -164,6 +168,7 @@ class DetectionSettings:
             "overlap": (0 <= 2 * self.overlap <= self.tile, "0 to half a tile"),
             "amp": (self.amp in AMP, f"one of {', '.join(AMP)}"),
             "flips": (self.flips in (False, True), "False or True"),
+            "scale": (SCALES[0] <= self.scale <= SCALES[1], "{} to {}".format(*SCALES)),
             "ignore": (not self.ignore or Path(self.ignore).is_file(), "a picture"),
         }
         wrong = [
@@ -248,11 +253,14 @@ class Detector:
         they fit in a tile; 0 where they are ignored."""
         s, shape = self.settings, frames[0].shape[:2]
         images = [self.grey.units(*pair) for pair in zip(frames, limits, strict=True)]
-        if len(images) > 1 and max(shape) <= s.tile:
+        inner = tuple(max(1, round(s.scale * side)) for side in shape)
+        images = [resized(image, inner) for image in images]
+        if len(images) > 1 and max(inner) <= s.tile:
             maps = predict(self.model, images, s.amp, flips=s.flips)
         else:
             tiles = (UNITS, s.tile, s.overlap)
             maps = [predict_frame(self.model, image, *tiles, s.amp, s.flips) for image in images]
+        maps = [resized(probability, shape) for probability in maps]
         if self.ignored is None:
             return maps
         if self.ignored.shape != shape:
@@ -264,6 +272,14 @@ class Detector:
         """The targets in the probabilities of a frame."""
         s = self.settings
         return find_targets(probability, frame, s.threshold, s.min_area, s.max_targets, s.polarity)
+
+
+def resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """HxW or HxWx3 pixels in another shape (H, W); smaller ones are means."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    method = cv2.INTER_AREA if shape[0] < pixels.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(pixels, shape[::-1], interpolation=method)
 
 
 def checked_frame(frame: np.ndarray) -> np.ndarray:

@@ -134,6 +134,8 @@ def test_what_is_no_image_is_refused(model, frame, found):
         ("polarity", "up"),
         ("amp", "int8"),
         ("flips", "no"),
+        ("scale", 0),
+        ("scale", float("nan")),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(model, name, value):
@@ -154,3 +156,26 @@ def test_settings_of_numpy_s_types_can_be_used(model):
     numbers = {"threshold": np.float32(0.5), "tile": np.int64(64), "overlap": np.int64(32)}
     detector = Detector(model, limits=np.array([0.0, 9.0]), percentiles=[0, 100], **numbers)
     assert detector.limits_of(np.zeros((9, 9), np.uint16)) == (0, 9)
+
+
+@pytest.mark.parametrize("scale", [2, 0.5, 1.5])
+def test_the_network_sees_frames_rescaled_and_targets_stay_where_they_are(scale):
+    """A network that finds what is bright gives the place and the area of a spot at any scale."""
+    sides = []
+
+    class Bright(iSmallNet):
+        def forward(self, x):
+            sides.append(tuple(x.shape[2:]))
+            return Outputs(*[12 * x[:, :1] - 6] * 3)
+
+    frames = np.zeros((2, 64, 96), np.uint8)
+    frames[0, 20:28, 40:52], frames[1, 40:48, 8:20] = 255, 255
+    tiles = {"tile": 64, "overlap": 32} if scale == 1.5 else {}
+    detector = Detector(Bright(4).eval(), scale=scale, **tiles)
+    detector.model.mean.zero_(), detector.model.std.fill_(255)
+    maps = detector.maps(list(frames), [None, None])
+    assert {p.shape for p in maps} == {(64, 96)} and all(0 <= p.min() <= p.max() <= 1 for p in maps)
+    for (x, y), frame, probability in zip(((45.5, 23.5), (13.5, 43.5)), frames, maps):
+        (target,) = detector.targets(probability, frame)
+        assert (target.x, target.y) == pytest.approx((x, y), abs=0.1) and 96 <= target.area <= 140
+    assert max(sides) >= ((64, 64) if scale == 1.5 else (64 * scale, 96 * scale))
