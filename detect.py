@@ -20,7 +20,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, launch, positive, summary
 from ismallnet.detection.background import threshold_for
 from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
 from ismallnet.detection.folder import results_folder
@@ -116,6 +116,7 @@ def check(args: argparse.Namespace) -> None:
         "--watch and --camera without --recursive and --confirm": not (
             (args.watch or args.camera) and (args.recursive or args.confirm)
         ),
+        "--watch and --camera without torchrun": not (args.watch or args.camera) or launch().world == 1,
         "--camera without --resume": not (args.camera and args.resume),
         "--false-alarms with --background, and --background with it": alarms == bool(args.background),
         "--false-alarms above 0, without --threshold": not alarms
@@ -154,6 +155,12 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(**given, **rest)
 
 
+def background_threshold(args: argparse.Namespace, detector: Detector) -> list[float]:
+    """The threshold for --false-alarms on --background, alone in a list."""
+    frames = read_frames(find_sources([args.background], args.recursive))
+    return [threshold_for(detector, frames, args.false_alarms, args.background)]
+
+
 @command("finished frames are kept; type the same command with --resume to continue", several=True)
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
@@ -167,11 +174,10 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(request.weights, model))
         detector = Detector(prepared(model, processes.device), settings)
         if args.background:
-            frames = read_frames(find_sources([args.background], args.recursive))
-            threshold = threshold_for(detector, frames, args.false_alarms, args.background)
-            if not (args.input or args.watch or args.camera):
-                return 0
-            detector = Detector(detector.model, settings, threshold=threshold)
+            own = background_threshold(args, detector) if processes.rank == 0 else []
+            detector = Detector(detector.model, settings, threshold=processes.gather(own)[0])
+        if not (args.input or args.watch or args.camera):
+            return 0
         return run_detection(request, sources, detector, processes)
 
 

@@ -71,6 +71,17 @@ def test_scripts_that_do_not_share_their_work_refuse_several_processes(name, mon
     assert stop.value.code == 2 and "found 2 processes, expected one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("live", [["--camera", "0"], ["--watch", "."]])
+def test_live_frames_are_refused_by_several_processes_before_a_camera_is_opened(
+    live, monkeypatch, capsys
+):
+    started_with(monkeypatch, TORCHRUN)
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module("detect").main(live)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and "torchrun" in message and "could be opened" not in message
+
+
 @pytest.mark.parametrize(
     "variables, expected",
     [

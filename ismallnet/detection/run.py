@@ -89,9 +89,6 @@ def run_detection(
         of the signal which interrupted it.
     """
     folder, first = request.folder, processes.rank == 0
-    if request.live and processes.world > 1:
-        text = "--watch and --camera: expected one process"
-        raise DataError(f"{text}, found {processes.world}; leave torchrun out")
     if first:
         inputs = [*request.paths, *(source.path for source in sources)]
         check_ours(folder, inputs, request.recursive, request.resume)
