@@ -2,8 +2,11 @@
 the networks, unless another --variant follows."""
 
 import multiprocessing
-import subprocess
+import os
+import socket
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -17,7 +20,9 @@ TINY = ["--dataset", "tiny", "--width", "4", "--crop", "32", "--batch-size", "2"
 TINY += ["--workers", "0", "--device", "cpu", "--variant", "plain"]
 RUN = Path("runs/tiny/x")
 FORKS = multiprocessing.get_context("forkserver")  # whose processes have imported most already
-FORKS.set_forkserver_preload(["train", "skimage.measure", "pytest"])
+FORKS.set_forkserver_preload(
+    ["torchvision", "tensorboardX", "skimage.measure", "scipy.optimize", "pytest"]
+)
 
 
 def run(*argv, folder="x"):
@@ -32,10 +37,40 @@ def equal(a: dict, b: dict) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
-def start(*argv, **options) -> subprocess.Popen:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *TINY, *map(str, argv)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, **pipes, **options)
+def start(script: Callable, argv: list, **environment: str) -> multiprocessing.Process:
+    """A script's main in a process, and a process group, of its own, that writes to output.txt."""
+    process = FORKS.Process(target=child, args=(script, [str(a) for a in argv], environment))
+    process.start()
+    return process
+
+
+def child(script: Callable, argv: list[str], environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ |= environment
+    multiprocessing.set_start_method("fork", force=True)  # as scripts do: workers end with them
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with open("output.txt", "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            sys.exit(script(argv))
+        except SystemExit as stop:
+            os._exit(stop.code or 0)
+
+
+def torchrun(rank: int, world: int, port: str) -> dict[str, str]:
+    """What torchrun sets for a process."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    return ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def output() -> str:
+    """What processes that `start` began have written."""
+    return Path("output.txt").read_text(encoding="utf-8")
 
 
 def logged(folder, tag: str = "loss/mask") -> dict[int, float]:

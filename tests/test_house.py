@@ -5,15 +5,11 @@ All imports count, also those within functions and under TYPE_CHECKING.
 
 import ast
 import graphlib
-import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from ismallnet.inference.weights import SHIPPED
 from net import load_weights
@@ -105,15 +101,6 @@ def test_the_tests_of_this_file_see_what_they_forbid(tmp_path):
     assert allowed("ismallnet.files", "ismallnet.cli")
     assert not allowed("ismallnet.cli", "ismallnet.files")
     assert not allowed("train", "test") and not allowed("ismallnet.inference.predict", "net")
-
-
-@pytest.mark.parametrize("name", sorted(ROOT - FOUNDATION - {"hubconf"}))
-def test_help_shows_no_python_lists(name):
-    module = importlib.import_module(name)
-    if not hasattr(module, "build_parser"):
-        pytest.skip("no command line")
-    text = " ".join(module.build_parser().format_help().split())
-    assert not re.search(r"default: (\[|None)", text)
 
 
 # --- beside other people's files -------------------------------------------------------------------

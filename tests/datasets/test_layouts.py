@@ -12,45 +12,29 @@ from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.sample import Reading
 from ismallnet.labels import decouple_dataset
 
-# who: (image folder, mask folder, mask ending, training list, test list)
+# who: image folder, mask folder/mask ending, training list, test list
 LAYOUTS = {
-    "sirst as released": ("images", "masks", "_pixels0", "idx_427/trainval.txt", "idx_427/test.txt"),
-    "sirst, older split": ("images", "masks", "_pixels0", "idx_320/train.txt", "idx_320/test.txt"),
-    "dnanet": ("images", "masks", "", "50_50/train.txt", "50_50/test.txt"),
-    "ismallnet": ("image", "mask", "_pixels0", "train.txt", "test.txt"),
-    "irstd-1k as released": ("IRSTD1k_Img", "IRSTD1k_Label", "", "trainval.txt", "test.txt"),
-    "irstd-1k 80_20": ("IRSTD1k_Img", "IRSTD1k_Label", "", "80_20/trainval.txt", "80_20/test.txt"),
-    "basicirstd": ("images", "masks", "", "img_idx/train_Set.txt", "img_idx/test_Set.txt"),
-    "basicirstd, renamed": ("images", "masks", "", "img_idx/train_X-1.txt", "img_idx/test_X-1.txt"),
-    "mshnet": ("imges", "masks", "", "trainval.txt", "test.txt"),
-    "open-sirst-v2, mixed": (
-        "mixed",
-        "annotations/masks",
-        "_pixels0",
-        "splits/trainval_full.txt",
-        "splits/test_full.txt",
-    ),
-    "open-sirst-v2, v1": (
-        "images/targets",
-        "annotations/masks",
-        "_pixels0",
-        "splits/trainval_v1.txt",
-        "splits/test_v1.txt",
-    ),
-    "voc": (
-        "JPEGImages",
-        "SegmentationClass",
-        "",
-        "ImageSets/Segmentation/train.txt",
-        "ImageSets/Segmentation/val.txt",
-    ),
-    "lists": ("images", "masks", "", "lists/train.txt", "lists/test.txt"),
+    "sirst as released": "images masks/_pixels0 idx_427/trainval.txt idx_427/test.txt",
+    "sirst, older split": "images masks/_pixels0 idx_320/train.txt idx_320/test.txt",
+    "dnanet": "images masks/ 50_50/train.txt 50_50/test.txt",
+    "ismallnet": "image mask/_pixels0 train.txt test.txt",
+    "irstd-1k as released": "IRSTD1k_Img IRSTD1k_Label/ trainval.txt test.txt",
+    "irstd-1k 80_20": "IRSTD1k_Img IRSTD1k_Label/ 80_20/trainval.txt 80_20/test.txt",
+    "basicirstd": "images masks/ img_idx/train_Set.txt img_idx/test_Set.txt",
+    "basicirstd, renamed": "images masks/ img_idx/train_X-1.txt img_idx/test_X-1.txt",
+    "mshnet": "imges masks/ trainval.txt test.txt",
+    "sirst-v2 mixed": "mixed annotations/masks/_pixels0 splits/trainval_full.txt splits/test_full.txt",
+    "sirst-v2": "images/targets annotations/masks/_pixels0 splits/trainval_v1.txt splits/test_v1.txt",
+    "voc": "JPEGImages SegmentationClass/ "
+    "ImageSets/Segmentation/train.txt ImageSets/Segmentation/val.txt",
+    "lists": "images masks/ lists/train.txt lists/test.txt",
 }
 
 
 @pytest.mark.parametrize("who", LAYOUTS)
 def test_layout_is_found(tmp_path, who):
-    images, masks, ending, train, test = LAYOUTS[who]
+    images, masks, train, test = LAYOUTS[who].split()
+    masks, _, ending = masks.rpartition("/")
     root = tmp_path / "Set"
     image(root, images, "x1", "x2", "x3")
     mask(root, masks, *(f"{name}{ending}" for name in ("x1", "x2", "x3")))

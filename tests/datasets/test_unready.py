@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from conftest import fails, picture, target_mask, write
+from conftest import fails, picture, report_data, target_mask, write
 
 from eval import main as evaluate
 from ismallnet.datasets.find import find_dataset
@@ -22,6 +22,7 @@ from visualization import main as visualization
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 1234\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>"
 TINY = ("--dataset", "tiny")
+NAME = os.fsdecode(b"s\xff")  # of a data set, no UTF-8
 
 
 # --- what is not what its name says ----------------------------------------------------------------
@@ -98,14 +99,19 @@ def test_all_stages_work_with_them(gbk_set, capsys):
         assert sample.name == GBK and sample.mask == Path("data/tiny/masks", f"{GBK}.png")
         assert any("read as GBK" in note for note in data.notes) == (encoding == "gbk")
     torch.save({"state_dict": iSmallNet(2).state_dict()}, "w.pt")
-    main([*TINY])
-    infer([*TINY, "--weights", "w.pt", "--device", "cpu"])
-    evaluate([*TINY, "--workers", "1", "--no-pd-fa"])
-    visualization([*TINY, "--workers", "1"])
-    assert json.loads(Path("results/tiny/about.json").read_text())["images"] == [GBK]
-    assert "\\udcba" in Path("results/tiny/images.csv").read_text()
-    for path in (f"{GBK}.png", f"figures/{GBK}.png", "report/index.html"):
-        assert Path("results/tiny", path).stat().st_size
+    gbk_set.rename(gbk_set.with_name(NAME))
+    typed, other = ["--dataset", NAME], os.fsdecode(b"run\xfe")
+    main(typed)
+    for results in ("results", other):
+        infer([*typed, "--weights", "w.pt", "--device", "cpu", "--results", results])
+    evaluate([*typed, "--no-pd-fa"])
+    visualization([*typed, "--compare", other, "--figure", "paper"])
+    folder = Path("results", NAME)
+    assert json.loads((folder / "about.json").read_text())["images"] == [GBK]
+    assert "\\udcba" in (folder / "images.csv").read_text()
+    assert len(report_data(folder / "report/index.html")["images"]) == 1
+    for path in (f"{GBK}.png", f"figures/{GBK}.png", "roc.png", "paper/panels.pdf"):
+        assert (folder / path).stat().st_size
 
 
 def test_a_new_split_can_be_read_again(gbk_set, capsys):

@@ -161,8 +161,7 @@ def says(folder: Path, weights: str) -> None:
 
 
 def begins(folder: Path) -> None:
-    write_json(folder / "unfinished.json", {})
-    (folder / "about.json").unlink()
+    write_json(folder / "unfinished.json", {})  # before about.json goes
 
 
 OTHER, SAME = (partial(says, weights=f"{name}.pt") for name in "ba")

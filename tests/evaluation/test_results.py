@@ -14,7 +14,6 @@ from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.protocols import evaluate
 from ismallnet.inference.predict import infer
 from net import load_weights
-from test import main
 
 REPOSITORY = Path(__file__).parents[1].parent
 WEIGHTS = sorted((REPOSITORY / "weights").glob("*.safetensors"))
@@ -80,13 +79,6 @@ def test_shipped_weights_give_their_row(row):
     model = load_weights(REPOSITORY / "weights" / file)
     found = evaluate([(pred, mask) for _, pred, mask in infer(model, frames)])
     assert abs(found["iou"] - figures[0]) < 1e-3 and abs(found["niou"] - figures[1]) < 1e-3
-
-
-@pytest.mark.parametrize("name, weights", [("NUDT-SIRST", "NUDT-SIRST"), ("mine", "IRSTD-1k")])
-def test_without_runs_the_shipped_weights_are_taken_and_named(data, name, weights, capsys):
-    data.rename(data.parent / name)
-    main(["--dataset", name])
-    assert re.search(rf"weights \S*weights/{weights}\.safetensors \(width", capsys.readouterr().out)
 
 
 def test_the_readme_s_example_runs(monkeypatch, capsys):

@@ -98,13 +98,14 @@ def test_damaged_pictures_are_errors(damage):
 
 
 def test_how_large_a_picture_may_be_is_what_memory_allows(monkeypatch):
-    path = saved("x.png", picture(shape=(30, 40)))
-    assert image_shape(path) == (30, 40)
+    paths = [saved(f"x.{suffix}", picture(shape=(30, 40))) for suffix in ("png", "tif")]
+    assert [image_shape(path) for path in paths] == [(30, 40)] * 2
     Image.new("1", (14000, 13000)).save("large.png")  # which Pillow refuses unless it is told
     assert image_shape("large.png") == (13000, 14000)
     monkeypatch.setattr(tiff, "memory_limit", lambda: 16 * 30 * 40 - 32.0)
-    with pytest.raises(DataError, match=r"x\.png"):
-        decode(path)
+    for path in paths:
+        with pytest.raises(DataError, match=str(path)):
+            decode(path)
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

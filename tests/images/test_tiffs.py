@@ -11,7 +11,6 @@ from PIL import Image
 from streaming import deep, frames
 
 from ismallnet.cli import DataError
-from ismallnet.images import tiff
 from ismallnet.images.picture import decode, image_shape, open_pictures
 
 STORED = {1: lambda seen: seen, 3: lambda seen: seen[::-1, ::-1], 6: np.rot90}
@@ -147,13 +146,6 @@ def test_damaged_tiffs_are_refused(change):
     write(Path("c.tif"), bytes(raw))
     with pytest.raises(DataError, match=r"c\.tif: not a readable image"):
         decode(Path("c.tif"))
-
-
-def test_how_large_a_tiff_may_be_is_what_memory_allows(monkeypatch):
-    tifffile.imwrite("t.tif", deep())
-    monkeypatch.setattr(tiff, "memory_limit", lambda: 16 * deep().size - 16)
-    with pytest.raises(DataError, match=r"t\.tif"):
-        decode(Path("t.tif"))
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")

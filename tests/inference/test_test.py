@@ -1,14 +1,13 @@
 import csv
 import json
 import os
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, fails, make_set, picture, write
+from conftest import fails, make_set, picture, write
 from plain import network
 
 from dataset import Frames
@@ -27,9 +26,9 @@ TINY = ["--dataset", "tiny", "--device", "cpu"]
 
 @pytest.fixture
 def weights(tmp_path) -> Path:
-    """A network of width 4 whose predictions vary: its batch norms are fresh, its weights random."""
+    """A network of width 2 whose predictions vary: its batch norms are fresh, its weights random."""
     torch.manual_seed(3)
-    model = iSmallNet(4)
+    model = iSmallNet(2)
     path = tmp_path / "w.pt"
     torch.save({"state_dict": model.state_dict()}, path)
     return path
@@ -69,14 +68,9 @@ def test_images_csv_and_table_are_the_standard_figures(data, weights):
     assert about["images"] == ["c", "d"] and len(about["sha256"]) == 64
 
 
-def test_the_authors_checkpoint_runs_and_resize_is_an_option(data, tmp_path):
-    sys.path.insert(0, str(GOLDEN))
-    import fill
-
-    state = {k: torch.from_numpy(np.asarray(v)) for k, v in fill.authors_state_dict().items()}
-    torch.save({"state_dict": state}, "authors.pth.tar")
-    main([*TINY, "--weights", "authors.pth.tar", "--results", "native"])
-    main([*TINY, "--weights", "authors.pth.tar", "--results", "at64", "--resize", "64"])
+def test_resize_is_an_option(data, weights):
+    main([*TINY, "--weights", str(weights), "--results", "native"])
+    main([*TINY, "--weights", str(weights), "--results", "at64", "--resize", "64"])
     one, other = grey("native/tiny/c.png"), grey("at64/tiny/c.png")
     assert one.shape == other.shape == (40, 48) and (one != other).any()
 
@@ -156,7 +150,7 @@ def test_odd_information_in_a_checkpoint_does_no_harm(data, info, capsys):
 
 def test_bad_input_is_one_clear_error(data, weights, capsys):
     argv = [*TINY, "--weights", str(weights)]
-    assert "width 4, expected width 16" in fails(main, *argv, "--width", 16, capsys=capsys)
+    assert "width 2, expected width 16" in fails(main, *argv, "--width", 16, capsys=capsys)
     assert "a folder" in fails(main, *TINY, "--weights", "data", capsys=capsys)
     assert "no such weights" in fails(main, *TINY, "--weights", "x.pt", capsys=capsys)
     write(Path("bad.pt"), weights.read_bytes()[:5000])

@@ -1,15 +1,14 @@
 import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import box, fails, make_set, picture, report_data, target_mask, write
+from conftest import box, fails, make_set, picture, target_mask, write
 
 import eval as evaluation
 import utils
-from ismallnet.files import lock, write_png
+from ismallnet.files import lock
 from ismallnet.report.outcome import COLOURS, Layers, Region, outcome
 from ismallnet.report.panels import CAPTION, draw_outcome, panel
 from visualization import main
@@ -193,26 +192,3 @@ def test_nothing_is_drawn_where_another_program_is_at_work(results, monkeypatch,
     with lock(results, "test.py writes maps"):
         assert "results/tiny: test.py, eval.py" in fails(main, "--dataset", "tiny", capsys=capsys)
     assert not (results / "figures").exists()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="names of files are text there")
-def test_names_that_are_not_utf8(tmp_path):
-    """Of the data set and a run that is compared; the images' names are GBK, as on Chinese Windows."""
-    name, *images = (os.fsdecode(raw) for raw in (b"s\xff", *(t.encode("gbk") for t in "一二三")))
-    other = os.fsdecode(b"run\xfe")
-    root, shape = tmp_path / "data" / name, (20, 24)
-    for image in images:
-        for folder, pixels in (("images", picture(0, shape)), ("masks", target_mask(shape))):
-            write_png(root / folder / f"{image}.png", pixels)
-    for split, names in (("train", images[:1]), ("test", images[1:])):
-        write(root / f"50_50/{split}.txt", b"".join(os.fsencode(n) + b"\n" for n in names))
-    for image in images[1:]:
-        for folder in ("results", other):
-            write_png(Path(folder) / name / f"{image}.png", target_mask(shape))
-    utils.main(["--dataset", name])
-    evaluation.main(["--dataset", name, "--workers", "1"])
-    main(["--dataset", name, "--workers", "1", "--compare", other, "--figure", "paper"])
-    folder = Path("results") / name
-    assert (folder / "figures" / f"{images[1]}.png").exists() and (folder / "roc.png").exists()
-    assert (folder / "paper/panels.pdf").exists()
-    assert len(report_data(folder / "report/index.html")["images"]) == 2

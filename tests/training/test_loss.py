@@ -3,15 +3,12 @@
 The finding that these tests hold is told in docs/EXPERIMENTS.md.
 """
 
-import subprocess
-import sys
-
 import cv2
+import losses as table_of_losses
 import numpy as np
 import pytest
 import torch
 from conftest import make_set, target_mask, write
-from runs import REPOSITORY
 from torch import Tensor
 
 from ismallnet.labels import METHODS
@@ -144,13 +141,12 @@ def test_the_default_loss_is_the_jaccard_loss_and_half_the_focal_loss():
 # --- the table of docs/EXPERIMENTS.md --------------------------------------------------------------
 
 
-def test_the_table_of_a_data_set_s_training_masks(tmp_path):
+def test_the_table_of_a_data_set_s_training_masks(tmp_path, capsys):
     root = make_set(tmp_path / "data" / "tiny", names="abcd", train=3)
     write(root / "masks" / "c.png", np.zeros((40, 48), np.uint8))  # its maps are empty: left out
-    command = [sys.executable, str(REPOSITORY / "docs/losses.py"), "--dataset", "tiny"]
-    done = subprocess.run([*command, "--output", "losses.png"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+    table_of_losses.main(["--dataset", "tiny", "--output", "losses.png"])
+    text = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     head, _, *rows = lines
     table = {(row[1], row[2]): dict(zip(head, row)) for row in rows}
     assert table.keys() == {("both", "mask"), *((m, n) for m in METHODS for n in OUTPUTS[:2])}

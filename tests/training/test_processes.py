@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import make_set
-from runs import REPOSITORY, RUN, TINY
+from runs import REPOSITORY, RUN, TINY, free_port, torchrun
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -74,23 +73,11 @@ def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path, tell):
     tell(f"gradients of {world} gloo processes", f"largest difference {worst / largest:.0e}, relative")
 
 
-def join(rank: int, world: int, port: str) -> None:
-    """What torchrun sets for a process."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
 def split_by(rank: int, world: int, folder: str) -> None:
     """One of several trainings on a data set without lists; writing one takes a while."""
     os.chdir(folder)
     torch.set_num_threads(1)
-    join(rank, world, Path("port").read_text())
+    os.environ |= torchrun(rank, world, Path("port").read_text())
 
     @contextlib.contextmanager
     def slowly(path):
@@ -113,7 +100,7 @@ def test_the_first_process_makes_the_split_before_the_others_look(tmp_path):
 
 def alone(rank: int, folder: str, port: str) -> None:
     """Of two processes the second leaves, the first waits for it."""
-    join(rank, 2, port)
+    os.environ |= torchrun(rank, 2, port)
     processes = Processes("cpu")
     assert processes.first(lambda: rank) == rank
     network = processes.parallel(torch.nn.Linear(2, 1))

@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 from conftest import fails, make_set, write
-from runs import RUN, TINY, equal, logged, run, start
+from runs import RUN, TINY, equal, logged, output, run, start
 
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.training.augmentation import TrainingSet
@@ -108,7 +108,7 @@ def test_runs_of_earlier_versions_resume_as_they_began(capsys):
 
 def under_way(*argv):
     """A training in a process group of its own, some steps from its start."""
-    process = start("--epochs", 5000, "--run-name", "x", *argv, start_new_session=True)
+    process = start(main, [*TINY, "--epochs", 5000, "--run-name", "x", *argv])
     deadline = time.monotonic() + 120
     while not (RUN / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -138,9 +138,9 @@ def test_signals_save_and_leave(number, group):
     workers = children(process.pid)
     assert len(workers) == 2 or not Path("/proc").exists()
     (os.killpg if group else os.kill)(process.pid, number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, out
-    assert "--resume runs/tiny/x" in out and "Traceback" not in out
+    process.join(60)
+    assert process.exitcode == 128 + number, output()
+    assert "--resume runs/tiny/x" in output() and "Traceback" not in output()
     assert stepped() > 0
 
 
@@ -151,7 +151,7 @@ def test_a_killed_training_leaves_no_process_and_no_lock(capsys):
     for argv in (RESUME, [*TINY, "--run-name", "x"]):  # the folder is locked while it runs
         assert "runs/tiny/x" in fails(main, *argv, capsys=capsys)
     process.kill()
-    process.communicate(timeout=60)
+    process.join()
     deadline = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)

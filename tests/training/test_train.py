@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import fails, make_set, picture, write
-from runs import REPOSITORY, RUN, TINY, equal, logged, run, weights
+from runs import RUN, TINY, equal, free_port, logged, output, run, start, torchrun, weights
 
 import net
 from dataset import Frames
@@ -217,13 +215,14 @@ def test_two_processes_count_as_one(data):
     """Seven test images shared by two processes, in a run whose weights find some targets: the
     metrics are exactly those that one process counts with the weights that were kept."""
     write(data / "50_50/test.txt", "".join(f"{n}\n" for n in "abcdefg"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(REPOSITORY / "train.py"), *TINY, "--lr", "1e-2"]
-    command += ["--run-name", "x", "--epochs", "6", "--eval-every", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    argv = [*TINY, "--lr", "1e-2", "--run-name", "x", "--epochs", "6", "--eval-every", "2"]
+    port = free_port()
+    both = [start(main, argv, **torchrun(rank, 2, port)) for rank in range(2)]
+    for process in both:
+        process.join(300)
+        assert process.exitcode == 0, output()
     two = metrics_of(RUN)["final"]["tiny"]
-    assert done.stdout.count("epoch 6.0 step 18") == 1  # one process speaks
+    assert output().count("epoch 6.0 step 18") == 1  # one process speaks
     model, frames = load_weights(RUN / "last.pt"), Frames(find_dataset("tiny"), "test")
 
     def counts(part: slice) -> list:
