@@ -5,7 +5,7 @@
 """
 
 import hashlib
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ismallnet.datasets.masks import TARGET, mask_file, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
 from ismallnet.labels import check_maps, checksum, read_maps
-from ismallnet.parallel import memory_limit, read_ahead, result_or_error
+from ismallnet.parallel import memory_limit, read_ahead
 
 GREY = GreyRange()
 
@@ -73,9 +73,10 @@ class Frames:
         self.map_checksums: dict[str, int] = {}  # of the maps that are not kept in memory, by name
         self.cache: list[Item] | None = []
         self.known: list[FrameFacts] = []
-        memory = memory_budget() if memory is None else memory
+        if memory is None:
+            memory = memory_limit() / 8 / launch().local_world  # the machine's processes share it
         problems = list(data.problems[split])
-        read = read_ahead(partial(result_or_error, self._load), self.samples)
+        read = read_ahead(self._load, self.samples)
         for result in progress(read, f"{data.name} {split}", len(self.samples)):
             if isinstance(result, DataError):
                 problems.append(str(result))
@@ -107,14 +108,17 @@ class Frames:
                 f"{other} inverts the images"
             )
 
-    def _load(self, sample: Sample) -> tuple[Item, FrameFacts]:
-        """A frame as it is on disk, each of its files opened once, and what is known of it."""
+    def _load(self, sample: Sample) -> tuple[Item, FrameFacts] | DataError:
+        """A frame as it is on disk, each of its files opened once, and what is known of it; or why it
+        cannot be used."""
         try:
             raw = sample.image.read_bytes()
             image, grey = self.grey.read(sample.image, sample.name, raw=raw)
             mask = read_mask(sample, image.shape[:2], self.threshold)
+        except DataError as error:
+            return error
         except OSError as error:
-            raise DataError(f"{error.filename or sample.image}: {error.strerror}") from error
+            return DataError(f"{error.filename or sample.image}: {error.strerror}")
         _, _, centres = target_components(mask)
         moved = offsets(image.mean(axis=-1, dtype=np.float32), mask)
         file = len(raw), hashlib.sha256(raw).hexdigest()
@@ -165,40 +169,32 @@ def read_lists(
     data: list[DatasetFolder], threshold: int, grey: GreyRange
 ) -> tuple[list[Frames], list[Frames]]:
     """The frames of all training and all test lists; one error names everything unusable in them."""
-    lists = [
-        result_or_error(partial(Frames, split=kind, threshold=threshold, grey=grey), folder)
-        for kind in ("train", "test")
-        for folder in data
-    ]
-    if problems := [str(error) for error in lists if isinstance(error, DataError)]:
+    lists, problems = [], []
+    for kind in ("train", "test"):
+        for folder in data:
+            try:
+                lists.append(Frames(folder, kind, threshold, grey))
+            except DataError as error:
+                problems.append(str(error))
+    if problems:
         raise DataError("\n".join(problems))
     return lists[: len(data)], lists[len(data) :]
 
 
-def shapes_of(lists: list[Frames]) -> dict[str, tuple[int, int]]:
-    """(H, W) of the images of lists, by name."""
-    return {s.name: shape for frames in lists for s, shape in zip(frames.samples, frames.shapes)}
-
-
-def digests_of(lists: list[Frames]) -> dict[Sample, str]:
-    """SHA-256 of the image files of lists."""
-    return {s: frame.digest for frames in lists for s, frame in zip(frames.samples, frames.known)}
+def facts_of(lists: list[Frames]) -> Iterator[tuple[Sample, FrameFacts]]:
+    """The samples of lists, each with what is known of its frame."""
+    return ((s, facts) for frames in lists for s, facts in zip(frames.samples, frames.known))
 
 
 def fingerprint(lists: list[Frames]) -> str:
     """A digest of the images and masks of lists: their names, and their files' sizes and contents."""
     whole, empty = hashlib.sha256(), hashlib.sha256().hexdigest()
-    for sample, frame in ((s, f) for frames in lists for s, f in zip(frames.samples, frames.known)):
+    for sample, frame in facts_of(lists):
         mask = mask_file(sample)
         of_mask = f"{mask.size} {mask.digest}" if mask else f"0 {empty}"
         line = f"{sample.name} {frame.size} {frame.digest} {of_mask}\n"
         whole.update(line.encode(errors="surrogateescape"))
     return whole.hexdigest()
-
-
-def memory_budget() -> float:
-    """Bytes that one list may take in memory: an eighth of the machine's, shared by its processes."""
-    return memory_limit() / 8 / launch().local_world
 
 
 def mean_and_std(lists: list[Frames]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Frames, digests_of, fingerprint, mean_and_std, read_lists, shapes_of
+from dataset import Frames, facts_of, fingerprint, mean_and_std, read_lists
 from ismallnet.arguments import grey_range, open_datasets
 from ismallnet.cli import DataError, command, launch, progress
 from ismallnet.datasets.checks import copies_note, mirrors_for, offset_note
@@ -34,6 +34,7 @@ from ismallnet.datasets.sample import DatasetFolder, Item
 from ismallnet.distributed import Interruption, Processes, deterministic, environment, run_script
 from ismallnet.evaluation.map_files import HELD_OUT, TEST_LIST
 from ismallnet.files import lock
+from ismallnet.images.grey import GreyRange
 from ismallnet.inference.own import KEPT, OwnNetwork, check_source, load_own, own_network
 from ismallnet.inference.predict import autocast, precision
 from ismallnet.inference.weights import merged
@@ -146,34 +147,41 @@ def train(
 
 
 def read_data(
-    args: argparse.Namespace, processes: Processes
-) -> tuple[list[DatasetFolder], list[Frames], list[Frames]]:
-    """The data sets, the frames of their training lists, with label maps, and of their test lists.
+    data: list[DatasetFolder],
+    threshold: int,
+    grey: GreyRange,
+    maps_root: str | None,
+    method: str,
+    processes: Processes,
+) -> tuple[list[Frames], list[Frames]]:
+    """The frames of the data sets' training lists, with label maps, and of their test lists.
+
+    Args:
+        threshold: mask values from here up are target.
+        maps_root, method: where the label maps are, and how those are made that are not there yet.
 
     Raises:
         DataError: files that cannot be used, or no target at all.
     """
-    data = processes.first(lambda: open_datasets(args, copies=False))
-    for folder in data:
-        folder.hold_out(args.hold_out)
-    threshold, maps = args.mask_threshold, (args.maps_root, args.labels)
-    learned, tested = read_lists(data, threshold, grey_range(args))
+    learned, tested = read_lists(data, threshold, grey)
     making = [] if processes.rank else data  # the first process makes the maps
-    with maps_lock(making, args.maps_root):
+    with maps_lock(making, maps_root):
         for folder, *lists in zip(making, learned, tested):
-            print(decouple_dataset(folder, *maps, threshold, shapes=shapes_of(lists)))
+            shapes = {sample.name: facts.shape for sample, facts in facts_of(lists)}
+            print(decouple_dataset(folder, maps_root, method, threshold, shapes=shapes))
         processes.barrier()
         for folder, frames in zip(data, learned):
-            frames.add_maps(maps_folder(folder, args.maps_root), args.labels)
+            frames.add_maps(maps_folder(folder, maps_root), method)
         processes.barrier()
     if not any(len(centres) for frames in learned for centres in frames.centres):
         raise DataError(
             f"{', '.join(folder.name for folder in data)}: no training mask holds a target pixel, so "
             "there is nothing to learn; look at the masks, or type another --mask-threshold"
         )
-    if text := copies_note(digests_of(learned), digests_of(tested)):
+    files = ({s: facts.digest for s, facts in facts_of(lists)} for lists in (learned, tested))
+    if text := copies_note(*files):
         print(text)
-    return data, learned, tested
+    return learned, tested
 
 
 def settle_mirrors(data: list[DatasetFolder], learned: list[Frames], wanted: str) -> list[str]:
@@ -236,76 +244,63 @@ def initialise(model: iSmallNet | OwnNetwork, prior: float, lists: list[Frames])
             nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
 
 
-def make_network(
-    args: argparse.Namespace, info: dict | None, data: list[DatasetFolder], learned: list[Frames]
-) -> tuple[iSmallNet | OwnNetwork, dict]:
-    """The network that a training begins with, and `seen`, the names of all images that its weights
-    learn from: nothing where those of --init do not say theirs.
-
-    Args:
-        info: that of the checkpoint that will be restored; its weights need no values here.
-    """
-    torch.manual_seed(args.seed)
-    model = build_network(args.width, args.variant, None if info else args.init, args.network)
-    if info and args.network:
-        check_source(f"--network {args.network}", info, model)
-    if not (info or args.init):
-        initialise(model, args.prior, learned)
-        info = {"seen": {}}
-    elif not info:
-        info = model.info
-        if text := seen_note(args.init, info, names_of(data, "test"), args.hold_out):
-            print(text)
-    names = names_of(data, "train")
-    return model, {"seen": merged(names, info["seen"])} if "seen" in info else {}
-
-
-def make_state(args: argparse.Namespace, model: iSmallNet | OwnNetwork, steps: int) -> State:
-    """The state of a training before its first step, of a network on its device."""
-    device = model.mean.device
-    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
-    average = MovingAverage(model, args.ema) if args.ema else None
-    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-    return State(model, optimizer, average, scaler, steps, model.info)
-
-
-def make_step(args: argparse.Namespace, state: State, processes: Processes) -> Callable:
-    """`step` of a batch, a rate, a weight and a check; on CUDA as a graph where that is possible."""
-    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
-    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
-    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
+def make_step(state: State, processes: Processes, compiled: bool, graphs: bool, **options) -> Callable:
+    """`step` of a batch, a rate, a weight and a check, with its other options; as a CUDA graph with
+    `graphs`."""
+    network = processes.parallel(torch.compile(state.model) if compiled else state.model)
     take_step = partial(step, state, network, processes, **options)
-    graphs = not (args.no_graphs or args.compile)
-    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
-        return GraphedStep(state, take_step, processes.device)
-    return take_step
+    return GraphedStep(state, take_step, processes.device) if graphs else take_step
 
 
 # --- a run -------------------------------------------------------------------------------------------
+
+
+def about_run(args: argparse.Namespace, model: iSmallNet | OwnNetwork, images: int) -> dict:
+    """What a run's checkpoints say of it from the first step to the last."""
+    return {
+        "images": images,
+        "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
+        "environment": environment(model.mean.device),
+        **{key: getattr(args, key) for key in ("dataset", "recipe", "seed")},
+        **{key: getattr(model, key) for key in ("width", "variant")},
+        **({KEPT: model.source} if args.network else {}),
+        "args": vars(args),
+    }
 
 
 def session(
     args: argparse.Namespace, checkpoint: dict | None, folder: Path, processes: Processes
 ) -> int:
     """Sets a run up, or continues it, and trains; returns the exit code."""
-    data, learned, tested = read_data(args, processes)
+    data = processes.first(lambda: open_datasets(args, copies=False))
+    for dataset in data:
+        dataset.hold_out(args.hold_out)
+    read = args.mask_threshold, grey_range(args), args.maps_root, args.labels
+    learned, tested = read_data(data, *read, processes)
     steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
     last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
     chosen = {key: getattr(args, key) for key in SAMPLES} | {"last_from": last_from}
     samples = TrainingSet(learned, mirrors=settle_mirrors(data, learned, args.mirror), **chosen)
-    model, seen = make_network(args, checkpoint and checkpoint["info"], data, learned)
-    state = make_state(args, processes.place(model), steps)
-    about = {
-        "images": len(samples),
-        "figures_on": HELD_OUT.format(args.hold_out) if args.hold_out else TEST_LIST,
-        "environment": environment(processes.device),
-        **{key: getattr(args, key) for key in ("dataset", "recipe", "seed")},
-        **{key: getattr(model, key) for key in ("width", "variant")},
-        **({KEPT: model.source} if args.network else {}),
-        "args": vars(args),
-        **seen,
-    }
+
+    torch.manual_seed(args.seed)
+    init = None if checkpoint else args.init  # the checkpoint's weights come with `restore`
+    model = build_network(args.width, args.variant, init, args.network)
+    if not (checkpoint or init):
+        initialise(model, args.prior, learned)
+    before = checkpoint["info"] if checkpoint else model.info if init else {"seen": {}}
+    if checkpoint and args.network:
+        check_source(f"--network {args.network}", before, model)
+    if init and (text := seen_note(init, before, names_of(data, "test"), args.hold_out)):
+        print(text)
+    model, device = processes.place(model), processes.device
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    average = MovingAverage(model, args.ema) if args.ema else None
+    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    state = State(model, optimizer, average, scaler, steps, model.info)
+    about = about_run(args, model, len(samples))
+    if "seen" in before:  # else the weights of --init do not say what they have learned from
+        about["seen"] = merged(names_of(data, "train"), before["seen"])
     run = Run(folder, about, digests(learned, tested), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
@@ -320,7 +315,11 @@ def session(
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
     evaluations = (dict(zip(args.dataset, tested)), args.eval_every, args.select == "test", amp)
     watch = Watch(state, run, samples, crops, *evaluations, processes)
-    take_step = make_step(args, state, processes)
+    graphs = not (args.no_graphs or args.compile)
+    graphs = graphs and can_be_captured(state, processes, varied=args.augment == "authors")
+    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
+    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
+    take_step = make_step(state, processes, args.compile, graphs, **options)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate_of = partial(learning_rate, **schedule)
     with run.session(state), Interruption(args.max_minutes, processes.world) as interruption:

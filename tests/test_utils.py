@@ -14,6 +14,7 @@ from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.sample import Sample
 from ismallnet.distributed import Processes
+from ismallnet.images.grey import GreyRange
 from ismallnet.labels import read_maps
 from utils import decouple, main
 
@@ -220,7 +221,7 @@ def test_a_training_holds_the_lock_while_it_reads_its_maps(data, monkeypatch, ca
         reading.append(method)
 
     monkeypatch.setattr(Frames, "add_maps", add_maps)
-    train.read_data(train.build_parser().parse_args(["--dataset", "tiny"]), Processes("cpu"))
+    train.read_data([find_dataset("tiny")], 128, GreyRange(), None, "authors", Processes("cpu"))
     assert reading == ["authors"]
 
 

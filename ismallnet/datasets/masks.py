@@ -93,13 +93,23 @@ def read_mask_values(sample: Sample, shape: tuple[int, int] | None = None) -> np
     file = mask_file(sample)
     if file is None:
         return np.zeros(shape, np.uint8)
-    pixels = file.pixels
+    pixels = np.frombuffer(zlib.decompress(file.packed), file.dtype).reshape(file.shape)
     if shape is not None and file.shape != shape:  # before anything is made of the values
         check_aspect(sample.mask, file.shape, shape)
         if pixels.dtype not in (np.uint8, np.uint16, np.float32):
             pixels = pixels.astype(np.float32)
         pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return (sample.rule or decide([np.unique(pixels)]))(pixels)
+    return grey_values(pixels, sample.rule or decide([np.unique(pixels)]))
+
+
+def grey_values(pixels: np.ndarray, rule: MaskRule) -> np.ndarray:
+    """A mask's values as they lie in the file, of any shape -> uint8 grey."""
+    if rule.numbers:
+        return np.where(pixels > 0, 255, 0).astype(np.uint8)
+    if pixels.dtype == np.uint8:
+        return pixels
+    scaled = np.floor(pixels.astype(np.float64) * (255 / (rule.deep or 255)) + 1e-9)
+    return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
 
 
 def read_mask(sample: Sample, shape: tuple[int, int] | None, threshold: int = TARGET) -> np.ndarray:
@@ -152,7 +162,8 @@ def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
     largest = deep.max(initial=0)
     top = 65535.0 if largest > 255 else 1.0 if largest <= 1 and (deep % 1).any() else 255.0
     rule = MaskRule(deep=top if len(deep) else 0)
-    reached = max(rule(values).max(initial=0) for values in uniques) >= min(threshold, TARGET)
+    largest_grey = max(grey_values(values, rule).max(initial=0) for values in uniques)
+    reached = largest_grey >= min(threshold, TARGET)
     every = [f"{value:g}" for value in np.unique(np.concatenate(uniques))]
     text = " and ".join(every) if len(every) <= 2 else ", ".join(every)
     text = text if len(every) <= 6 else f"{', '.join(every[:3])} … {every[-1]}"
@@ -228,7 +239,7 @@ def recorded_rule(data: DatasetFolder, threshold: int) -> MaskRule | None:
 
 
 def target_pixels(file: MaskFile, rule: MaskRule, threshold: int) -> int:
-    return int(file.counts[rule(file.values) >= threshold].sum())
+    return int(file.counts[grey_values(file.values, rule) >= threshold].sum())
 
 
 def doubt(file: MaskFile, rule: MaskRule, threshold: int) -> str:
@@ -238,4 +249,4 @@ def doubt(file: MaskFile, rule: MaskRule, threshold: int) -> str:
         return INVERTED
     if not target and (file.values > 0).any():
         return FAINT
-    return "" if np.isin(rule(file.values), (0, 255)).all() else SOFT
+    return "" if np.isin(grey_values(file.values, rule), (0, 255)).all() else SOFT

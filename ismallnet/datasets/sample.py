@@ -1,7 +1,6 @@
 """The nouns of data sets: what lies on disk, what is read of it, and what belongs together."""
 
 import shlex
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +50,7 @@ AS_IT_LIES = Reading()
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How all masks of a data set are read.
+    """How all masks of a data set are read: masks.py applies it (`grey_values`).
 
     Args:
         numbers: the values are class or instance numbers: any above 0 is target, 255.
@@ -63,15 +62,6 @@ class MaskRule:
     numbers: bool = False
     deep: float = 0
     values: str = field(default="", compare=False)
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """A mask's values as they lie in the file, HxW -> HxW uint8 grey."""
-        if self.numbers:
-            return np.where(pixels > 0, 255, 0).astype(np.uint8)
-        if pixels.dtype == np.uint8:
-            return pixels
-        scaled = np.floor(pixels.astype(np.float64) * (255 / (self.deep or 255)) + 1e-9)
-        return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
 
 
 @dataclass(frozen=True)
@@ -93,10 +83,6 @@ class MaskFile:
     packed: bytes = field(repr=False)
     values: np.ndarray = field(repr=False, compare=False)
     counts: np.ndarray = field(repr=False, compare=False)
-
-    @property
-    def pixels(self) -> np.ndarray:
-        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
