@@ -28,7 +28,7 @@ from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values,
 from ismallnet.datasets.sample import DatasetFolder, Sample
 from ismallnet.evaluation import metrics
 from ismallnet.evaluation.boxes import compare_boxes
-from ismallnet.evaluation.intervals import Drawn, differences, draw, intervals
+from ismallnet.evaluation.intervals import Drawn, bootstrap, differences, intervals
 from ismallnet.evaluation.map_files import TEST_LIST, Maps, open_maps, place_of
 from ismallnet.evaluation.protocols import PROTOCOLS, count_image
 from ismallnet.evaluation.tables import difference_table, spread, table
@@ -37,7 +37,7 @@ from ismallnet.images.picture import image_shape
 from ismallnet.parallel import cores, results_and_problems
 
 
-class Run(NamedTuple):
+class MapsRun(NamedTuple):
     """One set of maps of a data set: what it is called, and where its metrics go."""
 
     label: str
@@ -53,7 +53,7 @@ class Rules(NamedTuple):
     pd_fa: bool
 
 
-class Counts(NamedTuple):
+class ImageCounts(NamedTuple):
     """What one image adds to the metrics, by protocol, and to the curves."""
 
     protocols: dict[str, dict[str, float]]
@@ -68,11 +68,11 @@ Evaluation = tuple[dict, Drawn]  # a run's metrics under a protocol, and their v
 # --- from maps to metrics ----------------------------------------------------------------------------
 
 
-def count_sample(sample: Sample, maps: Maps, rules: Rules) -> Counts:
+def count_sample(sample: Sample, maps: Maps, rules: Rules) -> ImageCounts:
     """The counts of one image."""
     shape, threshold = image_shape(sample.image), rules.mask_threshold
     pred, mask = maps.read(sample.name, shape), read_mask_values(sample, shape)
-    return Counts(
+    return ImageCounts(
         count_image(pred, mask, rules.protocols, threshold),
         metrics.count_levels(pred, mask, threshold),
         metrics.count_pd_fa(pred, mask, threshold) if rules.pd_fa else None,
@@ -80,7 +80,7 @@ def count_sample(sample: Sample, maps: Maps, rules: Rules) -> Counts:
     )
 
 
-def count_all(data: DatasetFolder, maps: Maps, rules: Rules, workers: int) -> list[Counts]:
+def count_all(data: DatasetFolder, maps: Maps, rules: Rules, workers: int) -> list[ImageCounts]:
     """The counts of a test list's images, by several processes; or an error that names all maps and
     masks that cannot be used."""
     samples, of_one = data.samples("test"), partial(count_sample, maps=maps, rules=rules)
@@ -96,7 +96,7 @@ def count_all(data: DatasetFolder, maps: Maps, rules: Rules, workers: int) -> li
 
 
 def evaluate_run(
-    data: DatasetFolder, run: Run, rules: Rules, workers: int, said: dict
+    data: DatasetFolder, run: MapsRun, rules: Rules, workers: int, said: dict
 ) -> dict[str, Evaluation]:
     """Evaluations by protocol; writes the metrics to the run's output, the curves beside it (undefined
     values are empty fields), and last what they are of.
@@ -111,7 +111,7 @@ def evaluate_run(
         evaluations = {}
         for name in rules.protocols:
             rows = [n.protocols[name] for n in counts]
-            values, drawn = PROTOCOLS[name].metrics(metrics.total(rows)), draw(rows, name)
+            values, drawn = PROTOCOLS[name].metrics(metrics.total(rows)), bootstrap(rows, name)
             values |= {"auc": metrics.auc(points)} if name == "standard" else {}
             evaluations[name] = values | {"interval": intervals(drawn, len(rows))}, drawn
         said = said | ({"selected_on": TEST_LIST} if run.maps.chosen_on_test else {})
@@ -131,7 +131,7 @@ def evaluate_run(
 # --- several runs ------------------------------------------------------------------------------------
 
 
-def open_run(data: DatasetFolder, label: str, theirs: bool, output: str | None) -> Run:
+def open_maps_run(data: DatasetFolder, label: str, theirs: bool, output: str | None) -> MapsRun:
     """The run of a folder, which may be another program's (`theirs`): in that nothing is written."""
     maps = place = Path(label) / data.name
     if theirs:
@@ -143,7 +143,7 @@ def open_run(data: DatasetFolder, label: str, theirs: bool, output: str | None) 
     if not maps.is_dir():
         again = data.command("test", results=f"--results {label}")
         raise DataError(f"{maps}: found no maps; make them: {again}, or name a folder: --maps DIR")
-    return Run(label, open_maps(maps, [sample.name for sample in data.samples("test")]), file)
+    return MapsRun(label, open_maps(maps, [sample.name for sample in data.samples("test")]), file)
 
 
 def leave_out_twins(data: DatasetFolder) -> int:
@@ -156,7 +156,7 @@ def leave_out_twins(data: DatasetFolder) -> int:
 
 
 def compare(
-    label: str, runs: list[Run], evaluations: list[Evaluation], images: int
+    label: str, runs: list[MapsRun], evaluations: list[Evaluation], images: int
 ) -> tuple[dict[str, dict], dict[str, dict]]:
     """The rows of both tables: metrics, and how those of each run but the first differ from the first
     one's. Runs whose names differ in numbers alone are seeds of one network: their mean instead."""
@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     rows, gaps = {}, {}
     for data in open_datasets(args, needed=("test",)):
         said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}
-        runs = [open_run(data, folder, bool(args.maps), args.output) for folder in folders]
+        runs = [open_maps_run(data, folder, bool(args.maps), args.output) for folder in folders]
         if len({run.output for run in runs}) < len(runs):
             raise DataError(
                 f"{', '.join(folders)}: the metrics of several would go to {runs[0].output}"

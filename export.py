@@ -24,7 +24,7 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, gone, summary
-from ismallnet.datasets.sample import SHARED
+from ismallnet.datasets.sample import SHARED_FLAGS
 from ismallnet.evaluation.tables import table
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
@@ -72,7 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if output.suffix != ".onnx":
         refuse_idle(parser, args, ("precision", "verify"), "without a name X.onnx")
     if not args.verify:
-        refuse_idle(parser, args, ("tolerance", *SHARED), "without --verify")
+        refuse_idle(parser, args, ("tolerance", *SHARED_FLAGS), "without --verify")
     if not args.tolerance >= 0:
         raise DataError(f"--tolerance: found {args.tolerance:g}, expected 0 or more")
     return args

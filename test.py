@@ -19,7 +19,7 @@ import numpy as np
 
 from dataset import Frames
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
-from ismallnet.baselines.choose import BASELINES, choose, run
+from ismallnet.baselines.choose import BASELINES, baseline_maps, choose
 from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, progress, some, summary
 from ismallnet.datasets.sample import DatasetFolder
 from ismallnet.distributed import pick_device
@@ -50,7 +50,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
     model = open_network(path, args.backend, args.width, args.amp, args.network)
     print(describe(path, model))
-    for text in doubts(model.info, data.name, frames, args.split):
+    for text in training_notes(model.info, data.name, frames, args.split):
         print(text)
     about = {
         "weights": str(path),
@@ -67,7 +67,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
     return infer(prepared(model, pick_device(args.device)), frames, **options, tiling=tiling), about
 
 
-def doubts(info: dict, name: str, frames: Frames, split: list[str] | None) -> Iterator[str]:
+def training_notes(info: dict, name: str, frames: Frames, split: list[str] | None) -> Iterator[str]:
     """What is said where images of a data set were part of the training, or are read otherwise than in
     it; `info` is what the weights say of themselves, `split` the lists that were named."""
     if not isinstance(trained := info.get("args"), dict):
@@ -102,10 +102,10 @@ def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> t
     about = {"baseline": args.baseline, "window": window, "threshold": threshold}
     about |= {key: getattr(args, key) for key in GREY_SETTINGS}
     about["selected_on"] = "the training list"
-    return run(frames, args.baseline, window, threshold, args.workers), about
+    return baseline_maps(frames, args.baseline, window, threshold, args.workers), about
 
 
-def write_maps(
+def write_results(
     maps: Predictions, label: str, frames: Frames, folder: Path
 ) -> dict[str, float | int | None]:
     """Writes the maps and images.csv of a list; returns its standard metrics."""
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
             write_json(folder / UNFINISHED, {})
             sweep(folder)
             (folder / "about.json").unlink(missing_ok=True)  # until all maps are of this call
-            metrics[data.name] = write_maps(maps, f"{data.name} test", frames, folder)
+            metrics[data.name] = write_results(maps, f"{data.name} test", frames, folder)
             write_json(folder / "about.json", about | {"images": [s.name for s in frames.samples]})
             (folder / UNFINISHED).unlink(missing_ok=True)
         print(f"maps, images.csv: {folder}")

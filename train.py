@@ -37,7 +37,7 @@ from ismallnet.files import lock
 from ismallnet.images.grey import GreyRange
 from ismallnet.inference.own import KEPT, OwnNetwork, check_source, load_own, own_network
 from ismallnet.inference.predict import autocast, precision
-from ismallnet.inference.weights import merged
+from ismallnet.inference.weights import merged_names
 from ismallnet.labels import decouple_dataset, maps_folder, maps_lock
 from ismallnet.training import options
 from ismallnet.training.augmentation import TrainingSet, batches
@@ -300,7 +300,7 @@ def session(
     state = State(model, optimizer, average, scaler, steps, model.info)
     about = about_run(args, model, len(samples))
     if "seen" in before:  # else the weights of --init do not say what they have learned from
-        about["seen"] = merged(names_of(data, "train"), before["seen"])
+        about["seen"] = merged_names(names_of(data, "train"), before["seen"])
     run = Run(folder, about, digests(learned, tested), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
@@ -322,7 +322,7 @@ def session(
     take_step = make_step(state, processes, args.compile, graphs, **options)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate_of = partial(learning_rate, **schedule)
-    with run.session(state), Interruption(args.max_minutes, processes.world) as interruption:
+    with run.opened(state), Interruption(args.max_minutes, processes.world) as interruption:
         items = batches(samples, range(state.step, steps), processes, args.workers)
         train(watch, items, rate_of, take_step, interruption)
         run.write_metrics(state)

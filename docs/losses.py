@@ -29,7 +29,7 @@ ANSWERS = ("empty", "p = t", "p = 1", "empty best")
 LEAST = 1e-7  # probability where an answer is 0: a logit of about -16
 
 
-def read_masks(name: str, data_root: str) -> Iterator[tuple[str, np.ndarray]]:
+def training_masks(name: str, data_root: str) -> Iterator[tuple[str, np.ndarray]]:
     """The name and the mask, HxW uint8, of each training image."""
     samples = find_dataset(name, data_root).samples("train")
     for sample in progress(samples, name, len(samples), "mask"):
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     columns = ["set", "labels", "map", "images", "peak"]
     columns += [f"{loss}: {answer}" for loss in NAMES.values() for answer in ANSWERS]
-    masks = {name: list(read_masks(name, args.data_root)) for name in args.dataset}
+    masks = {name: list(training_masks(name, args.data_root)) for name in args.dataset}
     lines = [[name, *row] for name in masks for row in rows(mask for _, mask in masks[name])]
     for line in (columns, ["---"] * len(columns), *lines):
         print("|", " | ".join(line), "|")

@@ -10,7 +10,7 @@ from ismallnet.cli import DataError
 from ismallnet.datasets.checks import copies_note, digests_of_equal_sizes
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import TARGET
-from ismallnet.datasets.sample import SHARED, STAGES, DatasetFolder, Reading
+from ismallnet.datasets.sample import SHARED_FLAGS, STAGE_FLAGS, DatasetFolder, Reading
 from ismallnet.images.grey import PERCENTILES, GreyRange
 
 
@@ -119,7 +119,7 @@ def typed_flags(args: argparse.Namespace) -> dict[str, str]:
     add_data_arguments(parser, maps=True)
     parser.set_defaults(results="results", runs="runs")
     typed = {}
-    for key in {*SHARED, *itertools.chain(*STAGES.values())}:
+    for key in {*SHARED_FLAGS, *itertools.chain(*STAGE_FLAGS.values())}:
         value = getattr(args, key, None)
         if value in (None, parser.get_default(key)):
             continue

@@ -39,8 +39,8 @@ def test_the_grey_values_of_the_weights_training_are_compared(data):
         ({"dataset": ["o"], "args": {"range": None}}, GreyRange((7000, 9000)), ""),  # o had 8 bits
     ):
         frames = Frames(find_dataset("tiny"), "test", grey=grey)
-        assert told in "".join(test.doubts(info, "tiny", frames, None))
-        assert bool(told) == bool(list(test.doubts(info, "tiny", frames, None)))
+        assert told in "".join(test.training_notes(info, "tiny", frames, None))
+        assert bool(told) == bool(list(test.training_notes(info, "tiny", frames, None)))
 
 
 def test_hints_repeat_what_was_typed(tmp_path):

@@ -80,7 +80,7 @@ def probability(item: Item, method: str, window: int, threshold: float) -> np.nd
     return quantise(np.clip(score, 0, 1))
 
 
-def run(
+def baseline_maps(
     frames: Sequence[Item], method: str, window: int, threshold: float, workers: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields (i, pred, mask) of each frame, as `predict.infer` does."""

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
-TOLERANCE = 1e-6  # of what is left over, relative to the patches
+LEFT_OVER = 1e-6  # of what is left over, relative to the patches
 STRIDE = 10  # px between patches
 EPSILON = 0.01  # added to |t| in the costs 1 / |t|
 
@@ -109,7 +109,7 @@ def separate(
         gaps = patches - low_rank - sparse - rest
         multipliers = multipliers + penalty * gaps
         penalty *= growth
-        if max(map(np.linalg.norm, gaps)) <= TOLERANCE * np.linalg.norm(patches):
+        if max(map(np.linalg.norm, gaps)) <= LEFT_OVER * np.linalg.norm(patches):
             break
     return sparse
 

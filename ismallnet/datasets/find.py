@@ -13,7 +13,7 @@ from pathlib import Path
 from ismallnet.cli import DataError, some
 from ismallnet.datasets.lists import (
     BY_HAND,
-    PARTS,
+    SPLIT_FOLDERS,
     USED_TOGETHER,
     Index,
     find_lists,
@@ -296,7 +296,7 @@ def slashed(folders: Iterable[str]) -> str:
 def split_folders(root: Path) -> dict[str, tuple[Path, str]]:
     """The image folder of each split folder of a data set, and the form of its mask folder."""
     parts = {}
-    for part in PARTS:
+    for part in SPLIT_FOLDERS:
         for images, masks in SPLIT_FORMS:
             if part not in parts and (folders := folders_of(root, IMAGE_FOLDERS, images, part)):
                 parts[part] = (folders[0], masks)

@@ -22,9 +22,9 @@ from ismallnet.datasets.pairing import (
 from ismallnet.datasets.sample import DatasetFolder, ImageFile
 from ismallnet.files import atomic_write, disguise, readable
 
-KINDS = ("train", "trainval", "test", "val")
+LIST_NAMES = ("train", "trainval", "test", "val")
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
-PARTS = (*KINDS, *OTHER_NAMES)  # the names of split folders
+SPLIT_FOLDERS = (*LIST_NAMES, *OTHER_NAMES)  # the names of split folders
 # Which lists, or split folders, are used, best first: trainval before train, but not where val serves
 # as the test list, as it has the same images.
 USED_TOGETHER = (
@@ -201,10 +201,10 @@ def new_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, list[Im
     folder = data.root / "50_50"
     data.notes.append(f"no list found: made {how} (seed {SPLIT_SEED}) in {folder}: {counts}")
     data.layout += ", lists 50_50/train.txt and 50_50/test.txt"
-    return {kind: sorted(half, key=in_order) for kind, half in zip(("train", "test"), halves)}
+    return {kind: sorted(half, key=list_name) for kind, half in zip(("train", "test"), halves)}
 
 
-def in_order(image: ImageFile) -> str:
+def list_name(image: ImageFile) -> str:
     return readable(image.name)
 
 
@@ -212,7 +212,7 @@ def stray_lists(root: Path) -> list[str]:
     """The files at any depth that look like lists of images by their names."""
     files = [path for folder in walk(root) for path in folder.iterdir()]
     files = [path for path in files if path.suffix.lower() in LIST_SUFFIXES]
-    files = [path for path in files if path.stem.lower().startswith(KINDS) and path.is_file()]
+    files = [path for path in files if path.stem.lower().startswith(LIST_NAMES) and path.is_file()]
     return sorted(shown(path, root) for path in files)
 
 
@@ -231,7 +231,7 @@ def sequences(images: list[ImageFile]) -> dict[str, list[ImageFile]]:
 def halved(groups: dict[str, list[ImageFile]]) -> tuple[list[ImageFile], list[ImageFile]]:
     """A training and a test half of images, seeded: groups stay whole, the largest first, each where
     fewer are; the images of "" fill up one by one."""
-    singles = sorted(groups.get("", []), key=in_order)
+    singles = sorted(groups.get("", []), key=list_name)
     folders = sorted(groups.keys() - {""})
     mixed = [folders[i] for i in np.random.default_rng(SPLIT_SEED).permutation(len(folders))]
     halves: tuple[list[ImageFile], list[ImageFile]] = ([], [])
@@ -254,7 +254,7 @@ def write_split(data: DatasetFolder, halves: dict[str, list[ImageFile]]) -> None
     if not leads_inside(folder, data.root):
         raise DataError(f"{folder}: a link that leads out of the data set")
     try:
-        texts = {kind: "".join(f"{in_order(i)}\n" for i in half) for kind, half in halves.items()}
+        texts = {kind: "".join(f"{list_name(i)}\n" for i in half) for kind, half in halves.items()}
         for kind, raw in {kind: text.encode() for kind, text in texts.items()}.items():
             with atomic_write(folder / f"{kind}.txt") as file:
                 file.write(raw)

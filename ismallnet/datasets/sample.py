@@ -11,9 +11,9 @@ from ismallnet.cli import DataError
 
 MAPS = ("interior", "boundary")  # the folders of label maps, with maps.json beside them
 # The flags that all stages have, and those that several have: what one hint of a command repeats.
-SHARED = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
-SHARED += ("mask_suffix", "missing_masks", "follow_links")
-STAGES = {
+SHARED_FLAGS = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
+SHARED_FLAGS += ("mask_suffix", "missing_masks", "follow_links")
+STAGE_FLAGS = {
     "utils": ("maps_root",),
     "train": ("range", "percentiles", "polarity", "maps_root", "runs"),
     "test": ("range", "percentiles", "polarity", "results", "runs"),
@@ -140,7 +140,7 @@ class DatasetFolder:
             flags: as typed, in place of those: results="--results DIR".
         """
         typed = self.typed | flags
-        keys = (*SHARED, *STAGES[stage])
+        keys = (*SHARED_FLAGS, *STAGE_FLAGS[stage])
         words = [typed[key] for key in keys if typed.get(key)]
         return " ".join([f"python {stage}.py --dataset {shlex.quote(self.name)}", *words])
 

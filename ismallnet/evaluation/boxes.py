@@ -20,7 +20,7 @@ from ismallnet.files import read_json, write_csv, write_json
 MARGIN = 3.0  # px; boxes drawn by hand are often a little off their targets
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the scores
 RATES = (0.1, 0.2, 0.3, 0.5, 1.0)  # false alarms a frame at which the recall is reported
-COLUMNS = ("score", "recall", "false_alarms", "precision")
+CURVE_COLUMNS = ("score", "recall", "false_alarms", "precision")
 Key = tuple[str, int]  # a frame: the name of its file without the ending, and its number in the file
 Box = tuple[float, ...]  # left, top, width, height, px
 
@@ -51,7 +51,7 @@ class Scores:
         """Recall, false alarms a frame and precision of all detections from that score up."""
         hits, alarms = (int((scores >= threshold).sum()) for scores in (self.best, self.false))
         recall, precision = ratio(hits, len(self.best)), ratio(hits, hits + alarms)
-        return dict(zip(COLUMNS, (threshold, recall, alarms / self.frames, precision)))
+        return dict(zip(CURVE_COLUMNS, (threshold, recall, alarms / self.frames, precision)))
 
     def curve(self) -> list[dict[str, float | None]]:
         """A point for each score at which a box or a false alarm is added, the highest first."""
@@ -167,7 +167,7 @@ def compare_boxes(folder: Path, boxes: Path) -> str:
     points, rows = scores.curve(), [scores.at(threshold) for threshold in THRESHOLDS]
     recalls = {str(rate): recall_at(points, rate) for rate in RATES}
     counts = {"frames": scores.frames, "targets": len(scores.best)}
-    write_csv(folder / "boxes.csv", COLUMNS, [point.values() for point in points])
+    write_csv(folder / "boxes.csv", CURVE_COLUMNS, [point.values() for point in points])
     write_json(folder / "boxes.json", counts | {"thresholds": rows, "recall_at": recalls})
     cells = [["score from", "recall", "false alarms a frame", "precision"]]
     for score, recall, alarms, precision in (row.values() for row in rows):

@@ -21,7 +21,7 @@ TAILS = (2.5, 97.5)  # percentiles
 Drawn = dict[str, np.ndarray]  # a metric's value in each draw; NaN where it is not defined
 
 
-def draw(counts: Sequence[Mapping[str, float]], protocol: str, seed: int = 0) -> Drawn:
+def bootstrap(counts: Sequence[Mapping[str, float]], protocol: str, seed: int = 0) -> Drawn:
     """The values of a protocol's metrics, of those in METRICS, in draws from images.
 
     Args:

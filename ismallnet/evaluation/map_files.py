@@ -27,7 +27,7 @@ TEST_LIST = "the test list"
 HELD_OUT = "held-out training images (--hold-out {})"
 ENDINGS = (".png", ".npy")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
-ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
+MAPS_ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
 UNFINISHED = "unfinished.json"  # there while test.py is at work, and after it was interrupted
 
 
@@ -70,7 +70,7 @@ class Maps:
 def record_of(folder: Path) -> tuple[dict, int | None, bool]:
     """What test.py says of its maps in a folder, when it said so, and whether it has begun again: new
     whenever it writes there."""
-    path, unfinished = folder / ABOUT, (folder / UNFINISHED).exists()
+    path, unfinished = folder / MAPS_ABOUT, (folder / UNFINISHED).exists()
     return read_json(path), path.stat().st_mtime_ns if path.exists() else None, unfinished
 
 

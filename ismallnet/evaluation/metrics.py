@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 THRESHOLD = 128  # of maps and masks: p >= 0.5
 MATCH_DISTANCE = 3.0  # px between centroids, exclusive
-ROUNDING = 1e-11  # px; 3 px up to rounding are not less than 3 px
+DISTANCE_ROUNDING = 1e-11  # px; 3 px up to rounding are not less than 3 px
 TIE = 1e-9  # px; total distances that differ by less are equal
 PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
 EIGHT = np.ones((3, 3))  # neighbours
@@ -104,7 +104,7 @@ def match(targets: Components, predicted: Components) -> list[tuple[int, int]]:
     the largest total area of the matched predictions.
     """
     distance = distances(targets, predicted)
-    near = distance < MATCH_DISTANCE - ROUNDING
+    near = distance < MATCH_DISTANCE - DISTANCE_ROUNDING
     t, p = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     if len(t) == len(p) == near.sum():  # nothing to choose
         return [(int(k), int(near[k].argmax())) for k in t]

@@ -23,7 +23,7 @@ AMP = ("auto", "bf16", "fp16", "off")  # mixed precision
 TILE, OVERLAP = 512, 64  # px
 UNITS = (0.0, 255.0)  # of data sets' images
 LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
-MIRRORS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
+FLIPS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
 
 class NotFiniteError(UserError):
@@ -103,7 +103,7 @@ def predict(
     if flips:
         runs = [
             [mirror(p) for p in predict(model, [mirror(i) for i in images], amp, resize)]
-            for mirror in MIRRORS
+            for mirror in FLIPS
         ]
         return [np.mean(maps, axis=0) for maps in zip(*runs)]
     x = torch.cat([to_input(model, image, resize) for image in images])

@@ -117,7 +117,7 @@ def describe(path: Path, model: Network) -> str:
     return f"weights {path} ({', '.join(facts)})"
 
 
-def merged(*sources: object) -> dict[str, list[str]]:
+def merged_names(*sources: object) -> dict[str, list[str]]:
     """Names of images by data set, of several such dictionaries; a weights file's `seen` may be
     anything."""
     names: dict[str, set[str]] = {}
@@ -133,4 +133,4 @@ def seen_of(info: dict, dataset: str, names: Iterable[str]) -> list[str] | None:
     learned from; None where its weights, or theirs, do not say."""
     if not isinstance(info.get("seen"), dict):
         return None
-    return sorted({*names} & {*merged(info["seen"]).get(dataset, ())})
+    return sorted({*names} & {*merged_names(info["seen"]).get(dataset, ())})

@@ -28,9 +28,9 @@ class Curve(NamedTuple):
 
 
 PIXELS, TARGETS = "metrics_roc_pr.csv", "metrics_pd_fa.csv"
-RATES = ("false positive rate", "true positive rate")
+RATE_AXES = ("false positive rate", "true positive rate")
 CURVES = {  # by the name of the picture
-    "roc": Curve("ROC (pixels)", PIXELS, "fpr", "tpr", *RATES, log=True),
+    "roc": Curve("ROC (pixels)", PIXELS, "fpr", "tpr", *RATE_AXES, log=True),
     "precision_recall": Curve(
         "precision-recall (pixels)", PIXELS, "recall", "precision", "recall", "precision"
     ),

@@ -8,7 +8,7 @@ import numpy as np
 from ismallnet.evaluation.metrics import THRESHOLD, Components, components, match, overlap, ratio
 
 COLOURS = {"miss": (255, 70, 70), "false alarm": (255, 215, 0), "hit": (60, 220, 90)}  # RGB
-KINDS = tuple(COLOURS)  # the worst first
+OUTCOMES = tuple(COLOURS)  # the worst first
 
 Window = tuple[slice, slice]  # rows and columns of an image
 
@@ -27,7 +27,7 @@ class Layers(NamedTuple):
 class Region:
     """A connected component, and what became of it."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of OUTCOMES
     box: Window
     pixels: np.ndarray  # which of the box are its own, bool
     centre: tuple[float, float]  # (y, x) of its centroid
@@ -51,7 +51,7 @@ class Outcome:
     def regions(self) -> list[Region]:
         """Misses, false alarms, and the predictions that hit, in this order."""
         regions = [*(r for r in self.targets if r.kind == "miss"), *self.predicted]
-        return sorted(regions, key=lambda region: KINDS.index(region.kind))
+        return sorted(regions, key=lambda region: OUTCOMES.index(region.kind))
 
     @property
     def centre(self) -> tuple[float, float]:

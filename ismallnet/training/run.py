@@ -13,7 +13,8 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from tensorboardX import proto, summary
+from tensorboardX import proto
+from tensorboardX import summary as tensorboard
 from tensorboardX.event_file_writer import EventsWriter
 from torch import nn
 from torch.optim import Optimizer
@@ -115,7 +116,7 @@ class Run:
         return self.folder / "last.pt"
 
     @contextlib.contextmanager
-    def session(self, state: State) -> Iterator:
+    def opened(self, state: State) -> Iterator:
         """Opens the log and the events of a session, and says where it starts."""
         if not self.writes:
             yield
@@ -174,11 +175,11 @@ class Run:
         """TensorBoard's values of a step, by name; those that are None are left out."""
         for name, value in values.items():
             if value is not None:
-                self.event(step, summary=summary.scalar(name, value))
+                self.event(step, summary=tensorboard.scalar(name, value))
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         """A picture for TensorBoard, HxWx3 uint8."""
-        self.event(step, summary=summary.image(name, pixels, dataformats="HWC"))
+        self.event(step, summary=tensorboard.image(name, pixels, dataformats="HWC"))
 
     def info(self, state: State, selected_on: str) -> dict:
         """What a weights file says of itself; plain values only."""

@@ -8,7 +8,7 @@ import pytest
 from conftest import box, fails, make_set, target_mask, write
 
 from eval import main
-from ismallnet.evaluation.intervals import differences, draw, interval, intervals
+from ismallnet.evaluation.intervals import bootstrap, differences, interval, intervals
 from ismallnet.evaluation.metrics import metrics_standard, total
 from ismallnet.evaluation.protocols import PROTOCOLS, count_image
 from ismallnet.evaluation.tables import difference_table
@@ -25,7 +25,7 @@ def image(iou: float = 0.5, targets: int = 1, matched: int = 1, false_pixels: in
 
 
 def drawn(images: list[dict], seed: int = 0) -> dict[str, np.ndarray]:
-    return draw(images, "standard", seed=seed)
+    return bootstrap(images, "standard", seed=seed)
 
 
 def ends(images: list[dict], key: str, seed: int = 0) -> list[float] | None:
@@ -77,7 +77,7 @@ def test_all_protocols_have_intervals_around_their_figures():
         counts.append(count_image(pred.astype(np.uint8), target_mask(), PROTOCOLS))
     for name, protocol in PROTOCOLS.items():
         rows = [n[name] for n in counts]
-        metrics, values = protocol.metrics(total(rows)), draw(rows, name)
+        metrics, values = protocol.metrics(total(rows)), bootstrap(rows, name)
         assert set(values) == {"iou", "niou", "pd", "fa", "hiou"} & set(metrics)
         for key, (low, high) in intervals(values, 60).items():
             assert low < metrics[key] < high and len(values[key]) == 1000, (name, key)

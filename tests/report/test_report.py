@@ -86,7 +86,7 @@ def test_the_worst_comes_first_in_all_figures():
     found = outcome(layers.prediction, layers.mask)
     assert [region.kind for region in found.regions] == ["miss", "false alarm"]
     assert found.centre == (11, 13.5) == entry(0, "x", layers).centre
-    assert [found.count(kind) for kind in outcomes.KINDS] == [1, 1, 0]
+    assert [found.count(kind) for kind in outcomes.OUTCOMES] == [1, 1, 0]
 
 
 # --- the page --------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from export import main as export
 from ismallnet.checkpoints import save_weights
 from ismallnet.datasets.find import find_dataset
 from net import iSmallNet, load_weights
-from test import doubts
 from test import main as infer
+from test import training_notes
 from train import main as train
 from visualization import main as visualise
 
@@ -183,7 +183,7 @@ def test_images_that_the_weights_have_seen_are_named_whatever_was_typed(data, ca
 def test_images_seen_and_another_polarity_are_both_said(data):
     frames = Frames(find_dataset("tiny"), "test")
     info = {"args": {"polarity": "dark", "split": None}, "dataset": ["tiny"], "seen": {"tiny": ["g"]}}
-    said = [*doubts(info, "tiny", frames, None)]
+    said = [*training_notes(info, "tiny", frames, None)]
     assert len(said) == 2 and said[0].startswith("warning") and "--polarity dark" in said[1]
 
 
