@@ -21,7 +21,6 @@ from ismallnet.datasets.lists import (
     list_of,
     listed,
     new_split,
-    serves_as_test,
     write_split,
 )
 from ismallnet.datasets.masks import TARGET, read_masks
@@ -96,9 +95,9 @@ def find_dataset(
     made: dict[str, list[ImageFile]] = {}
     if lists:
         add_lists(data, images, lists)
-        if serves_as_test(lists.get("test")) and len(split or ()) < 2:
-            served = shown(lists["test"], data.root)
-            data.notes.append(f"no test list found: {served} serves as the test list")
+        test = lists.get("test")
+        if test and test.stem.startswith("val") and len(split or ()) < 2:
+            data.notes.append(f"no test list found: {shown(test, data.root)} serves as the test list")
     elif any(image.part for image in images):
         for kind in {list_of(image.part): None for image in images}:
             add_samples(data, kind, [image for image in images if list_of(image.part) == kind])

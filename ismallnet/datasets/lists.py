@@ -95,11 +95,6 @@ def first_lists(folders: list[Path], name: str) -> dict[str, Path] | None:
     return None
 
 
-def serves_as_test(path: Path | None) -> bool:
-    """Whether this is a validation list."""
-    return path is not None and path.stem.startswith("val")
-
-
 # --- what a list says --------------------------------------------------------------------------------
 
 

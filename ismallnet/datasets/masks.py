@@ -31,17 +31,8 @@ def read_mask_file(path: Path) -> MaskFile:
     raw = path.read_bytes()
     pixels = mask_pixels(path, raw)
     digest, packed = hashlib.sha256(raw).hexdigest(), zlib.compress(pixels.tobytes(), 1)
-    shape, dtype = pixels.shape, pixels.dtype.str
-    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *counted_values(pixels))
-
-
-def counted_values(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different values of a mask, rising, and how many pixels have each."""
-    if pixels.dtype != np.uint8:
-        return np.unique(pixels, return_counts=True)
-    counts = np.bincount(pixels.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
-    return values.astype(np.uint8), counts[values]
+    shape, dtype, values = pixels.shape, pixels.dtype.str, np.unique(pixels, return_counts=True)
+    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *values)
 
 
 def mask_pixels(path: Path, raw: bytes) -> np.ndarray:
