@@ -112,10 +112,7 @@ def find_dataset(
 
 
 def find_images(
-    name: str,
-    data_root: str | os.PathLike = "data",
-    split: list[str] | None = None,
-    reading: Reading = AS_IT_LIES,
+    name: str, data_root: str | os.PathLike, split: list[str] | None, reading: Reading
 ) -> tuple[DatasetFolder, list[ImageFile], dict[str, Path] | None]:
     """A data set's folder, its images with their names and the masks that there are, and the lists that
     say which are used; arguments and errors as `find_dataset`."""

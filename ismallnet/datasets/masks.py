@@ -72,7 +72,7 @@ def mask_file(sample: Sample) -> MaskFile | None:
     return sample.file or (read_mask_file(sample.mask) if sample.mask else None)
 
 
-def read_mask_values(sample: Sample, shape: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask_values(sample: Sample, shape: tuple[int, int]) -> np.ndarray:
     """The grey values of a sample's mask, HxW uint8; all 0 without a mask file.
 
     Args:
@@ -85,7 +85,7 @@ def read_mask_values(sample: Sample, shape: tuple[int, int] | None = None) -> np
     if file is None:
         return np.zeros(shape, np.uint8)
     pixels = np.frombuffer(zlib.decompress(file.packed), file.dtype).reshape(file.shape)
-    if shape is not None and file.shape != shape:  # before anything is made of the values
+    if file.shape != shape:  # before anything is made of the values
         check_aspect(sample.mask, file.shape, shape)
         if pixels.dtype not in (np.uint8, np.uint16, np.float32):
             pixels = pixels.astype(np.float32)
@@ -103,7 +103,7 @@ def grey_values(pixels: np.ndarray, rule: MaskRule) -> np.ndarray:
     return np.maximum(scaled.clip(0, 255), pixels > 0).astype(np.uint8)  # no target becomes 0
 
 
-def read_mask(sample: Sample, shape: tuple[int, int] | None, threshold: int = TARGET) -> np.ndarray:
+def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = TARGET) -> np.ndarray:
     """The ground truth of a sample at its image's size (H, W): HxW uint8, 0 or 255."""
     return np.where(read_mask_values(sample, shape) >= threshold, 255, 0).astype(np.uint8)
 
