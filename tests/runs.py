@@ -3,6 +3,7 @@ the networks, unless another --variant follows."""
 
 import multiprocessing
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
-from curves import read_scalar
+from tensorboardX import proto
 
 from ismallnet.checkpoints import read_checkpoint
 from train import main
@@ -73,8 +74,25 @@ def output() -> str:
     return Path("output.txt").read_text(encoding="utf-8")
 
 
-def logged(folder, tag: str = "loss/mask") -> dict[int, float]:
-    """The values of a scalar in a run's TensorBoard files by step; each step is there once."""
-    pairs = read_scalar(folder, tag)
+def begun(path: Path) -> tuple[int, int]:
+    """When a file of events was begun: by its name, in seconds; then by its own time."""
+    return int(re.search(r"tfevents\.(\d+)", path.name)[1]), path.stat().st_mtime_ns
+
+
+def logged(folder: Path | str, tag: str = "loss/mask") -> dict[int, float]:
+    """The values of a scalar in a run's TensorBoard files by step, as TensorBoard shows them: a file
+    takes the place of all that earlier ones hold from its first step on. Each step is there once."""
+    pairs = []
+    for path in sorted(Path(folder).glob("events*"), key=begun):
+        raw = memoryview(path.read_bytes())
+        while raw:  # records: 8 bytes length, 4 checksum, the event, 4 checksum
+            size = int.from_bytes(raw[:8], "little")
+            if len(raw) < 16 + size:  # cut off by a kill: TensorBoard, too, leaves the file there
+                break
+            event = proto.event_pb2.Event.FromString(raw[12 : 12 + size])
+            raw = raw[16 + size :]
+            if event.session_log.status == proto.event_pb2.SessionLog.START:
+                pairs = [(step, value) for step, value in pairs if step < event.step]
+            pairs += [(event.step, v.simple_value) for v in event.summary.value if v.tag == tag]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
