@@ -244,12 +244,58 @@ def initialise(model: iSmallNet | OwnNetwork, prior: float, lists: list[Frames])
             nn.init.constant_(layer.bias, math.log(prior / (1 - prior)))
 
 
-def make_step(state: State, processes: Processes, compiled: bool, graphs: bool, **options) -> Callable:
-    """`step` of a batch, a rate, a weight and a check, with its other options; as a CUDA graph with
-    `graphs`."""
-    network = processes.parallel(torch.compile(state.model) if compiled else state.model)
+def make_samples(
+    args: argparse.Namespace, data: list[DatasetFolder], learned: list[Frames], steps: int
+) -> TrainingSet:
+    """The samples of a training of so many steps; the last ones may be larger."""
+    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
+    chosen = {key: getattr(args, key) for key in SAMPLES} | {"last_from": last_from}
+    return TrainingSet(learned, mirrors=settle_mirrors(data, learned, args.mirror), **chosen)
+
+
+def make_network(
+    args: argparse.Namespace, info: dict | None, data: list[DatasetFolder], learned: list[Frames]
+) -> tuple[iSmallNet | OwnNetwork, dict]:
+    """The network that a training begins with, and the names of all images that its weights learn
+    from, {"seen": …}: {} where those of --init do not say theirs.
+
+    Args:
+        info: that of the checkpoint that will be restored; its weights need no values here.
+    """
+    torch.manual_seed(args.seed)
+    init = None if info else args.init
+    model = build_network(args.width, args.variant, init, args.network)
+    if info and args.network:
+        check_source(f"--network {args.network}", info, model)
+    if not (info or init):
+        initialise(model, args.prior, learned)
+    before = info or (model.info if init else {"seen": {}})
+    if init and (text := seen_note(init, before, names_of(data, "test"), args.hold_out)):
+        print(text)
+    names = names_of(data, "train")
+    return model, {"seen": merged_names(names, before["seen"])} if "seen" in before else {}
+
+
+def make_state(args: argparse.Namespace, model: iSmallNet | OwnNetwork, steps: int) -> State:
+    """The state of a training before its first step, of a network on its device."""
+    device = model.mean.device
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    average = MovingAverage(model, args.ema) if args.ema else None
+    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    return State(model, optimizer, average, scaler, steps, model.info)
+
+
+def make_step(args: argparse.Namespace, state: State, processes: Processes) -> Callable:
+    """`step` of a batch, a rate, a weight and a check; on CUDA as a graph where that is possible."""
+    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
+    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
+    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
     take_step = partial(step, state, network, processes, **options)
-    return GraphedStep(state, take_step, processes.device) if graphs else take_step
+    graphs = not (args.no_graphs or args.compile)
+    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
+        return GraphedStep(state, take_step, processes.device)
+    return take_step
 
 
 # --- a run -------------------------------------------------------------------------------------------
@@ -271,36 +317,18 @@ def about_run(args: argparse.Namespace, model: iSmallNet | OwnNetwork, images: i
 def session(
     args: argparse.Namespace, checkpoint: dict | None, folder: Path, processes: Processes
 ) -> int:
-    """Sets a run up, or continues it, and trains; returns the exit code."""
+    """Reads the lists, sets a run up or restores it, and trains; returns the exit code."""
     data = processes.first(lambda: open_datasets(args, copies=False))
     for dataset in data:
         dataset.hold_out(args.hold_out)
     read = args.mask_threshold, grey_range(args), args.maps_root, args.labels
     learned, tested = read_data(data, *read, processes)
-    steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
-    last_from = round((1 - args.last_share) * steps) * args.batch_size if args.last_crop else math.inf
-    chosen = {key: getattr(args, key) for key in SAMPLES} | {"last_from": last_from}
-    samples = TrainingSet(learned, mirrors=settle_mirrors(data, learned, args.mirror), **chosen)
 
-    torch.manual_seed(args.seed)
-    init = None if checkpoint else args.init  # the checkpoint's weights come with `restore`
-    model = build_network(args.width, args.variant, init, args.network)
-    if not (checkpoint or init):
-        initialise(model, args.prior, learned)
-    before = checkpoint["info"] if checkpoint else model.info if init else {"seen": {}}
-    if checkpoint and args.network:
-        check_source(f"--network {args.network}", before, model)
-    if init and (text := seen_note(init, before, names_of(data, "test"), args.hold_out)):
-        print(text)
-    model, device = processes.place(model), processes.device
-    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
-    average = MovingAverage(model, args.ema) if args.ema else None
-    fp16 = device.type == "cuda" and precision(device, args.amp) == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-    state = State(model, optimizer, average, scaler, steps, model.info)
-    about = about_run(args, model, len(samples))
-    if "seen" in before:  # else the weights of --init do not say what they have learned from
-        about["seen"] = merged_names(names_of(data, "train"), before["seen"])
+    steps = math.ceil(args.epochs * sum(map(len, learned)) / args.batch_size)
+    samples = make_samples(args, data, learned, steps)
+    model, seen = make_network(args, checkpoint and checkpoint["info"], data, learned)
+    state = make_state(args, processes.place(model), steps)
+    about = about_run(args, model, len(samples)) | seen
     run = Run(folder, about, digests(learned, tested), args.save_every, processes.rank == 0)
     if checkpoint:
         run.check_data(checkpoint["training"])
@@ -315,11 +343,7 @@ def session(
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16
     evaluations = (dict(zip(args.dataset, tested)), args.eval_every, args.select == "test", amp)
     watch = Watch(state, run, samples, crops, *evaluations, processes)
-    graphs = not (args.no_graphs or args.compile)
-    graphs = graphs and can_be_captured(state, processes, varied=args.augment == "authors")
-    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
-    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
-    take_step = make_step(state, processes, args.compile, graphs, **options)
+    take_step = make_step(args, state, processes)
     schedule = {"steps": steps, "lr": args.lr, "schedule": args.schedule, "warmup": args.warmup}
     rate_of = partial(learning_rate, **schedule)
     with run.opened(state), Interruption(args.max_minutes, processes.world) as interruption:
