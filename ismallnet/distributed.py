@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib.metadata
 import math
 import os
 import platform
@@ -20,7 +21,6 @@ import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-import torchvision
 
 from ismallnet.cli import DataError, UserError, launch
 from ismallnet.parallel import follow
@@ -228,7 +228,7 @@ def environment(device: torch.device) -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": importlib.metadata.version("torchvision"),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "hardware": hardware,

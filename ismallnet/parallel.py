@@ -2,10 +2,10 @@
 
 import contextlib
 import functools
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -55,11 +55,9 @@ def memory_limit() -> float:
 def follow() -> None:
     """A worker process leaves Ctrl-C to its parent, and ends with it even when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        multiprocessing.parent_process().join()  # not getppid: a fork server may be in between
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
