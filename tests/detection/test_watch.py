@@ -15,8 +15,7 @@ from PIL import Image
 from streaming import beside, folder, results, run, same, start, video, waits
 
 from detect import DetectionSettings
-from ismallnet.cli import DataError
-from ismallnet.detection.run import Request, Worker, run_detection
+from ismallnet.detection.run import Request, Worker
 from ismallnet.detection.sources import Source
 
 pytestmark = pytest.mark.usefixtures("network_file")
@@ -75,12 +74,6 @@ def test_processes_take_turns_frame_by_frame():
     done = [{"file": "f/0.png", "index": 0, "frame": "0"}]
     one, two = shares(pictures, [1, 1, 1], done)  # the others are shared out anew
     assert one == [("1.png", 0)] and two == [("2.png", 0)]
-
-
-def test_watch_is_for_one_process():
-    request = Request(["f"], Path("f"), Path("w.pt"), watch=True)
-    with pytest.raises(DataError, match="--watch"):
-        run_detection(request, [], None, SimpleNamespace(rank=0, world=2))
 
 
 # --- a watched folder --------------------------------------------------------------------------------
