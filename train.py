@@ -48,7 +48,7 @@ from ismallnet.training.watch import Watch, seen_note, training_crops
 from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losses
 
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
-SAMPLES += ("contrast", "last_crop", "balance", "clutter_share")  # arguments of TrainingSet
+SAMPLES += ("contrast", "last_crop", "balance", "clutter_share", "sensor_share")  # of TrainingSet
 
 TIMED = 20  # steps after which a run says how long it will take
 

@@ -51,6 +51,7 @@ class TrainingSet:
     last_from: float = math.inf
     balance: bool = False  # each data set gives as many samples as any other, not as it has images
     clutter_share: float = 0.0  # of the other crops: those that are placed on clutter, see `clutter`
+    sensor_share: float = 0.0  # of the crops: those that look as another sensor's
     mirrors: Sequence[str] = ()  # how crops are mirrored, one of MIRRORS a data set; default: all "all"
 
     def __post_init__(self):
@@ -134,6 +135,8 @@ class TrainingSet:
         mask = (mask >= TARGET) * 255.0 if resized else mask
         image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
         image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
+        if self.sensor_share and rng.random() < self.sensor_share:
+            image = as_of_another_sensor(image, rng)
         return torch.cat([image, interior, boundary, mask])
 
 
@@ -150,6 +153,38 @@ def mirrored(planes: Tensor, mirror: str, chosen: list[bool]) -> Tensor:
     for flip, *wanted in zip(flips, chosen, allowed):
         planes = flip(planes) if all(wanted) else planes
     return planes
+
+
+def as_of_another_sensor(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """A grey crop as another sensor might show it: each by chance blur, another gamma, gain and offset,
+    noise, stripes along one axis, and JPEG's artefacts.
+
+    Args:
+        image: 3xSxS float32, 0-255, grey repeated.
+    """
+    x = image[0].numpy() / 255
+    if rng.random() < 0.3:
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.0))
+    if rng.random() < 0.5:
+        x = x ** np.float32(np.exp(rng.uniform(-0.7, 0.7)))
+    if rng.random() < 0.5:
+        gain, mean = np.float32(np.exp(rng.uniform(-0.7, 0.7))), x.mean()
+        x = mean + (x - mean) * gain + np.float32(rng.uniform(-0.15, 0.15))
+    if rng.random() < 0.5:
+        x = x + noise(x.shape, 0.03, rng)
+    if rng.random() < 0.2:
+        x = x + noise((len(x), 1) if rng.random() < 0.5 else (1, len(x)), 0.02, rng)
+    x = (x.clip(0, 1) * 255).round()
+    if rng.random() < 0.3:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))]
+        coded = cv2.imencode(".jpg", x.astype(np.uint8), quality)[1]
+        x = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE).astype(np.float32)
+    return torch.from_numpy(x).expand(3, -1, -1)
+
+
+def noise(shape: tuple[int, ...], most: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise, float32, of a random standard deviation up to `most`."""
+    return rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(0, 1) ** 2 * most)
 
 
 def clutter(item: Item) -> np.ndarray:

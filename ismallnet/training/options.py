@@ -102,6 +102,8 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     )
     jitter = within(float, 1, 4)
     add("--scale-jitter", type=jitter, default=1.25, metavar="X", help="largest rescaling, a factor")
+    sensor = "share of the crops that look as another sensor's: gamma, gain, noise, blur, JPEG"
+    add("--sensor-share", type=share, default=0.0, metavar="P", help=sensor)
     add("--brightness", type=share, default=0.1, metavar="X", help="largest relative change")
     add("--contrast", type=share, default=0.1, metavar="X", help="largest relative change")
     add("--loss", choices=losses, help="jaccard, or as the authors published it")
@@ -177,7 +179,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
 def idle(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Arguments that have no effect on such a run, by the reason."""
     crops = ("last_crop", "last_share", "target_share", "clutter_share")
-    crops += ("scale_jitter", "brightness", "contrast")
+    crops += ("scale_jitter", "brightness", "contrast", "sensor_share")
     whole = args.augment == "authors"
     return {
         "beside --augment authors, which takes whole images": crops if whole else (),

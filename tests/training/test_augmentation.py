@@ -162,6 +162,19 @@ def test_clutter_share():
     assert share(1.0) == 1.0 and share(0.0) < 0.3 and 0.45 < share(0.5) < 0.8
 
 
+def test_crops_of_another_sensor_are_grey_and_keep_their_maps(frames):
+    plain, other = (TrainingSet([frames], 2, 0, crop=64, sensor_share=p) for p in (0.0, 1.0))
+    changes = set()
+    for position in range(60):
+        before, after = plain[position], other[position]
+        assert torch.equal(before.mask, after.mask) and torch.equal(before.interior, after.interior)
+        image = after.image
+        assert image.shape == (3, 64, 64) and image.dtype == torch.float32
+        assert (image == image[:1]).all() and 0 <= image.min() and image.max() <= 255
+        changes.add((image - before.image).abs().mean().item())
+    assert len(changes) == 60 and max(changes) > 10
+
+
 @pytest.mark.parametrize(
     ("mirror", "seen"), [("none", {"L"}), ("diagonal", {"L", "diagonal"}), ("all", set("LRUD"))]
 )
