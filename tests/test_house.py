@@ -139,7 +139,7 @@ import json, shutil, sys
 import numpy as np, torch
 repository = {str(REPOSITORY)!r}
 shutil.copy({str(SHIPPED / "NUDT-SIRST.safetensors")!r}, "mine.safetensors")
-network = torch.hub.load(repository, "ismallnet", weights="joint", source="local")
+network = torch.hub.load(repository, "ismallnet", weights="IRSTD-1k", source="local")
 from net import Net
 mine = torch.hub.load(repository, "ismallnet", "mine.safetensors", source="local")
 detector = torch.hub.load(
@@ -155,5 +155,5 @@ print(json.dumps([*facts, mine.info["dataset"]]))
 """
     training, mean, shapes, threshold, dataset = run(code, tmp_path)
     assert not training and shapes == 3 * [[1, 1, 32, 48]] and threshold == 0.7
-    assert mean == load_weights(SHIPPED / "joint.safetensors").mean.tolist()
+    assert mean == load_weights(SHIPPED / "IRSTD-1k.safetensors").mean.tolist()
     assert dataset == ["NUDT-SIRST"]

@@ -41,8 +41,8 @@ def rows() -> list[tuple[str, str, list[float]]]:
 
 def test_each_set_has_its_weights_and_a_row():
     sets = ("NUAA-SIRST", "NUDT-SIRST")
-    own = {(name, of) for of in sets for name in (of, f"{of}-width16", "joint")}
-    own |= {("IRSTD-1k", "IRSTD-1k")}
+    own = {(name, of) for of in sets for name in (of, f"{of}-width16")}
+    own |= {(name, "IRSTD-1k") for name in ("IRSTD-1k", "light")} | {("light", "NUAA-SIRST")}
     assert {(file.split(".")[0], name) for file, name, _ in rows()} == own
     assert {path.stem for path in WEIGHTS} == {name for name, _ in own}
 
