@@ -70,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tile", type=int, default=TILE, metavar="PX", help="frames larger than this run in tiles")
     overlap = "overlap of neighbouring tiles, in pixels, at least"
     add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
-    scale = "enlarge frames so many times for the network: 2 for small frames, as 320x256"
+    scale = "enlarge frames so many times for the network: 2 for small frames, as 320x256; 0.5 for "
+    scale += "large targets"
     add("--scale", type=float, default=1.0, metavar="X", help=scale)
     add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
 
@@ -85,10 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--background", metavar="PATH", help="frames without targets, for --false-alarms")
     ignore = "a picture of the frames' size that is white where nothing counts: text, a mast, the sun"
     add("--ignore", metavar="MASK", help=ignore)
-    confirm = (
-        "report a target only where it is seen in N of M successive frames of a sequence: a folder "
-    )
-    confirm += "in the order of its names, a video, or a stack"
+    confirm = "report a target only where it is seen in N of M successive frames of a sequence: a "
+    confirm += "folder in the order of its names, a video, or a stack"
     add("--confirm", metavar="N:M", help=confirm)
     distance = f"pixels a frame that it may be off its track, with --confirm; default: {DISTANCE:g}"
     add("--confirm-distance", type=float, metavar="PX", help=distance)
@@ -155,10 +154,10 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(**given, **rest)
 
 
-def background_threshold(args: argparse.Namespace, detector: Detector) -> list[float]:
-    """The threshold for --false-alarms on --background, alone in a list."""
+def background_threshold(args: argparse.Namespace, detector: Detector) -> float:
+    """The threshold for --false-alarms on --background."""
     frames = read_frames(find_sources([args.background], args.recursive))
-    return [threshold_for(detector, frames, args.false_alarms, args.background)]
+    return threshold_for(detector, frames, args.false_alarms, args.background)
 
 
 @command("finished frames are kept; type the same command with --resume to continue", several=True)
@@ -174,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(request.weights, model))
         detector = Detector(prepared(model, processes.device), settings)
         if args.background:
-            own = background_threshold(args, detector) if processes.rank == 0 else []
+            own = [background_threshold(args, detector)] if processes.rank == 0 else []
             detector = Detector(detector.model, settings, threshold=processes.gather(own)[0])
         if not (args.input or args.watch or args.camera):
             return 0

@@ -40,6 +40,7 @@ DISGUISES = (
     (b"rar!", "an archive; unpack it first"),
     (b"\x1f\x8b", "a compressed file; unpack it first"),
     (b"7z\xbc\xaf", "an archive; unpack it first"),
+    (b"matlab 7.3", "a file of MATLAB 7.3; save it with -v7 there"),
     (b"\x89hdf", "an HDF5 file, which is not read"),
     (b"pk\x03\x04", "a zip archive; unpack it first"),
     (b"simple  =", "a FITS file; rename it to NAME.fits"),

@@ -27,10 +27,7 @@ def read_array(path: Path) -> np.ndarray:
             return read_csv(path)
         from scipy.io import loadmat
 
-        try:
-            return the_only(loadmat(path, appendmat=False), path)
-        except NotImplementedError as error:
-            raise DataError(f"{path}: found MATLAB 7.3; save it with -v7 there") from error
+        return the_only(loadmat(path, appendmat=False), path)
 
 
 def read_csv(path: Path) -> np.ndarray:

@@ -48,6 +48,12 @@ def test_shapes_of_arrays(shape, count):
         as_frames(array.astype(np.complex64), Path("a.npy"))
 
 
+def test_matlab_7_3_is_refused_with_what_to_do():
+    Path("new.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400))
+    with pytest.raises(DataError, match=r"new\.mat: .*MATLAB 7\.3; save it with -v7"):
+        read_array(Path("new.mat"))
+
+
 def test_the_frames_of_matlab_come_last(capsys):
     for channels in (1, 3):  # as MATLAB's VideoReader gives them
         savemat("v.mat", {"frames": np.stack([np.stack([f] * channels, -1) for f in STACK], -1)})
