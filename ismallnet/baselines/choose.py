@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from ismallnet.baselines import contrast, filters, lowrank
+from ismallnet.baselines.filters import maxmedian, mpcm, tophat
+from ismallnet.baselines.ipi import ipi
 from ismallnet.cli import progress
 from ismallnet.datasets.sample import Item
 from ismallnet.evaluation.metrics import quantise
@@ -32,15 +33,10 @@ class Method:
 
 
 BASELINES = {
-    "tophat": Method(filters.tophat, (5, 7, 9, 13, 17, 25)),
-    "maxmedian": Method(filters.maxmedian, (5, 7, 9, 13, 17, 25, 33, 41, 49)),
-    "lcm": Method(contrast.lcm, (9, 15, 21, 27)),
-    "mpcm": Method(contrast.mpcm, (9, 15, 21, 27)),
-    "tllcm": Method(contrast.tllcm, (9, 15, 21, 27)),
-    "ipi": Method(lowrank.ipi, (50,)),
-    "nram": Method(lowrank.nram, (50,)),
-    "ript": Method(lowrank.ript, (30,)),
-    "pstnn": Method(lowrank.pstnn, (40,)),
+    "tophat": Method(tophat, (5, 7, 9, 13, 17, 25)),
+    "maxmedian": Method(maxmedian, (5, 7, 9, 13, 17, 25, 33, 41, 49)),
+    "mpcm": Method(mpcm, (9, 15, 21, 27)),
+    "ipi": Method(ipi, (50,)),
 }
 
 
