@@ -6,7 +6,8 @@ centre lies in no box is a false alarm. A second detection in one box is neither
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +28,11 @@ Box = tuple[float, ...]  # left, top, width, height, px
 
 @dataclass
 class BoxedFrame:
-    """Boxes and detections (x, y, score) of a frame, px."""
+    """Boxes and detections (x, y, score) of a frame, px; of `detect.py --confirm` also their tracks."""
 
     boxes: list[Box] = field(default_factory=list)
     detections: list[tuple[float, float, float]] = field(default_factory=list)
+    tracks: list[str] = field(default_factory=list)
 
 
 def in_box(x: float, y: float, box: Box) -> bool:
@@ -75,6 +77,26 @@ def scores_of(frames: Sequence[BoxedFrame]) -> Scores:
 def recall_at(points: list[dict], rate: float) -> float:
     """The highest recall with at most so many false alarms a frame."""
     return max((p["recall"] for p in points if p["false_alarms"] <= rate), default=0.0)
+
+
+def count_tracks(videos: Iterable[Sequence[BoxedFrame]]) -> dict[str, int]:
+    """Tracks; false ones, which lie in no box of any frame; and switches: how often the target's box is
+    hit by another track than when it was hit before. A video is taken to show one target."""
+    tracks, true, switches = set(), set(), 0
+    for video, frames in enumerate(videos):
+        last = None
+        for frame in frames:
+            hits = [
+                track
+                for (x, y, _), track in zip(frame.detections, frame.tracks)
+                if any(in_box(x, y, box) for box in frame.boxes)
+            ]
+            tracks |= {(video, track) for track in frame.tracks}
+            true |= {(video, track) for track in hits}
+            if hits and last not in hits:
+                switches += last is not None
+                last = hits[0]
+    return {"tracks": len(tracks), "false_tracks": len(tracks - true), "switches": switches}
 
 
 # --- files -------------------------------------------------------------------------------------------
@@ -137,11 +159,14 @@ def read_detections(folder: Path) -> dict[Key, BoxedFrame]:
     with open(folder / "detections.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             target = float(row["x"]), float(row["y"]), float(row["score"])
-            frames[stem(row["file"]), int(row["index"])].detections.append(target)
+            frame = frames[stem(row["file"]), int(row["index"])]
+            frame.detections.append(target)
+            if "track" in row:
+                frame.tracks.append(row["track"])
     return frames
 
 
-def boxed_frames(folder: Path, boxes: Path) -> list[BoxedFrame]:
+def boxed_frames(folder: Path, boxes: Path) -> dict[Key, BoxedFrame]:
     """The frames in a folder of detect.py's results with their boxes; those without a box have no
     target. Boxes of frames that were not detected in do not count."""
     frames, truth = read_detections(folder), read_boxes(boxes)
@@ -153,7 +178,16 @@ def boxed_frames(folder: Path, boxes: Path) -> list[BoxedFrame]:
         )
     for key, frame in frames.items():
         frame.boxes = truth.get(key, [])
-    return list(frames.values())
+    return frames
+
+
+def videos_of(frames: dict[Key, BoxedFrame]) -> list[list[BoxedFrame]]:
+    """The frames of each video, in order; pictures are together one."""
+    videos: dict[str, list[BoxedFrame]] = {}
+    counts = Counter(name for name, _ in frames)
+    for (name, _), frame in frames.items():
+        videos.setdefault(name if counts[name] > 1 else "", []).append(frame)
+    return list(videos.values())
 
 
 def compare_boxes(folder: Path, boxes: Path) -> str:
@@ -163,11 +197,14 @@ def compare_boxes(folder: Path, boxes: Path) -> str:
     Raises:
         DataError: a file cannot be used, or no box belongs to any of the frames.
     """
-    scores = scores_of(boxed_frames(folder, boxes))
+    frames = boxed_frames(folder, boxes)
+    scores = scores_of(list(frames.values()))
     points, rows = scores.curve(), [scores.at(threshold) for threshold in THRESHOLDS]
     recalls = {str(rate): recall_at(points, rate) for rate in RATES}
     counts = {"frames": scores.frames, "targets": len(scores.best)}
     write_csv(folder / "boxes.csv", CURVE_COLUMNS, [point.values() for point in points])
+    if any(frame.tracks for frame in frames.values()):
+        counts |= count_tracks(videos_of(frames))
     write_json(folder / "boxes.json", counts | {"thresholds": rows, "recall_at": recalls})
     cells = [["score from", "recall", "false alarms a frame", "precision"]]
     for score, recall, alarms, precision in (row.values() for row in rows):
@@ -175,4 +212,7 @@ def compare_boxes(folder: Path, boxes: Path) -> str:
         cells.append([f"{score:g}", f"{100 * recall:.1f}", f"{alarms:.2f}", precise])
     at = [["false alarms a frame", *recalls], ["recall", *(f"{100 * r:.1f}" for r in recalls.values())]]
     head = f"{folder}: {counted(scores.frames, 'frame')}, {counted(len(scores.best), 'target')}"
+    if "tracks" in counts:
+        false, switches = counts["false_tracks"], counts["switches"]
+        head += f", {counted(counts['tracks'], 'track')}: {false} of no target, {switches} switches"
     return "\n\n".join([head, lay_out(cells), lay_out(at)])

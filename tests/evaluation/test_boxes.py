@@ -12,10 +12,12 @@ from ismallnet.cli import DataError
 from ismallnet.evaluation.boxes import (
     BoxedFrame,
     boxed_frames,
+    count_tracks,
     in_box,
     read_boxes,
     recall_at,
     scores_of,
+    videos_of,
 )
 
 BOX = (10.0, 20.0, 4.0, 2.0)
@@ -62,7 +64,7 @@ def test_frames_of_a_video_meet_their_boxes_by_name_and_number():
     boxes = Path("boxes.csv")
     boxes.write_text("clip,frame,x,y,width,height\na,0,10,20,4,2\na,5,10,20,4,2\na,9,1,1,2,2\n")
     frames = boxed_frames(folder, boxes)
-    assert frames == [BoxedFrame([BOX]), BoxedFrame([BOX], [(11.0, 21.0, 0.9)])]
+    assert frames == {("a", 0): BoxedFrame([BOX]), ("a", 5): BoxedFrame([BOX], [(11.0, 21.0, 0.9)])}
 
 
 def test_coco_boxes_are_those_of_pictures():
@@ -98,6 +100,15 @@ def test_the_command_names_frames_and_targets_and_keeps_the_curve(capsys):
     assert content["thresholds"][1]["false_alarms"] == 0.5 and content["recall_at"]["0.1"] == 1.0
     with open(folder / "boxes.csv", newline="", encoding="utf-8") as file:
         assert [row["score"] for row in csv.DictReader(file)] == ["0.9", "0.4"]
+
+
+def test_tracks_of_a_video_worked_by_hand():
+    on, off = (11.0, 21.0, 0.9), (50.0, 50.0, 0.8)
+    first = [BoxedFrame([BOX], [on, off], ["1", "2"]), BoxedFrame([BOX], [off], ["2"])]
+    first += [BoxedFrame([BOX], [on], ["3"]), BoxedFrame([BOX], [on, on], ["4", "3"])]  # 3 goes on
+    second = [BoxedFrame([BOX], [on], ["1"])]
+    assert count_tracks([first, second]) == {"tracks": 5, "false_tracks": 1, "switches": 1}
+    assert videos_of({("a", 0): 1, ("b", 0): 2, ("a", 1): 3, ("c", 0): 4}) == [[1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize(
