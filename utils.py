@@ -14,7 +14,7 @@ import argparse
 import sys
 
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets, refuse_idle
-from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.datasets.polygons import draw_masks
 from ismallnet.labels import METHODS, decouple, decouple_dataset, maps_lock, method_name
 from ismallnet.parallel import cores
@@ -39,26 +39,23 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="COCO or labelme .json, or a folder of them: write NAME/masks first",
     )
-    add(
-        "--outline-pixels",
-        action="store_true",
-        help="points of polygons are pixels' numbers, and the outline is target (findContours)",
-    )
     add("--overwrite", action="store_true", help="replace masks that are there")
+    gone(parser, "--outline-pixels", "draw outlines of findContours with cv2.fillPoly, as PNG masks")
     return parser
 
 
 def make_masks(args: argparse.Namespace) -> None:
     """Masks from annotations, where they are asked for."""
     if not args.from_annotations:
-        flags = ("outline_pixels", "overwrite")
-        refuse_idle(build_parser(), args, flags, "without --from-annotations")
+        refuse_idle(build_parser(), args, ("overwrite",), "without --from-annotations")
         return
     if len(args.dataset) != 1:
         raise DataError(f"--from-annotations: found {len(args.dataset)} data sets, expected one")
-    options = {key: getattr(args, key) for key in ("split", "outline_pixels", "overwrite")}
-    options["reading"] = given_reading(args)
-    print(*draw_masks(args.dataset[0], args.data_root, args.from_annotations, **options), sep="\n")
+    place, options = (
+        (args.dataset[0], args.data_root),
+        (args.split, given_reading(args), args.overwrite),
+    )
+    print(*draw_masks(*place, args.from_annotations, *options), sep="\n")
 
 
 @command("maps that are done are kept; type the same command to continue")

@@ -63,9 +63,8 @@ def mask(name: str, folder="data/tiny/masks") -> np.ndarray:
 # --- pixels ----------------------------------------------------------------------------------------
 
 
-def drawn(points, size=SIZE, outline_pixels=False) -> np.ndarray:
-    corners = np.array(points, float)
-    return mask_of(Picture(("x",), size, "x.json", [corners]), size, outline_pixels) > 0
+def drawn(points, size=SIZE) -> np.ndarray:
+    return mask_of(Picture("x", size, "x.json", [np.array(points, float)]), size) > 0
 
 
 def block(rows: slice, columns: slice, size=SIZE) -> np.ndarray:
@@ -100,13 +99,6 @@ def test_two_polygons_side_by_side_share_no_pixel_and_leave_none():
         assert (both == 1).all()
 
 
-def test_points_that_are_pixels_numbers():
-    for rows, columns in ((2, 2), (1, 1), (1, 5), (3, 4)):
-        there = block(np.s_[5 : 5 + rows], np.s_[7 : 7 + columns]).astype(np.uint8)
-        (contour,), _ = cv2.findContours(there, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        assert (drawn(contour[:, 0], outline_pixels=True) == there).all()
-
-
 # --- COCO and labelme ------------------------------------------------------------------------------
 
 
@@ -130,7 +122,7 @@ def test_coco_becomes_the_masks(unlabelled, segmentation, capsys):
     two = target_mask()
     two[30, 30] = 255
     assert (mask("c") == two).all() and not mask("d").any()
-    assert "4 masks written, 0 kept" in out
+    assert "4 masks written" in out
     assert "note: 1 images have no annotation, so no target: d" in out
     assert "note: 1 annotated pictures are not in the data set: e.png" in out
     assert "mask values 0 and 255" in out and "maps of 4 masks made" in out  # and the label maps
@@ -141,7 +133,7 @@ def test_labelme_files(unlabelled):
     triangle = {"points": [[20, 20], [23, 20], [20, 23]]}
     save(labelme("a.png", {"points": corners, "shape_type": "polygon"}), "j/a.json")
     save(labelme("..\\images\\b.png", {"points": corners}), "j/b.json")
-    save(labelme("gone.png", triangle, {"points": corners}), "j/deeper/c.json")
+    save(labelme("c.png", triangle, {"points": corners}), "j/deeper/x.json")
     draw("j")
     union = target_mask()
     union[20, 20] = union[20, 21] = union[21, 20] = 255
@@ -150,14 +142,11 @@ def test_labelme_files(unlabelled):
     assert not mask("d").any()
 
 
-def test_outline_pixels_and_masks_that_are_there(unlabelled, capsys):
-    contour = [12, 10, 12, 12, 15, 12, 15, 10]  # findContours of target_mask
-    path = save(coco({"segmentation": [contour]}))
-    draw(path)
-    assert (mask("a") > 0).sum() == 2 * 3
-    again = ["--dataset", "tiny", "--from-annotations", path, "--outline-pixels"]
+def test_masks_that_are_there_are_kept_unless_told(unlabelled, capsys):
+    draw(save(coco({"segmentation": [[12, 10, 15, 10, 15, 12, 12, 12]]})))
+    again = ["--dataset", "tiny", "--from-annotations", save(coco({"segmentation": [TARGET]}))]
     error = fails(main, *again, capsys=capsys)
-    assert "1 other masks are there: a.png" in error and "--overwrite" in error
+    assert "4 masks are there: a.png, b.png" in error and "--overwrite" in error
     assert (mask("a") > 0).sum() == 2 * 3
     main([*again, "--overwrite"])
     assert (mask("a") == target_mask()).all()
@@ -189,13 +178,13 @@ def test_split_folders_get_masks_of_their_own(tmp_path, capsys):
         ({"bbox": [1, 2, 3, 4]}, "a box does not say which of its pixels are target"),
         ({"image_id": 9, "segmentation": [TARGET]}, "annotations[0]: found no 9"),
         ({"segmentation": [[1, 2, 3]]}, "annotations[0]"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "--outline-pixels"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "expected x, y of 3 or more"),
         ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "annotations[0]"),
         ({"segmentation": [[100, 100, 109, 100, 109, 109]]}, "is not in the image"),
-        ({"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]]}, "all points lie between 0 and 1"),
+        ({"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]]}, "expected pixels"),
         ({"segmentation": [1, 2, 3, 4]}, "annotations[0]"),
         ({"segmentation": {"counts": [3], "size": [40, 48]}}, "run lengths of 3 pixels"),
-        ({"segmentation": {"counts": [1920], "size": [48, 40]}}, "another size"),
+        ({"segmentation": {"counts": [1920], "size": [48, 40]}}, "expected [40, 48]"),
         ({"segmentation": {"counts": "Z", "size": [40, 48]}}, "outline 0"),
         ({"segmentation": {"size": [40, 48]}}, "outline 0"),
         ({"segmentation": {"counts": [-1, 1921], "size": [40, 48]}}, "outline 0"),
@@ -213,11 +202,12 @@ def test_sizes_must_be_the_images_before_anything_is_made(unlabelled, size, caps
     assert f"annotated at {size[1]}x{size[0]}" in error and "48x40" in error
 
 
-def test_a_picture_that_could_be_two_images(unlabelled, capsys):
+def test_pictures_of_another_set_and_a_second_one_of_an_image(unlabelled, capsys):
     shape = {"points": [[1, 1], [9, 1], [9, 9]]}
-    error = refused(save(labelme("a.png", shape), "j/b.json"), capsys)
-    assert "images/a.png" in error and "images/b.png" in error
     assert "none of the 1 annotated" in refused(save(labelme("x.png", shape), "j/y.json"), capsys)
+    save(labelme("a.png", shape), "j/b.json")
+    error = refused(str(Path(save(labelme("a.png", shape), "j/c.json")).parent), capsys)
+    assert "j/c.json: 'a.png' could be data/tiny/images/a.png, j/b.json" in error
 
 
 @pytest.mark.parametrize(
@@ -226,10 +216,10 @@ def test_a_picture_that_could_be_two_images(unlabelled, capsys):
         ("x.txt", "0 0.5 0.5 0.1 0.1\n", "Boxes do not"),
         ("x.xml", "<annotation><object/></annotation>", "Boxes do not"),
         ("x.json", "[1, 2]", "COCO"),
-        ("x.json", '{"images": []', "not a JSON file"),
+        ("x.json", '{"images": []', "no JSON of COCO"),
         ("x.json", "version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("x.json", '{"images": [], "annotations": []}', "found no annotation in it"),
-        ("x.csv", "a,b", "found no .json"),
+        ("x.csv", "a,b", "name one file"),
     ],
 )
 def test_other_files_are_refused(unlabelled, name, text, expected, capsys):
@@ -239,8 +229,9 @@ def test_other_files_are_refused(unlabelled, name, text, expected, capsys):
 
 
 def test_flags_without_annotations(data, capsys):
-    error = fails(main, "--dataset", "tiny", "--overwrite", "--outline-pixels", capsys=capsys)
-    assert "--outline-pixels, --overwrite" in error and "--from-annotations" in error
+    error = fails(main, "--dataset", "tiny", "--overwrite", capsys=capsys)
+    assert "--overwrite" in error and "--from-annotations" in error
+    assert "cv2.fillPoly" in fails(main, "--dataset", "tiny", "--outline-pixels", capsys=capsys)
 
 
 def test_a_set_with_polygons_alone_says_what_to_type(unlabelled, capsys):
