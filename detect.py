@@ -55,7 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--recursive", action="store_true", help="also take the sub-folders of folders")
     every = "every Nth frame of a video, TIFF or stack"
     add("--every", type=positive, default=1, metavar="N", help=every)
-    add("--strict", action="store_true", help="stop at the first frame that cannot be read")
 
     add = parser.add_argument_group("grey values of frames with more than 8 bits").add_argument
     two = {"nargs": 2, "type": float}
@@ -102,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
     gone(parser, "--limits", fixed)
     gone(parser, "--raw", as_npy("FILE.raw"))
+    gone(parser, "--strict", "leave it out; the exit code is 1 where a frame could not be read")
     return parser
 
 

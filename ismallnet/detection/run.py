@@ -51,7 +51,6 @@ class Request:
     save_npy: bool = False
     resume: bool = False
     overwrite: bool = False
-    strict: bool = False
     batch_size: int = 1
     workers: int = 1
     confirm: Confirmation | None = None
@@ -85,8 +84,7 @@ def run_detection(
     """Detects in all frames of the sources, of the watched folder, or of the camera.
 
     Returns:
-        The exit code: 0; 1 where a frame could not be read, 2 if that stopped the run (strict); that
-        of the signal which interrupted it.
+        The exit code: 0; 1 where a frame could not be read; that of the signal which interrupted it.
     """
     folder, first = request.folder, processes.rank == 0
     if first:
@@ -141,7 +139,7 @@ def detect_in(
             worker.bad(batch[0])
         else:
             detect_batch(worker, batch, file)
-        if interruption.check() or (batch[0].problem and request.strict):
+        if interruption.check():
             break
 
 
@@ -277,9 +275,7 @@ def finish(worker: Worker, interruption: Interruption) -> int:
             print(f"for a report of them type: python visualization.py {where}")
         if stopped:
             print(f"stopped by {interruption.reason}; type the same command with --resume to continue")
-    if problems:
-        return 2 if request.strict else 1
-    return interruption.code if stopped else 0
+    return 1 if problems else interruption.code if stopped else 0
 
 
 def write_all(worker: Worker, entries: list[dict]) -> int:

@@ -215,8 +215,6 @@ def test_a_bad_frame_is_named_and_skipped_and_the_end_says_so(capsys):
     assert run("f") == 1
     assert "frame_1.png: not a readable image" in capsys.readouterr().err
     assert [i["frame"] for i in results()[2]["images"]] == ["frame_0", "frame_2"]
-    assert run("f", "--strict", "--name", "s") == 2
-    assert [i["frame"] for i in results("s")[2]["images"]] == ["frame_0"]
     write(Path("f/frame_1.png"), picture(1))
     assert run("f", "--resume") == 0
     assert [i["frame"] for i in results()[2]["images"]] == ["frame_0", "frame_1", "frame_2"]
@@ -246,6 +244,7 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --range 0 9 --percentiles 1 99", "--percentiles"),
         ("f --limits first", "--range"),
         ("f --raw 48x40:uint16", "numpy.save"),
+        ("f --strict", "exit code"),
         ("f --polarity both", "once with each"),
         ("f --range 0 inf", "--range"),
         ("f --range nan 9", "--range"),
