@@ -47,12 +47,11 @@ __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument_group("input").add_argument
-    paths = "image files, folders, patterns ('scan_*.tif'), videos, multi-page TIFFs, NumPy stacks, "
+    paths = "image files, folders, patterns ('f/**/*.tif'), videos, multi-page TIFFs, NumPy stacks, "
     add("input", nargs="*", metavar="PATH", help=f"{paths}or a .txt file with a path a line")
     add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
     camera = "the newest frames of a camera (0, 1, …) or a stream (rtsp://…, udp://…), until Ctrl-C"
     add("--camera", metavar="ADDRESS", help=camera)
-    add("--recursive", action="store_true", help="also take the sub-folders of folders")
     every = "every Nth frame of a video, TIFF or stack"
     add("--every", type=positive, default=1, metavar="N", help=every)
 
@@ -95,12 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
     add("--name", help="NAME of the results; default: the input's name, or 'frames' for several")
     add("--format", choices=("mot",), help="also write tracks as MOTChallenge's text, mot/SEQUENCE.txt")
-    add("--save-npy", action="store_true", help="also save probabilities as .npy, float32")
     add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
     add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
     fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
     gone(parser, "--limits", fixed)
     gone(parser, "--raw", as_npy("FILE.raw"))
+    gone(parser, "--recursive", "type a pattern: 'frames/**/*.png'")
+    gone(parser, "--save-npy", "in Python Detector.from_weights().probability(frame) gives float32")
     gone(parser, "--strict", "leave it out; the exit code is 1 where a frame could not be read")
     return parser
 
@@ -112,9 +112,7 @@ def check(args: argparse.Namespace) -> None:
     expected = {
         "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
         "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
-        "--watch and --camera without --recursive and --confirm": not (
-            (args.watch or args.camera) and (args.recursive or args.confirm)
-        ),
+        "--watch and --camera without --confirm": not ((args.watch or args.camera) and args.confirm),
         "--watch and --camera without torchrun": not (args.watch or args.camera) or launch().world == 1,
         "--camera without --resume": not (args.camera and args.resume),
         "--false-alarms with --background, and --background with it": alarms == bool(args.background),
@@ -156,7 +154,7 @@ def request_of(args: argparse.Namespace) -> Request:
 
 def background_threshold(args: argparse.Namespace, detector: Detector) -> float:
     """The threshold for --false-alarms on --background."""
-    frames = read_frames(find_sources([args.background], args.recursive))
+    frames = read_frames(find_sources([args.background]))
     return threshold_for(detector, frames, args.false_alarms, args.background)
 
 
@@ -166,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = settings_of(args)
     check(args)
     request = request_of(args)
-    sources = find_sources(args.input, args.recursive) if args.input else []
+    sources = find_sources(args.input) if args.input else []
     model = open_network(request.weights, args.backend, args.width, args.amp)
     with Processes(args.device) as processes:
         if processes.rank == 0:

@@ -12,7 +12,7 @@ from ismallnet.files import read_json, sweep, write_json
 
 ABOUT = "about.json"  # the settings of the run
 TABLES = ("detections.csv", "detections.json", "frames.json", "report/index.html")
-PICTURES = ("maps/{}.png", "maps/{}.npy", "overlays/{}.png")  # of a frame
+PICTURES = ("maps/{}.png", "overlays/{}.png")  # of a frame
 ALONE = "expected a folder for the results alone; nothing was written. Type another --name or --results"
 
 
@@ -23,14 +23,14 @@ def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
     return Path(results) / (name or (default if default not in ("", "..") else "frames"))
 
 
-def check_ours(folder: Path, inputs: Iterable[str | Path], recursive: bool, resume: bool) -> None:
-    """Refuses a folder that holds the input, or lies where `recursive` searches; that holds files and
-    is no folder of detect.py's; or without a run to resume."""
+def check_ours(folder: Path, inputs: Iterable[str | Path], resume: bool) -> None:
+    """Refuses a folder that holds the input; that holds files and is no folder of detect.py's; or
+    without a run to resume."""
     own = folder.resolve()
     for path in map(Path, inputs):
         there = path.resolve()
-        if own in (there, *there.parents) or (recursive and there in own.parents):
-            raise DataError(f"{folder}: holds the input {path}, or lies in it; {ALONE}")
+        if own in (there, *there.parents):
+            raise DataError(f"{folder}: holds the input {path}; {ALONE}")
     if "input" in read_json(folder / ABOUT):
         return
     if folder.is_dir() and (names := sorted(p.name for p in folder.iterdir() if p.name != ".lock")):

@@ -21,7 +21,6 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import Target, spike
 from ismallnet.detection.sources import Frame, Source
-from ismallnet.evaluation.metrics import quantise
 from ismallnet.files import atomic_write, read_png, write_csv, write_json, write_png
 from ismallnet.images.grey import Limits, to_units
 
@@ -95,14 +94,6 @@ def run_length(pixels: np.ndarray, height: int, width: int) -> str:
             if done:
                 break
     return "".join(text)
-
-
-def write_probability(folder: Path, name: str, probability: np.ndarray, as_floats: bool) -> None:
-    """Writes the probabilities of a frame, HxW, as 8 bits; and as float32."""
-    write_png(folder / "maps" / f"{name}.png", quantise(probability))
-    if as_floats:
-        with atomic_write(folder / "maps" / f"{name}.npy") as file:
-            np.save(file, probability)
 
 
 def write_overlay(folder: Path, pixels: np.ndarray, entry: dict) -> None:

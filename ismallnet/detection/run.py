@@ -24,7 +24,8 @@ from ismallnet.detection.sequences import by_sequence, settle
 from ismallnet.detection.sources import Frame, Source, read_frames
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.distributed import Interruption, Processes
-from ismallnet.files import disk_errors_of, lock
+from ismallnet.evaluation.metrics import quantise
+from ismallnet.files import disk_errors_of, lock, write_png
 from ismallnet.images.grey import Limits, doubts, said_of
 from ismallnet.inference.predict import NotFiniteError
 
@@ -46,9 +47,7 @@ class Request:
     watch: bool = False
     camera: Camera | None = None
     format: str | None = None
-    recursive: bool = False
     every: int = 1
-    save_npy: bool = False
     resume: bool = False
     overwrite: bool = False
     batch_size: int = 1
@@ -64,7 +63,7 @@ class Request:
         """All that the results depend on, as about.json keeps it."""
         kept = asdict(settings)
         kept["range"] = kept.pop("limits")
-        kept |= {name: getattr(self, name) for name in ("every", "backend", "save_npy")}
+        kept |= {name: getattr(self, name) for name in ("every", "backend")}
         kept |= {"input": self.paths, "weights": str(self.weights)}
         kept["confirm"] = str(self.confirm) if self.confirm else None
         if settings.ignore:
@@ -89,7 +88,7 @@ def run_detection(
     folder, first = request.folder, processes.rank == 0
     if first:
         inputs = [*request.paths, *(source.path for source in sources)]
-        check_ours(folder, inputs, request.recursive, request.resume)
+        check_ours(folder, inputs, request.resume)
         check_sequences(request, sources)
     locked = lock(folder, "another detect.py is at work") if first else contextlib.nullcontext()
     with locked, disk_errors_of(folder):
@@ -167,7 +166,7 @@ def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
     for frame, name, own_limits, probability in zip(batch, names, limits, maps):
         targets = detector.targets(probability, frame.pixels)
         entry = records.record(frame, name, own_limits, targets) | worker.of_video(frame.source)
-        records.write_probability(folder, name, probability, worker.request.save_npy)
+        write_png(folder / "maps" / f"{name}.png", quantise(probability))
         records.write_overlay(folder, frame.pixels, entry)
         file.write(json.dumps(entry).encode() + b"\n")
         worker.good(frame, entry)

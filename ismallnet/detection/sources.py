@@ -5,7 +5,6 @@ import contextlib
 import glob
 import itertools
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +83,7 @@ class Frame:
 # --- which files --------------------------------------------------------------------------------------
 
 
-def find_sources(paths: list[str], recursive: bool = False) -> list[Source]:
+def find_sources(paths: list[str]) -> list[Source]:
     """What files, folders, patterns and lists name, each file once, in the order of their names, where
     numbers count as numbers; those of a list first, in its order. What cannot be opened is reported
     when its turn comes.
@@ -94,7 +93,7 @@ def find_sources(paths: list[str], recursive: bool = False) -> list[Source]:
     """
     lists = [text for text in paths if text.lower().endswith(".txt") and Path(text).is_file()]
     listed = [file for text in lists for file in in_list(Path(text))]
-    named = [file for text in paths if text not in lists for file in named_by(text, recursive)]
+    named = [file for text in paths if text not in lists for file in named_by(text)]
     files = dict.fromkeys([*listed, *sorted(named, key=in_number)])
     for path in files:
         if path.suffix.lower() in HEADERLESS:
@@ -124,11 +123,11 @@ def in_list(path: Path) -> list[Path]:
     return files
 
 
-def named_by(text: str, recursive: bool) -> list[Path]:
+def named_by(text: str) -> list[Path]:
     """The files that a typed path or pattern names."""
     path = Path(text)
     if text and path.is_dir():
-        return in_folder(path, recursive)
+        return in_folder(path)
     if text and path.exists():
         return [path]
     if "://" in text or text.isdecimal():
@@ -139,21 +138,18 @@ def named_by(text: str, recursive: bool) -> list[Path]:
     return files
 
 
-def in_folder(folder: Path, recursive: bool) -> list[Path]:
+def in_folder(folder: Path) -> list[Path]:
     """The frame files of a folder; says what is left out."""
-    paths = sorted(p for p in folder.glob("**/*" if recursive else "*") if p.name[0] != ".")
-    files = [path for path in paths if not path.is_dir()]  # also a link that leads nowhere
-    folders = [path for path in paths if path.is_dir() and (path.is_symlink() or not recursive)]
-    frames = frame_files(files)
+    paths = [path for path in folder.iterdir() if path.name[0] != "."]
+    frames = frame_files(path for path in paths if not path.is_dir())  # or a link that leads nowhere
+    left_out = sorted(path.name for path in {*paths} - {*frames})
+    within = f"for frames in its folders type a pattern: '{folder}/**/*.png'"
     if not frames:
-        expected = f"expected {', '.join(KINDS)}"
-        if folders:
-            expected = f"but folders: {some([path.name for path in folders])}. Type --recursive, or "
-            expected += f"name one: python detect.py {shlex.quote(str(folders[0]))}"
-        raise DataError(f"{folder}: found no frames right in it, {expected}")
-    if left_out := sorted(path.name for path in {*files, *folders} - {*frames}):
+        text = f"found no frames right in it but {some(left_out, 3) or 'nothing'}"
+        raise DataError(f"{folder}: {text}, expected {', '.join(KINDS)}; {within}")
+    if left_out:
         text = f"left out {len(left_out)} files and folders: {some(left_out, 3)}"
-        note(f"in {folder}", f"{folder}: {text}; --recursive reads folders, links have to be named")
+        note(f"in {folder}", f"{folder}: {text}; {within}")
     return frames
 
 

@@ -44,7 +44,6 @@ def never(*argv, capsys) -> str:
         ("list.txt", "flight"),
         ("link", "flight"),
         ("--watch flight/day", "flight"),
-        ("flight --recursive", "flight/out"),
     ],
 )
 def test_the_folder_of_the_input_is_no_folder_for_results(argv, name, capsys):
@@ -60,7 +59,6 @@ def test_results_beside_the_input_and_below_it_are_written():
     folder(1)
     assert run("f/frame_0.png", "--results", ".") == 0  # frame_0/ is another folder
     assert run("f", "--results", "f/out", "--name", "n") == 0
-    assert run("f", "--recursive", "--overwrite") == 0  # results/f is beside it
 
 
 # --- files of somebody else ------------------------------------------------------------------------
@@ -118,7 +116,7 @@ def test_each_video_has_an_annotated_video_of_its_own_name():
 def test_overwrite_deletes_the_results_and_nothing_else(capsys):
     write(Path("one/f/x.png"), picture(1))
     write(Path("two/f/y.png"), picture(2))
-    run("one/f", "--save-npy")
+    run("one/f")
     report(["--name", "f"])
     before = everything()
     message = refused("two/f", capsys=capsys)
@@ -127,7 +125,7 @@ def test_overwrite_deletes_the_results_and_nothing_else(capsys):
     mine = [write(Path("results/f") / name, "mine") for name in ("maps/a.txt", "report/b.txt")]
     run("two/f", "--overwrite")
     names = {path.name for path in Path("results/f").rglob("*") if path.is_file()}
-    assert all(path.exists() for path in mine) and not names & {"x.png", "x.npy", "index.html"}
+    assert all(path.exists() for path in mine) and not names & {"x.png", "index.html"}
     assert len(results()[2]["images"]) == 1
 
 

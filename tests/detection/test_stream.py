@@ -12,6 +12,7 @@ from streaming import folder, refused, results, run, video
 
 from ismallnet.detection.detector import find_targets
 from ismallnet.detection.records import ordered, run_length, write_video
+from ismallnet.files import read_png
 from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.predict import NotFiniteError, predict, prepared
 from net import load_weights
@@ -144,8 +145,8 @@ def test_pixels_without_a_number_do_not_hide_the_rest():
     np.save("bad.npy", frame)
     maps, ranges = {}, {}
     for name in ("clean", "bad"):
-        assert run(f"{name}.npy", "--save-npy") == 0
-        maps[name] = np.load(f"results/{name}/maps/{name}_000000.npy")
+        assert run(f"{name}.npy") == 0
+        maps[name] = read_png(Path(f"results/{name}/maps/{name}_000000.png")) / 255
         ranges[name] = results(name)[2]["images"][0]["range"]
     assert ranges["bad"] == ranges["clean"] and np.abs(maps["bad"] - maps["clean"]).max() < 0.3
     assert "inf" not in Path("results/bad/detections.csv").read_text()
@@ -245,6 +246,8 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --limits first", "--range"),
         ("f --raw 48x40:uint16", "numpy.save"),
         ("f --strict", "exit code"),
+        ("f --recursive", "**"),
+        ("f --save-npy", "Detector"),
         ("f --polarity both", "once with each"),
         ("f --range 0 inf", "--range"),
         ("f --range nan 9", "--range"),
