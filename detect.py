@@ -27,7 +27,7 @@ from ismallnet.detection.folder import results_folder
 from ismallnet.detection.live import NAME, Camera, is_address, public
 from ismallnet.detection.run import Request, run_detection
 from ismallnet.detection.sources import as_npy, find_sources, read_frames
-from ismallnet.detection.tracks import DISTANCE, Confirmation
+from ismallnet.detection.tracks import Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.images.grey import PERCENTILES
 from ismallnet.inference.predict import OVERLAP, TILE, prepared
@@ -87,8 +87,6 @@ def build_parser() -> argparse.ArgumentParser:
     confirm = "report a target only where it is seen in N of M successive frames of a sequence: a "
     confirm += "folder in the order of its names, a video, or a stack"
     add("--confirm", metavar="N:M", help=confirm)
-    distance = f"pixels a frame that it may be off its track, with --confirm; default: {DISTANCE:g}"
-    add("--confirm-distance", type=float, metavar="PX", help=distance)
 
     add = parser.add_argument_group("results").add_argument
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
@@ -99,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
     gone(parser, "--limits", fixed)
     gone(parser, "--raw", as_npy("FILE.raw"))
+    gone(parser, "--confirm-distance", "leave it out; it is 5 px")
     gone(parser, "--recursive", "type a pattern: 'frames/**/*.png'")
     gone(parser, "--save-npy", "in Python Detector.from_weights().probability(frame) gives float32")
     gone(parser, "--strict", "leave it out; the exit code is 1 where a frame could not be read")
@@ -120,7 +119,6 @@ def check(args: argparse.Namespace) -> None:
         or (args.false_alarms > 0 and args.threshold == DetectionSettings.threshold),
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
-        "--confirm-distance with --confirm": args.confirm_distance is None or bool(args.confirm),
         "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
         "one of --resume and --overwrite": not (args.resume and args.overwrite),
     }
@@ -146,7 +144,7 @@ def request_of(args: argparse.Namespace) -> Request:
         "folder": results_folder(args.results, name, paths),
         "weights": named_weights(args.weights) if args.weights else default_weights(),
         "watch": bool(args.watch),
-        "confirm": Confirmation.parse(args.confirm, args.confirm_distance) if args.confirm else None,
+        "confirm": Confirmation.parse(args.confirm) if args.confirm else None,
     }
     rest = {f.name: getattr(args, f.name) for f in fields(Request) if f.name not in given}
     return Request(**given, **rest)

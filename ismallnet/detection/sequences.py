@@ -34,8 +34,7 @@ def settle(sequences: dict[str, list[dict]], rule: Confirmation | None) -> None:
             tqdm.write(f"note: {name}: {text}: {places}", sys.stderr)
         tracks += confirm(frames, rule, tracks) if rule else 0
     if rule:
-        text = f"seen in {rule.seen} of {rule.of} frames within {rule.distance:g} px"
-        print(f"{tracks} tracks, {text}")
+        print(f"{tracks} tracks, seen in {rule.seen} of {rule.of} frames")
 
 
 def all_targets(entry: dict) -> list[dict]:

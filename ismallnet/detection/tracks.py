@@ -1,7 +1,6 @@
 """Targets that are seen in several frames: sightings linked to tracks, and which of them count."""
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ismallnet.cli import DataError
 
-DISTANCE = 5.0  # px from a frame to the next
+DISTANCE = 5.0  # px that a target may be away from where it is expected, from a frame to the next
 FIRST_STEP = 2  # times the distance: a target's velocity is not known before its second sighting
 GAIN = 0.5  # of the velocity, by which what was not foreseen changes it
 Sighting = tuple[float, float]  # x, y
@@ -18,37 +17,29 @@ Sighting = tuple[float, float]  # x, y
 
 @dataclass(frozen=True)
 class Confirmation:
-    """When a target counts: among `of` successive frames that contain it, `seen` have its track.
-
-    Args:
-        distance: px that a target may move from a frame to the next.
-    """
+    """When a target counts: among `of` successive frames that contain it, `seen` have its track."""
 
     seen: int
     of: int
-    distance: float = DISTANCE
 
     @classmethod
-    def parse(cls, text: str, distance: float | None = None) -> "Confirmation":
+    def parse(cls, text: str) -> "Confirmation":
         """
         Raises:
-            DataError: not N:M, or a distance that is none.
+            DataError: not N:M.
         """
         seen, _, of = text.partition(":")
         if not (seen.isdecimal() and of.isdecimal() and 1 <= int(seen) <= int(of) >= 2):
             raise DataError(f"--confirm {text}: expected N:M, 1 <= N <= M and M of 2 or more, as 3:5")
-        distance = DISTANCE if distance is None else distance
-        if not 0 < distance < math.inf:
-            raise DataError(f"--confirm-distance {distance:g}: expected a finite number above 0")
-        return cls(int(seen), int(of), distance)
+        return cls(int(seen), int(of))
 
     def __str__(self) -> str:
-        return f"{self.seen}:{self.of} within {self.distance:g} px"
+        return f"{self.seen}:{self.of}"
 
     def numbers(self, frames: list[list[Sighting]]) -> list[list[int | None]]:
         """The track of each sighting in the frames of a sequence, from 1 in the order in which they
         are confirmed; None for those that do not count."""
-        tracks = link(frames, self.distance, self.of - 1)
+        tracks = link(frames, DISTANCE, self.of - 1)
         times: dict[int, list[int]] = {}
         for time, own in enumerate(tracks):
             for track in own:

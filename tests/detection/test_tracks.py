@@ -70,8 +70,7 @@ def test_other_rules_are_errors(text):
 
 
 def test_rules_are_read():
-    assert Confirmation.parse("3:5") == Confirmation(3, 5, 5.0)
-    assert Confirmation.parse("2:2", 1.5) == Confirmation(2, 2, 1.5)
+    assert Confirmation.parse("3:5") == Confirmation(3, 5)
 
 
 def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
@@ -81,7 +80,7 @@ def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
     for time in range(200):
         false = tuple(rng.uniform(0, 1000, 2))
         frames.append(at((5.0 * time % 900, 300), false))
-    numbers = Confirmation(3, 5, 6.0).numbers(frames)
+    numbers = Confirmation(3, 5).numbers(frames)
     confirmed = [own[0] is not None for own in numbers]
     assert sum(confirmed) >= 0.95 * len(frames)
     assert sum(own[1] is not None for own in numbers) <= 4
