@@ -4,9 +4,8 @@
 
 For each test image a panel RESULTS/NAME/figures/X.png: image, mask, interior and boundary map,
 prediction, and the outcome by component (hits green, misses red, false alarms yellow), with a zoom
-below. Then montage.png (worst and best images), roc.png, precision_recall.png, pd_fa.png and, of a
-run of train.py, training.png; and report/index.html, which shows all of it in a browser, also beside
-other runs (--compare). After `detect.py`, with the same --input or --name, the report alone.
+below. Then curves.png, and report/index.html, which shows all of it in a browser. `--figure` draws
+figures of several runs for a paper instead. After `detect.py`, with the same --name, the report alone.
 """
 
 if __name__ == "__main__":
@@ -18,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ismallnet.arguments import add_data_arguments, grey_range, open_datasets, refuse_idle
-from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.datasets.checks import complaint
 from ismallnet.datasets.masks import masks_digest, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Sample
-from ismallnet.detection.folder import results_folder
 from ismallnet.evaluation.map_files import Maps, open_maps, place_of
 from ismallnet.evaluation.protocols import PROTOCOLS
 from ismallnet.evaluation.tables import table
@@ -31,15 +31,15 @@ from ismallnet.files import lock, read_json, write_png
 from ismallnet.images.grey import GreyRange
 from ismallnet.labels import check_label_maps, maps_folder, read_maps
 from ismallnet.parallel import cores, results_and_problems
-from ismallnet.report.curves import draw_compared, draw_curves, draw_training
+from ismallnet.report.curves import draw_curves
 from ismallnet.report.outcome import Layers, outcome
-from ismallnet.report.page import Entry, ShownRun, entry_of, write_gallery, write_layers, write_page
-from ismallnet.report.panels import montage, panel
+from ismallnet.report.page import Entry, entry_of, write_gallery, write_layers, write_report
+from ismallnet.report.panels import panel
 from ismallnet.report.paper_figures import Row, panels, surfaces
 
 ABOUT = "metrics_about.json"  # what eval.py says its metrics are of
-# All that the report of frames without a data set uses.
-FRAME_ARGUMENTS = ("name", "input", "results", "workers")
+FRAME_ARGUMENTS = ("name", "results", "workers")  # all that the report of frames uses
+CHOSEN = 4  # images in --figure paper
 
 
 class Reader(NamedTuple):
@@ -52,141 +52,112 @@ class Reader(NamedTuple):
     again: str
 
 
-# --- images ------------------------------------------------------------------------------------------
+# --- the report --------------------------------------------------------------------------------------
 
 
-def draw_sample(numbered: tuple[int, Sample], maps: list[Maps], reader: Reader) -> Entry:
-    """Writes a sample's panel, and its layers for the report; returns what the report knows of it.
-
-    Args:
-        maps: those that are shown, and those that are compared.
-    """
-    order, sample = numbered
+def read_pair(sample: Sample, reader: Reader) -> tuple[np.ndarray, np.ndarray]:
+    """An image, HxWx3 in 0-255, and its mask, HxW; uint8 each."""
     image, _ = reader.grey.read(sample.image, look=False)
-    shape = image.shape[:2]
-    pred, *others = (run.read(sample.name, shape) for run in maps)
-    mask = read_mask(sample, shape, reader.mask_threshold)
-    label_maps = read_maps(reader.labels, sample, shape, reader.again)
-    layers = Layers(image.astype("uint8"), mask, *label_maps, pred)
-    own, folder = outcome(pred, mask), maps[0].folder
-    write_png(folder / "figures" / f"{sample.name}.png", panel(sample.name, layers, own))
-    write_layers(folder / "report" / "images", order, layers, others)
-    return entry_of(order, sample.name, layers, own, others)
+    return image.astype(np.uint8), read_mask(sample, image.shape[:2], reader.mask_threshold)
 
 
-def draw_images(
-    data: DatasetFolder, maps: list[Maps], reader: Reader, workers: int
-) -> dict[str, Entry]:
-    """The panels and the report's pictures of a test list, by the images' names."""
+def draw_sample(numbered: tuple[int, Sample], maps: Maps, reader: Reader) -> Entry:
+    """Writes a sample's panel, and its layers for the report; returns what the report knows of it."""
+    order, sample = numbered
+    image, mask = read_pair(sample, reader)
+    pred = maps.read(sample.name, mask.shape)
+    label_maps = read_maps(reader.labels, sample, mask.shape, reader.again)
+    layers, own = Layers(image, mask, *label_maps, pred), outcome(pred, mask)
+    write_png(maps.folder / "figures" / f"{sample.name}.png", panel(sample.name, layers, own))
+    write_layers(maps.folder / "report" / "images", order, layers)
+    return entry_of(order, sample.name, layers, own)
+
+
+def draw_images(data: DatasetFolder, maps: Maps, reader: Reader, workers: int) -> list[Entry]:
+    """The panels and the report's pictures of a test list."""
     samples = data.samples("test")
     check_label_maps(reader.labels, samples, reader.again, reader.mask_threshold)
     of_one, numbered = partial(draw_sample, maps=maps, reader=reader), list(enumerate(samples))
     entries, problems = results_and_problems(of_one, numbered, workers, f"{data.name} figures")
-    for run in maps:
-        run.check_unchanged()
+    maps.check_unchanged()
     if problems := [*data.problems["test"], *problems]:
         raise DataError(complaint(data, "test", problems))
-    return {sample.name: known for sample, known in zip(samples, entries)}
+    return entries
+
+
+def metrics_of(data: DatasetFolder, maps: Maps, threshold: int) -> dict[str, dict]:
+    """What eval.py wrote beside maps, by protocol; {} where there is nothing, or where it is of others,
+    which is said."""
+    path, then = maps.folder / "metrics.json", read_json(maps.folder / ABOUT)
+    now = maps.about | {"masks": masks_digest(data.samples("test")), "mask_threshold": threshold}
+    differing = [key for key in {**now, **then} if now.get(key) != then.get(key)]
+    if path.exists() and differing:
+        print(f"{path}: of another {', '.join(differing)}, left out")
+    written = {} if differing else read_json(path)
+    return {key: written[key] for key in PROTOCOLS if key in written}
+
+
+def draw_report(data: DatasetFolder, folder: Path, reader: Reader, workers: int) -> Path:
+    """All figures of the maps in a folder; prints their metrics, and returns the report."""
+    maps = open_maps(folder, [sample.name for sample in data.samples("test")])
+    entries = draw_images(data, maps, reader, workers)
+    metrics = metrics_of(data, maps, reader.mask_threshold)
+    (folder / "curves.png").unlink(missing_ok=True)  # it may be of other maps
+    if metrics:
+        draw_curves(folder / "curves", {data.name: folder}, ("png",))
+        print(table(metrics))
+    else:
+        print(f"no metrics and curves yet: type {data.command('eval')}, then this again")
+    print(f"panels: {folder}/figures/")
+    origin = maps.about.get("weights") or maps.about.get("baseline") or "maps of another program"
+    origin += ", CHOSEN ON THE TEST LIST" if maps.chosen_on_test else ""
+    return write_report(folder / "report", f"{data.name}, test list", origin, entries, metrics)
+
+
+# --- figures of several runs -------------------------------------------------------------------------
 
 
 def draw_paper(
-    samples: list[Sample],
-    maps: list[Maps],
-    entries: dict[str, Entry],
-    reader: Reader,
-    titles: list[str],
+    data: DatasetFolder, runs: dict[str, Path], path: Path, names: list[str], reader: Reader
 ) -> list[Path]:
-    """Panels and surfaces of samples."""
-    rows = []
-    for sample in samples:
-        image, _ = reader.grey.read(sample.image, look=False)
-        shape = image.shape[:2]
-        mask = read_mask(sample, shape, reader.mask_threshold)
-        planes = [image.mean(axis=2).astype("uint8"), mask]
-        planes += [run.read(sample.name, shape) for run in maps]
-        rows.append(Row(sample.name, entries[sample.name].centre, planes))
-    folder, titles = maps[0].folder / "paper", ["image", "mask", *titles]
-    return panels(folder / "panels", rows, titles) + surfaces(folder / "surfaces", rows, titles)
+    """Panels and surfaces of the named test images, or of the first ones.
 
-
-def chosen_samples(
-    data: DatasetFolder, names: list[str] | None, entries: dict[str, Entry]
-) -> list[Sample]:
-    """Those of --images, or four with targets from bad to good IoU."""
+    Args:
+        runs: folders of maps, by their titles; the insets show where the first is worst.
+    """
     samples = {sample.name: sample for sample in data.samples("test")}
-    if unknown := [name for name in names or () if name not in samples]:
+    if unknown := [name for name in names if name not in samples]:
         raise DataError(f"{data.root}: found no {', '.join(unknown)} in the test list")
-    with_targets = [name for name, known in entries.items() if known.page["targets"]]
-    ranked = sorted(with_targets, key=lambda name: entries[name].page["iou"])
-    names = names or [ranked[k * (len(ranked) - 1) // 3] for k in range(4) if ranked]
-    return [samples[name] for name in dict.fromkeys(names)]
+    maps, rows = [open_maps(place_of(run, data.name).maps, samples) for run in runs.values()], []
+    for name in dict.fromkeys(names or [*samples][:CHOSEN]):
+        image, mask = read_pair(samples[name], reader)
+        preds = [run.read(name, mask.shape) for run in maps]
+        planes = [image.mean(axis=2).astype(np.uint8), mask, *preds]
+        rows.append(Row(name, outcome(preds[0], mask).centre, planes))
+    for run in maps:
+        run.check_unchanged()
+    titles = ["image", "mask", *runs]
+    return panels(path / "panels", rows, titles) + surfaces(path / "surfaces", rows, titles)
 
 
-# --- runs --------------------------------------------------------------------------------------------
-
-
-def evaluated(run: Path, name: str) -> Path:
-    """Where eval.py wrote what it says of a run's maps: beside them, or in results/ (--maps)."""
-    beside, elsewhere, _ = place_of(run, name)
-    return elsewhere if (elsewhere / ABOUT).exists() and not (beside / ABOUT).exists() else beside
-
-
-def shown_run(data: DatasetFolder, run: Path, name: str, again: str, threshold: int) -> ShownRun:
-    """The run of a folder of maps, with what eval.py, as the command `again`, wrote of these maps; says
-    so where that is of others."""
-    samples, folder = data.samples("test"), evaluated(run, data.name)
-    maps = open_maps(place_of(run, data.name).maps, [sample.name for sample in samples])
-    written, then = read_json(folder / "metrics.json"), read_json(folder / ABOUT)
-    now = maps.about | {"masks": masks_digest(samples), "mask_threshold": threshold}
-    if differing := [key for key in {**now, **then} if written and now.get(key) != then.get(key)]:
-        print(f"{folder}/metrics.json: of another {', '.join(differing)}, left out")
-        written = {}
-    metrics = {key: written[key] for key in PROTOCOLS if isinstance(written.get(key), dict)}
-    return ShownRun(name, maps, folder, metrics, again)
-
-
-def shown_runs(data: DatasetFolder, folder: Path, others: list[Path], threshold: int) -> list[ShownRun]:
-    """The run of a folder RESULTS/NAME, and those that are compared with it."""
-    name = str(folder) if others else data.name  # alone it is the same report elsewhere
-    runs = [shown_run(data, folder.parent, name, data.command("eval"), threshold)]
-    for other in others:
-        again = data.command("eval", results=f"--maps {other}")
-        runs.append(shown_run(data, other, str(other), again, threshold))
+def titled(data: DatasetFolder, folders: list[Path]) -> dict[str, Path]:
+    """Folders of maps by what figures call them: the names of the runs."""
+    runs = {place_of(folder, data.name).title: folder for folder in folders}
+    if len(runs) < len(folders):
+        named = ", ".join(map(str, folders))
+        raise DataError(f"--compare: found several runs of one name among {named}; rename a folder")
     return runs
 
 
-def titles_of(folders: list[Path], name: str, labels: list[str] | None) -> list[str]:
-    """What runs of a data set are called in figures: --labels, or the folders' names."""
-    if labels and len(labels) != len(folders):
-        runs = ", ".join(map(str, folders))
-        raise DataError(f"--labels: found {len(labels)}, expected one for each of {runs}")
-    return labels or [place_of(folder, name).title for folder in folders]
-
-
-def draw_all_curves(data: DatasetFolder, runs: list[Path], titles: list[str], path: Path) -> list[Path]:
-    """The curves of runs that eval.py has evaluated on the same images, in one figure."""
-    folders = [evaluated(run, data.name) for run in runs]
-    masks = [read_json(folder / ABOUT).get("masks") for folder in folders]
-    if wrong := [run for run, of in zip(runs, masks) if not of or of != masks[0]]:
-        again = data.command("eval", results=f"--maps {wrong[0]}")
-        raise DataError(f"{wrong[0]}: found no curves of these test images; type {again}")
-    return draw_compared(path, dict(zip(titles, folders)))
-
-
-def draw_run(data: DatasetFolder, run: ShownRun) -> None:
-    """The curves of a run and of its training; prints its metrics."""
-    folder, source = run.maps.folder, run.folder if run.metrics else None
-    for text in draw_curves(data.name, folder, source, run.evaluation):
-        print(text)
-    draw_training(folder, run.maps.about)
-    print(f"panels and curves: {folder}/figures/, {folder}/")
-    if run.metrics:
-        print(table(run.metrics))
-
-
-def origin_of(maps: Maps) -> str:
-    origin = maps.about.get("weights") or maps.about.get("baseline") or "maps of another program"
-    return f"{origin}, CHOSEN ON THE TEST LIST" if maps.chosen_on_test else origin
+def evaluated(data: DatasetFolder, run: Path, threshold: int) -> Path:
+    """Where eval.py wrote what it says of a run's maps: beside them, or in results/ (--maps)."""
+    now = {"masks": masks_digest(data.samples("test")), "mask_threshold": threshold}
+    beside, elsewhere, _ = place_of(run, data.name)
+    for folder in (beside, elsewhere):
+        if now.items() <= read_json(folder / ABOUT).items():
+            return folder
+    again = data.command("eval", results=f"--maps {run}")
+    raise DataError(f"{run}: found no curves of these test images; type {again}")
 
 
 # --- command line ------------------------------------------------------------------------------------
@@ -198,31 +169,33 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--results", default="results", metavar="DIR", help="where test.py and eval.py wrote")
     add("--name", help="after detect.py: its results, RESULTS/NAME, in place of a data set")
-    add("--input", nargs="+", metavar="PATH", help="after detect.py: the same PATH, in place of --name")
-    compare = "folders of other runs' maps, DIR or DIR/NAME, of any program: side by side in the report"
-    folders = {"nargs": "+", "type": Path, "default": [], "metavar": "DIR"}
-    add("--compare", **folders, help=compare)
-    figure = "paper: also panels and 3-D surfaces as PDF and SVG; curves: only ROC, precision-recall "
-    figure += "and Pd-Fa of the runs that --compare names, your own too, from what eval.py wrote"
-    add("--figure", choices=("paper", "curves"), help=figure)
-    add("--labels", nargs="+", metavar="TEXT", help="names of the runs in --figure")
-    add("--images", nargs="+", metavar="X", help="of the test list, in --figure paper; default: four")
-    add("--each", type=positive, default=5, metavar="N", help="worst and best images in the montage")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
+    group = "figures for a paper, as PDF and SVG, in place of the report"
+    add = parser.add_argument_group(group).add_argument
+    figure = "paper: panels and 3-D surfaces; curves: ROC, precision-recall and Pd-Fa, after eval.py"
+    add("--figure", choices=("paper", "curves"), help=figure)
+    compare = "beside --results: folders of other runs' maps, DIR or DIR/NAME, of any program"
+    add("--compare", nargs="+", type=Path, default=[], metavar="DIR", help=compare)
+    images = f"of the test list, in --figure paper; default: the first {CHOSEN}"
+    add("--images", nargs="+", default=[], metavar="X", help=images)
+    gone(parser, "--input", "type --name NAME, as detect.py says at its end")
+    gone(parser, "--labels", "figures call runs by the names of their folders")
+    gone(parser, "--each", "the report sorts the images by IoU")
     return parser
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuses flags that the mode does not use."""
-    if bool(args.dataset) == bool(args.name or args.input):
+    if bool(args.dataset) == bool(args.name):
         raise DataError("expected --dataset NAME, or after detect.py: --name NAME")
     if not args.dataset:
         rest = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
         refuse_idle(parser, args, rest, "without --dataset")
-    elif args.figure == "curves":
-        refuse_idle(parser, args, ("images", "each", "maps_root"), "beside --figure curves")
     elif not args.figure:
-        refuse_idle(parser, args, ("images", "labels"), "without --figure")
+        refuse_idle(parser, args, ("images", "compare"), "without --figure")
+    else:
+        idle = ("maps_root", "workers") + (("images",) if args.figure == "curves" else ())
+        refuse_idle(parser, args, idle, f"beside --figure {args.figure}")
     for other in args.compare:
         if not other.is_dir():
             raise DataError(f"--compare {other}: no such folder, expected maps, as results/RUN/NAME")
@@ -234,33 +207,23 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_arguments(parser, args)
     if not args.dataset:
-        folder = results_folder(args.results, args.name, args.input or [])
-        print(f"open {write_gallery(folder, args.workers)}")
+        print(f"open {write_gallery(Path(args.results) / args.name, args.workers)}")
         return
     for data in open_datasets(args):
-        folder = Path(args.results) / data.name
-        if args.figure == "curves":
-            runs = args.compare or [Path(args.results)]
-            titles = titles_of(runs, data.name, args.labels)
-            print(*draw_all_curves(data, runs, titles, folder / "paper" / "curves"), sep="\n")
-            continue
+        folder, labels = Path(args.results) / data.name, maps_folder(data, args.maps_root)
+        reader = Reader(grey_range(args), args.mask_threshold, labels, data.command("utils"))
         if not folder.is_dir():
             raise DataError(f"{folder}: found no maps; make them: {data.command('test')}")
-        labels, again = maps_folder(data, args.maps_root), data.command("utils")
-        reader = Reader(grey_range(args), args.mask_threshold, labels, again)
-        with lock(folder, "test.py, eval.py or visualization.py is at work"):
-            runs = shown_runs(data, folder, args.compare, args.mask_threshold)
-            maps = [run.maps for run in runs]
-            titles = titles_of([run.folder for run in maps], data.name, args.labels)
-            entries = draw_images(data, maps, reader, args.workers)
-            ious = {name: known.page["iou"] for name, known in entries.items() if not known.empty}
-            overview = montage(folder / "figures", ious, args.each)
-            draw_run(data, runs[0])
-            title, origin = f"{data.name}, test list", origin_of(maps[0])
-            page = write_page(folder / "report", title, origin, [*entries.values()], runs)
-            if args.figure == "paper" and (chosen := chosen_samples(data, args.images, entries)):
-                print(*draw_paper(chosen, maps, entries, reader, titles), sep="\n")
-        print("open", *([overview, "and"] if overview else []), page)
+        runs = titled(data, [Path(args.results), *args.compare])
+        if args.figure == "paper":
+            drawn = draw_paper(data, runs, folder / "paper", args.images, reader)
+        elif args.figure == "curves":
+            places = {t: evaluated(data, run, args.mask_threshold) for t, run in runs.items()}
+            drawn = draw_curves(folder / "paper" / "curves", places, ("pdf", "svg"))
+        else:
+            with lock(folder, "test.py, eval.py or visualization.py is at work"):
+                drawn = [draw_report(data, folder, reader, args.workers)]
+        print("open", *drawn)
 
 
 if __name__ == "__main__":

@@ -38,26 +38,9 @@ class Outcome:
     """The targets of a mask and the components of a map, under the standard protocol at p >= 0.5."""
 
     targets: list[Region]  # each "hit" or "miss", in row-major order
-    predicted: list[Region]  # each "hit" or "false alarm"
-    shape: tuple[int, int]
+    regions: list[Region]  # misses, false alarms, and the components that hit, in this order
     iou: float  # 1 where both are empty
-
-    @property
-    def empty(self) -> bool:
-        """Whether there are neither targets nor components."""
-        return not self.targets and not self.predicted
-
-    @property
-    def regions(self) -> list[Region]:
-        """Misses, false alarms, and the predictions that hit, in this order."""
-        regions = [*(r for r in self.targets if r.kind == "miss"), *self.predicted]
-        return sorted(regions, key=lambda region: OUTCOMES.index(region.kind))
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """(y, x) of the first of the worst regions; of the image where there is none."""
-        height, width = self.shape
-        return self.regions[0].centre if self.regions else (height // 2, width // 2)
+    centre: tuple[float, float]  # (y, x) of the first of the regions; of the image where there is none
 
     def count(self, kind: str) -> int:
         return sum(region.kind == kind for region in self.regions)
@@ -66,14 +49,14 @@ class Outcome:
 def outcome(pred: np.ndarray, mask: np.ndarray) -> Outcome:
     """The outcome of a map and a mask, HxW uint8 each."""
     p, g = pred >= THRESHOLD, mask >= THRESHOLD
-    targets, predicted = components(g), components(p)
-    pairs, (tp, fp, fn) = match(targets, predicted), overlap(p, g)
-    return Outcome(
-        targets=regions_of(targets, {t for t, _ in pairs}, "miss"),
-        predicted=regions_of(predicted, {p for _, p in pairs}, "false alarm"),
-        shape=mask.shape,
-        iou=ratio(tp, tp + fp + fn, empty=1.0),
-    )
+    true, predicted = components(g), components(p)
+    pairs, (tp, fp, fn) = match(true, predicted), overlap(p, g)
+    targets = regions_of(true, {t for t, _ in pairs}, "miss")
+    regions = [region for region in targets if region.kind == "miss"]
+    regions += regions_of(predicted, {p for _, p in pairs}, "false alarm")
+    regions.sort(key=lambda region: OUTCOMES.index(region.kind))
+    centre = regions[0].centre if regions else tuple(side // 2 for side in mask.shape)
+    return Outcome(targets, regions, ratio(tp, tp + fp + fn, empty=1.0), centre)
 
 
 def regions_of(connected: Components, hits: set[int], otherwise: str) -> list[Region]:

@@ -1,11 +1,9 @@
 """Panels of test images: image, maps, prediction, and the outcome by component."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
-from ismallnet.files import printable, read_png, write_png
+from ismallnet.files import printable
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, Window, window_around
 
 SIDE = 320  # px of a panel's cell
@@ -22,12 +20,12 @@ def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_NEAREST)
 
 
-def caption(width: int, *texts: tuple[str, tuple[int, int, int]], scale: float = 0.5) -> np.ndarray:
+def caption(width: int, *texts: tuple[str, tuple[int, int, int]]) -> np.ndarray:
     """A strip with texts in colours, one beside the other."""
     strip, at = np.zeros((CAPTION, width, 3), np.uint8), 4
     for text, colour in texts:
         text = printable(text)  # OpenCV crashes on bytes that are not UTF-8
-        cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+        cv2.putText(strip, text, (at, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
         at += 12 * len(text)
     return strip
 
@@ -63,8 +61,8 @@ def stretched(pixels: np.ndarray, window: Window) -> np.ndarray:
 
 def panel(name: str, layers: Layers, own: Outcome) -> np.ndarray:
     """The panel of one image, RGB uint8: a row of whole pictures, a row of zooms, a legend."""
-    h, w = own.shape
-    scale, window = SIDE / max(h, w), window_around(own.centre, own.shape, ZOOM)
+    h, w = layers.mask.shape
+    scale, window = SIDE / max(h, w), window_around(own.centre, (h, w), ZOOM)
     zh, zw = layers.mask[window].shape
     wholes = [enlarged(plane, scale) for plane in layers]
     wholes.append(draw_outcome(layers.image, own.regions, scale))
@@ -81,29 +79,7 @@ def panel(name: str, layers: Layers, own: Outcome) -> np.ndarray:
         column = np.vstack([caption(width, (title, WHITE)), whole, gap, near])
         columns += [column, np.full((column.shape[0], 4, 3), 40, np.uint8)]
     picture = np.hstack(columns[:-1])
-    iou = "no target, no prediction" if own.empty else f"IoU {100 * own.iou:.1f}"
-    head = f"{name}   {w}x{h}   {iou}   zoom: {zw}x{zh} px, contrast stretched"
+    head = f"{name}   {w}x{h}   IoU {100 * own.iou:.1f}   zoom: {zw}x{zh} px, contrast stretched"
     legend = [(f"{kind}: {own.count(kind)}", colour) for kind, colour in COLOURS.items()]
     below = caption(picture.shape[1], *legend, ("white frame: zoom", WHITE))
     return np.vstack([caption(picture.shape[1], (head, WHITE)), picture, below])
-
-
-def montage(folder: Path, ious: dict[str, float], each: int) -> Path | None:
-    """The worst and the best images by IoU, one panel of the folder below the other, at half size;
-    returns where, or None where there are no images."""
-    ranked = sorted(ious, key=lambda name: (ious[name], name))
-    worst, best = ranked[:each], ranked[max(len(ranked) - each, each) :][::-1]
-    strips, path = [], folder.parent / "montage.png"
-    for title, names in ((f"{len(worst)} worst by IoU", worst), (f"{len(best)} best by IoU", best)):
-        pictures = [read_png(folder / f"{name}.png") for name in names]
-        smaller = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in pictures]
-        if smaller:
-            width = max(p.shape[1] for p in smaller)
-            strips += [caption(width, (title, WHITE), scale=0.6), *smaller]
-    if not strips:
-        path.unlink(missing_ok=True)  # of other maps
-        return None
-    width = max(strip.shape[1] for strip in strips)
-    padded = [np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0))) for s in strips]
-    write_png(path, np.vstack(padded))
-    return path

@@ -30,18 +30,18 @@ def pyplot():
     return pyplot
 
 
-def save(figure, path: Path, kinds: tuple[str, ...] = ("pdf", "svg"), dpi: int = 300) -> list[Path]:
-    """Writes a figure and closes it; the same figure is the same file.
+def save(figure, path: Path, kinds: tuple[str, ...] = ("pdf", "svg")) -> list[Path]:
+    """Writes a figure, cut to what is drawn, and closes it; the same figure is the same file.
 
     Args:
-        path: without suffix, which is the kind: pdf and svg, cut to what is drawn, or png.
+        path: without suffix, which is the kind: pdf, svg or png.
     """
     written = []
     for kind in kinds:
-        box = None if kind == "png" else "tight"
         written.append(path.with_name(f"{path.name}.{kind}"))
+        options = {"metadata": WITHOUT_DATE[kind], "bbox_inches": "tight", "dpi": 300}
         with atomic_write(written[-1]) as file:
-            figure.savefig(file, format=kind, metadata=WITHOUT_DATE[kind], bbox_inches=box, dpi=dpi)
+            figure.savefig(file, format=kind, **options)
     pyplot().close(figure)
     return written
 

@@ -105,12 +105,13 @@ def test_all_stages_work_with_them(gbk_set, capsys):
     for results in ("results", other):
         infer([*typed, "--weights", "w.pt", "--device", "cpu", "--results", results])
     evaluate([*typed, "--no-pd-fa"])
+    visualization(typed)
     visualization([*typed, "--compare", other, "--figure", "paper"])
     folder = Path("results", NAME)
     assert json.loads((folder / "about.json").read_text())["images"] == [GBK]
     assert "\\udcba" in (folder / "images.csv").read_text()
     assert len(report_data(folder / "report/index.html")["images"]) == 1
-    for path in (f"{GBK}.png", f"figures/{GBK}.png", "roc.png", "paper/panels.pdf"):
+    for path in (f"{GBK}.png", f"figures/{GBK}.png", "curves.png", "paper/panels.pdf"):
         assert (folder / path).stat().st_size
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import fails, names_of, picture, report_data, write
+from conftest import fails, names_of, picture, report_data, target_mask, write
 
 from ismallnet.detection.records import record
 from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.report import page
 from visualization import main
 
+LAYERS = page.FRAME_LAYERS
 HOSTILE = "<img src=q onerror=alert(1)>"
 
 
@@ -32,26 +33,25 @@ def results() -> Path:
     folder.mkdir(parents=True)
     with open(folder / "records-0.jsonl", "w") as file:
         for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
-            limits = (0.0, 9 * 255.0) if frame.pixels.dtype == np.uint16 else None
-            found = record(frame, f"{frame.source.path.stem}_{k}", limits, [])
+            found = record(frame, f"{frame.source.path.stem}_{k}", None, [])
             found["targets"] = [] if score is None else [target(score)]
             file.write(json.dumps(found) + "\n")
-            pred = np.zeros(frame.pixels.shape[:2], np.uint8)
-            write(folder / "maps" / f"{found['frame']}.png", pred)
-            write(folder / "overlays" / f"{found['frame']}.png", np.dstack([pred] * 3))
+            for kind, pixels in (("maps", target_mask()), ("overlays", picture(k))):
+                write(folder / kind / f"{found['frame']}.png", pixels)
     (folder / "about.json").write_text(json.dumps({"weights": "w.safetensors", "threshold": 0.5}))
     return folder
 
 
-def test_every_frame_is_shown_as_the_network_saw_it(results):
+def test_every_frame_is_shown_with_its_map_and_its_overlay(results):
+    (results.parent.parent / "stack.npy").unlink()  # the frames may be gone
     main(["--name", "mine"])
     images = report_data(results / "report/index.html")["images"]
     assert [len(image["targets"]) for image in images] == [1, 1, 0, 1]
     folder = results / "report" / "images"
-    shown = [cv2.imread(str(folder / f"{k:05d}_image.png"), 0) for k in range(4)]
-    pixels = [picture(1), picture(0), picture(2), picture(4)]  # "<" sorts before "a"
-    assert all(np.abs(s.astype(int) - p).max() <= 1 for s, p in zip(shown, pixels))
-    assert len(list(folder.glob("*.png"))) == 4 * 3
+    for k in range(4):
+        shown = [cv2.imread(str(folder / f"{k:05d}_{kind}.png"), 0) for kind in LAYERS]
+        assert np.array_equal(shown[0], picture(k)) and np.array_equal(shown[1], target_mask())
+    assert len(list(folder.glob("*.png"))) == 4 * 2
     assert "<img src=q" not in (results / "report" / "index.html").read_text()
 
 
@@ -61,21 +61,12 @@ def test_of_many_those_with_the_highest_scores(results):
     assert scores == [0.9, 0.7] and "2 of 4 frames" in (results / "report/index.html").read_text()
 
 
-def test_frames_that_are_gone_are_named(results, capsys):
-    Path("f/a.png").unlink()
-    assert "f/a.png" in fails(main, "--name", "mine", capsys=capsys)
-
-
-def test_a_video_that_is_shorter_now_is_named(results, capsys):
-    writer = cv2.VideoWriter("v.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 40))
-    writer.write(np.dstack([picture()] * 3))
-    writer.release()
-    records = results / "records-0.jsonl"
-    lines = records.read_text().splitlines()
-    more = [json.dumps(json.loads(lines[0]) | {"file": "v.avi", "index": k}) for k in (0, 1)]
-    records.write_text("\n".join([*more, *lines, ""]))  # before others, which are found all the same
+def test_pictures_that_are_gone_are_named(results, capsys):
+    for name in ("maps/a_1.png", "overlays/stack_2.png"):
+        (results / name).unlink()
     message = fails(main, "--name", "mine", capsys=capsys)
-    assert "1 frame cannot be shown" in message and "v.avi, frame 1: not there any more" in message
+    assert "2 frames cannot be shown" in message
+    assert "overlays/a_1.png" in message and "maps/stack_2.png" in message
 
 
 @pytest.mark.parametrize(
@@ -83,8 +74,13 @@ def test_a_video_that_is_shorter_now_is_named(results, capsys):
     [
         (["--name", "none"], "results/none: "),
         (["--dataset", "x", "--name", "y"], "--dataset NAME, or after detect.py: --name NAME"),
-        (["--name", "mine", "--figure", "paper", "--each", "2"], "--figure, --each: "),
-        (["--dataset", "x", "--images", "a"], "--images: "),
+        (["--name", "mine", "--figure", "paper", "--images", "a"], "--figure, --images: "),
+        (["--dataset", "x", "--images", "a", "--compare", "."], "--images, --compare: "),
+        (["--dataset", "x", "--figure", "curves", "--images", "a"], "--images: "),
+        (["--dataset", "x", "--figure", "curves", "--compare", "gone"], "--compare gone: "),
+        (["--dataset", "x", "--labels", "a"], "--labels"),
+        (["--dataset", "x", "--each", "2"], "IoU"),
+        (["--input", "f"], "--name"),
         (["--name", "mine", "--workers", "0"], "--workers: "),
     ],
 )
@@ -93,10 +89,10 @@ def test_bad_arguments(argv, named, capsys):
 
 
 def test_in_a_browser(results, browser):
-    main(["--input", "elsewhere/mine"])
+    main(["--name", "mine"])
     browser.get((results / "report" / "index.html").resolve().as_uri())
     assert names_of(browser) == [f"{HOSTILE}_0", "a_1", "stack_2", "stack_3"]  # in the order of time
-    assert "4 frames, 3 targets" in browser.find_element("css selector", "body").text
+    assert "4 images, 3 targets" in browser.find_element("css selector", "body").text
     assert not browser.find_element("id", "labelled").is_displayed()
     browser.find_element("css selector", "#sort option[value='-score']").click()
     assert names_of(browser) == ["a_1", "stack_3", f"{HOSTILE}_0", "stack_2"]

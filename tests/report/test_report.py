@@ -15,14 +15,14 @@ from ismallnet.evaluation.protocols import evaluate
 from ismallnet.report import outcome as outcomes
 from ismallnet.report import page as pages
 from ismallnet.report.outcome import Layers, outcome
-from ismallnet.report.page import difference, thresholds, window
+from ismallnet.report.page import common, difference, thresholds
 from visualization import main
 
 HOSTILE = "x'><img src=q onerror=alert(1)> %%TABLE%%"
 
 
-def entry(order: int, name: str, layers: Layers, others=()) -> pages.Entry:
-    return pages.entry_of(order, name, layers, outcome(layers.prediction, layers.mask), others)
+def entry(order: int, name: str, layers: Layers) -> pages.Entry:
+    return pages.entry_of(order, name, layers, outcome(layers.prediction, layers.mask))
 
 
 def scene(seed: int, hits: bool = True, false: bool = False) -> Layers:
@@ -42,7 +42,7 @@ SCENES = [scene(0), scene(1, hits=False), scene(2, false=True), scene(3, hits=Fa
 
 
 def test_thresholds_are_the_figures_of_the_maps_at_these_thresholds():
-    points = thresholds([entry(0, "x", layers).counts[0] for layers in SCENES])
+    points = thresholds([entry(0, "x", layers).counts for layers in SCENES])
     assert [point["threshold"] for point in points] == list(PD_FA_THRESHOLDS)
     for point in points:
         pairs = [(np.where(s[4] >= point["threshold"], 255, 0).astype(np.uint8), s[1]) for s in SCENES]
@@ -72,20 +72,21 @@ def test_the_window_lies_on_the_region_and_inside_the_image():
     rng = np.random.default_rng(0)
     grey, pred = rng.integers(0, 255, (2, 90, 100)).astype(np.uint8)
     for y, x in ((0, 0), (50, 60), (89, 99)):
-        found = window(grey.astype(float), pred, (y, x))
+        found = common(0, "x", (y, x), image=grey, prediction=pred)["window"]
         side = found["side"]
         pixels = np.frombuffer(base64.b64decode(found["image"]), np.uint8).reshape(-1, side)
         assert pixels.shape == (40, 40)
         top, left = min(max(y - 20, 0), 50), min(max(x - 20, 0), 60)
         assert np.array_equal(pixels, grey[top : top + 40, left : left + 40])
-    assert window(np.zeros((5, 7)), np.zeros((5, 7), np.uint8), (2, 3))["side"] == 7
+    small = np.zeros((5, 7), np.uint8)
+    assert common(0, "x", (2, 3), prediction=small)["window"]["side"] == 7
 
 
 def test_the_worst_comes_first_in_all_figures():
     layers = SCENES[3]  # a miss around (11, 13.5) and a false alarm around (30.5, 41)
     found = outcome(layers.prediction, layers.mask)
     assert [region.kind for region in found.regions] == ["miss", "false alarm"]
-    assert found.centre == (11, 13.5) == entry(0, "x", layers).centre
+    assert found.centre == (11, 13.5)
     assert [found.count(kind) for kind in outcomes.OUTCOMES] == [1, 1, 0]
 
 
@@ -124,22 +125,6 @@ def test_pictures_of_a_longer_list_before_do_not_stay(page):
     write(Path("data/tiny/50_50/test.txt"), "both\nmiss\n")
     main(["--dataset", "tiny", "--workers", "1"])
     assert len(list((page.parent / "images").glob("*.png"))) == 2 * 6
-
-
-def test_runs_side_by_side(page):
-    for name, layers in zip(("both", "miss", "false", HOSTILE), SCENES):
-        write(Path("other/tiny") / f"{name}.png", layers[4])
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "other/tiny"])
-    known = report_data(page)
-    assert known["layers"][-1] == ["difference1", "difference, other/tiny"]
-    assert [i["others"][0]["hits"] for i in known["images"]] == [[0], [], [0], []]
-    shown = cv2.imread(str(page.parent / "images" / "00000_prediction1.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(shown, SCENES[0][4])
-    masks = (SCENES[3], SCENES[1], SCENES[2], SCENES[0])
-    for run, maps in zip(known["runs"], (masks, SCENES)):  # the curves of each run are its own
-        at_128 = next(point for point in run["thresholds"] if point["threshold"] == 128)
-        expected = evaluate([(s[4], m[1]) for s, m in zip(maps, masks)])
-        assert at_128["iou"] == expected["iou"] and at_128["fa"] == expected["fa"]
 
 
 def text_of(browser, selector: str) -> str:
@@ -199,22 +184,10 @@ def test_in_a_browser(page, browser):
     browser.find_element("id", "after").click()
     assert text_of(browser, "#zoom-title") == "miss"
 
-    # another run beside it
-    for name, layers in zip(("both", "miss", "false", HOSTILE), SCENES):
-        write(Path("other/tiny") / f"{name}.png", layers[4])
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "other/tiny"])
-    browser.refresh()
-    assert len(browser.find_elements("css selector", "[data-key=iou]")) == 2
-    curves = browser.find_elements("css selector", "#plots figure")
-    assert [len(c.find_elements("css selector", ".curve")) for c in curves] == [2, 2, 2, 0, 0]
-    browser.find_element("id", "disagree").click()
-    assert set(names_of(browser)) == {"both", HOSTILE}
-    change(browser, "sort", "order")
-    card = browser.find_element("css selector", ".card")
-    assert "other/tiny: IoU" in card.text and "target 1 (12 px) hit by this one alone" in card.text
-    browser.find_element("css selector", ".card .open").click()
-
-    # no scripts from names, no errors, nothing wider than a narrow window
+    # a curve in each of the first plots; no scripts from names, no errors, nothing wider than a narrow
+    # window
+    plots = browser.find_elements("css selector", "#plots figure")
+    assert [len(plot.find_elements("css selector", ".curve")) for plot in plots] == [1, 1, 1, 0, 0]
     assert [line["message"] for line in browser.get_log("browser")] == []
     browser.find_element("id", "close").click()
     wide(browser, 360)

@@ -31,55 +31,40 @@ OURS_SPLIT = {
 
 @pytest.fixture
 def page(tmp_path) -> Path:
-    """The report of OURS, beside another program's maps that are right but for `right`."""
+    """The report of OURS."""
     root = make_set(tmp_path / "data/tiny", names=["t", *MASKS], train=1, shape=SHAPE)
     for name, mask in MASKS.items():
         write(root / f"masks/{name}.png", mask)
         write(Path(f"results/tiny/{name}.png"), OURS[name])
-        theirs = EMPTY if name == "right" else mask // 255
-        write(Path(f"peer/tiny/{name}_Pred.png"), theirs)
     utils.main(["--dataset", "tiny", "--workers", "1"])
     evaluate(["--dataset", "tiny", "--protocol", "all", "--workers", "1"])
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer"])
+    main(["--dataset", "tiny", "--workers", "1"])
     return Path("results/tiny/report/index.html")
 
 
 def test_the_report_has_the_metrics_of_eval(page):
-    ours, theirs = report_data(page)["runs"]
-    assert (ours["name"], theirs["name"]) == ("results/tiny", "peer")
+    split = report_data(page)["split"]
     written = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]
     for key, value in OURS_SPLIT.items():
-        assert ours["split"][key] == pytest.approx(value, abs=1e-12), key
-        assert written[key] == ours["split"][key]
-    assert ours["split"]["hiou"] == pytest.approx(0.28) == written["hiou"]
-    theirs = theirs["split"]
-    assert theirs["seg_iou"] == 1 and theirs["loc_iou"] == 3 / 4 and theirs["loc_pcp_err"] == 1 / 4
+        assert split[key] == pytest.approx(value, abs=1e-12), key
+        assert written[key] == split[key]
+    assert split["hiou"] == pytest.approx(0.28) == written["hiou"]
+    text = page.read_text()
+    assert text.index("<th scope=row>standard</th>") < text.index("<th scope=row>hiou</th>")
+    low, high = written["interval"]["hiou"]
+    assert f'28.00<br><small class="dim">({100 * low:.2f}–{100 * high:.2f})</small>' in text
 
 
 def test_the_images_in_which_a_part_occurs(page):
     parts = {image["name"]: image["parts"] for image in report_data(page)["images"]}
-    assert parts["merged"][0] == ["seg_iou", "seg_mrg_err", "seg_itf_err", "loc_iou", "loc_s2m_err"]
-    assert parts["right"] == [["seg_iou", "loc_iou"], ["loc_pcp_err"]]
-    assert parts["missed"][0] == ["loc_pcp_err"] and parts["false"] == [["loc_itf_err"], []]
+    assert parts["merged"] == ["seg_iou", "seg_mrg_err", "seg_itf_err", "loc_iou", "loc_s2m_err"]
+    assert parts["right"] == ["seg_iou", "loc_iou"]
+    assert parts["missed"] == ["loc_pcp_err"] and parts["false"] == ["loc_itf_err"]
 
 
-def test_the_metrics_of_all_runs_stand_in_the_report(page, capsys):
-    """`standard` first; of a run without metrics the command that makes them."""
-    assert "type <code>python eval.py --dataset tiny --maps peer" in page.read_text()
-    evaluate(["--dataset", "tiny", "--maps", "peer", "--protocol", "all", "--workers", "1"])
-    assert "0 and 1" in capsys.readouterr().out
-    main(["--dataset", "tiny", "--workers", "1", "--compare", "peer"])
-    first, folded = page.read_text().split("<details>")
-    for text, protocol in ((first, "standard"), (folded, "hiou")):
-        for run in ("results/tiny", "peer"):
-            assert f"<th scope=row>{protocol}, {run}</th>" in text
-    low, high = json.loads(Path("results/tiny/metrics.json").read_text())["hiou"]["interval"]["hiou"]
-    assert f'28.00<br><small class="dim">({100 * low:.2f}–{100 * high:.2f})</small>' in folded
-
-
-def segment(browser, label: str, run: str = "results/tiny"):
+def segment(browser, label: str):
     """The part of a bar."""
-    (node,) = browser.find_elements("css selector", f'.stack button[aria-label^="{label}, {run}:"]')
+    (node,) = browser.find_elements("css selector", f'.stack button[aria-label^="{label}:"]')
     return node
 
 
@@ -94,17 +79,15 @@ def test_a_click_on_a_part_filters_the_gallery(page, browser, width):
     part.click()
     assert names_of(browser) == ["missed"] and part.get_attribute("aria-pressed") == "true"
     note = browser.find_element("id", "part-note").text
-    assert note.startswith("missed targets, results/tiny: 20.00 %") and "in 1 of 4 images" in note
+    assert note.startswith("missed targets: 20.00 %") and "in 1 of 4 images" in note
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     segment(browser, "loc IoU").click()  # another one takes its place
     assert set(names_of(browser)) == {"merged", "right"}
     assert part.get_attribute("aria-pressed") == "false"
-    segment(browser, "missed targets", "peer").click()
-    assert names_of(browser) == ["right"]
-    browser.find_element("id", "has-miss").click()  # beside the other filters: not missed by ours
+    browser.find_element("id", "has-false").click()  # beside the other filters
     assert names_of(browser) == []
-    browser.find_element("id", "has-miss").click()
-    segment(browser, "missed targets", "peer").click()
+    browser.find_element("id", "has-false").click()
+    segment(browser, "loc IoU").click()
     assert len(names_of(browser)) == 4 and not browser.find_element("id", "part-note").text
     assert [line["message"] for line in browser.get_log("browser")] == []
 
@@ -112,7 +95,7 @@ def test_a_click_on_a_part_filters_the_gallery(page, browser, width):
 def test_bars_lie_as_the_figures_say(page, browser):
     browser.get(page.resolve().as_uri())
     stacks = browser.find_elements("css selector", ".stack")
-    assert len(stacks) == 4  # two bars a run
+    assert len(stacks) == 2
     widths = [b.rect["width"] for b in stacks[0].find_elements("css selector", "button")]
     assert [w / sum(widths) for w in widths] == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
     browser.find_element("css selector", ".split td button").click()  # the figure below the bar
