@@ -55,7 +55,7 @@ test: $(VENV)/dev browser
 soak: $(VENV)/dev
 	SOAK=1 HYPOTHESIS_PROFILE=soak $(RUN) -m pytest -n auto --dist loadfile -q \
 	  tests/test_faults.py tests/test_fuzz.py tests/test_long.py tests/training/test_processes.py \
-	  tests/evaluation/test_pyirstdmetrics.py tests/training/test_resume.py
+	  tests/training/test_resume.py
 
 # Tests of the report need a browser; without one they are skipped, and say so.
 browser:

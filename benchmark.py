@@ -1,18 +1,17 @@
 """Speed and accuracy of the network on this machine, measured.
 
     python benchmark.py                                        # inference and a training step
-    python benchmark.py --parts inference --onnx NUAA-SIRST.onnx
-    python benchmark.py --parts accuracy --dataset NUDT-SIRST
+    python benchmark.py --parts inference accuracy --dataset NUAA-SIRST
 
-"as net.py reads": eager PyTorch, float32, NCHW; "default": what test.py and detect.py do. Prints a line
-for each way to run the network as soon as it is measured, and writes all to benchmark.json in --output.
+"as net.py reads": eager PyTorch, float32, NCHW; "default": what test.py and detect.py do; on a CPU also
+the other backends that are installed. Prints a line for each way to run the network as soon as it is
+measured, and writes all to benchmark.json in --output.
 """
 
 if __name__ == "__main__":
     import ismallnet.threads  # noqa: F401  before PyTorch
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,6 +35,7 @@ from net import iSmallNet, load_weights, losses
 SIDE = 256  # px, of the images of training
 FRAMES = ((256, 256), (256, 320), (512, 640))  # height, width: what infrared cameras give
 PARTS = ("inference", "training", "accuracy")
+BACKENDS = (("onnxruntime", "off"), ("openvino", "off"), ("openvino", "bf16"))
 AS_IT_READS = "as net.py reads"
 Row = dict[str, str | float | None]
 
@@ -53,22 +53,16 @@ class Way(NamedTuple):
         return mask_logits(self.network, image.contiguous(memory_format=self.layout), self.amp)
 
 
-def ways_of(weights: Path, files: list[str], device: torch.device) -> dict[str, Way]:
-    """The ways to run the network of a weights file, by name; `files` are ONNX files of the same
-    weights, for the other backends."""
+def ways_of(weights: Path, device: torch.device) -> dict[str, Way]:
+    """The ways to run the network of a weights file, by name."""
     model, fast = load_weights(weights).to(device), prepared(load_weights(weights), device)
     ways = {AS_IT_READS: Way(model, torch.contiguous_format), "default": Way(fast)}
     ways["bf16"] = Way(fast, amp="bf16")
-    for file in files:
-        for backend, amp in (("onnxruntime", "off"), ("openvino", "off"), ("openvino", "bf16")):
-            try:
-                exported = open_network(file, backend, amp=amp)
-            except DataError as error:  # an optional package is missing, or bf16
-                print(f"left out: {error}")
-                continue
-            if exported.info != model.info:
-                raise DataError(f"{file}: made from other weights than {weights}; export it from these")
-            ways[f"{backend} {amp}, {Path(file).stem}"] = Way(exported)
+    for backend, amp in BACKENDS if device.type == "cpu" else ():
+        try:
+            ways[f"{backend} {amp}"] = Way(open_network(weights, backend, amp=amp))
+        except DataError as error:  # an optional package is missing, or bf16
+            print(f"left out: {error}")
     return ways
 
 
@@ -104,9 +98,8 @@ def training(seconds: float, device: torch.device) -> Iterator[Row]:
         sum(losses(outputs, maps).values()).backward()
         optimizer.step()
 
-    first, last = torch.contiguous_format, torch.channels_last
-    ways = {AS_IT_READS: (first, "off"), "default": (last, "off"), "bf16": (last, "bf16")}
-    for name, (layout, amp) in ways.items():
+    for name, amp in ((AS_IT_READS, "off"), ("default", "off"), ("bf16", "bf16")):
+        layout = torch.contiguous_format if name == AS_IT_READS else torch.channels_last
         way = Way(iSmallNet().to(device, memory_format=layout).train(), layout, amp)
         optimizer = torch.optim.AdamW(way.network.parameters())
         yield measure(name, partial(step, way, optimizer), seconds) | {"images": size}
@@ -120,11 +113,9 @@ def accuracy(ways: dict[str, Way], frames: Frames) -> Iterator[Row]:
             yield {"way": name} | {key: metrics[key] for key in ("iou", "niou", "pd", "fa")}
 
 
-def print_row(row: Row, first: bool) -> None:
-    """A line of a Markdown table, and its head before the first one."""
-    cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()]
-    lines = [list(row), ["---"] * len(row), cells] if first else [cells]
-    print(*(f"| {' | '.join(line)} |" for line in lines), sep="\n", flush=True)
+def line_of(row: Row) -> str:
+    """way default, seconds 0.1312, …"""
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -133,12 +124,12 @@ def build_parser() -> argparse.ArgumentParser:
     parts = "default: inference, training; with --dataset also accuracy"
     add("--parts", nargs="+", choices=PARTS, help=parts)
     add("--seconds", type=float, default=5.0, metavar="S", help="each way is timed for so long")
-    add("--onnx", nargs="+", default=[], metavar="FILE", help="exports of the same weights, on the CPU")
     add("--dataset", type=data_name, metavar="NAME", help="whose test list accuracy is measured on")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
     add("--weights", metavar="FILE", help="default: those shipped for --dataset, or for other sources")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--output", default="results", metavar="DIR", help="where benchmark.json is written")
+    gone(parser, "--onnx", "leave it out: the backends that are installed are measured")
     gone(parser, "--quick", "type --parts inference training --seconds 1")
     gone(parser, "--rounds", "type --seconds S, for how long each way is timed")
     gone(parser, "--clock", "times are the wall clock's; measure on an idle machine")
@@ -148,30 +139,26 @@ def build_parser() -> argparse.ArgumentParser:
 @command()
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    device = pick_device(args.device)
-    if args.onnx and device.type != "cpu":
-        raise DataError(f"--onnx: has no effect on {device}; add --device cpu, or leave it out")
+    device, output = pick_device(args.device), Path(args.output) / "benchmark.json"
     parts = args.parts or (PARTS if args.dataset else PARTS[:2])
     if "accuracy" in parts and not args.dataset:
         raise DataError("--parts accuracy: needs a test list; type --dataset NAME, too")
-    output = Path(args.output) / "benchmark.json"
     check_place(output)
+    frames = Frames(find_dataset(args.dataset, args.data_root), "test") if "accuracy" in parts else []
     own = SHIPPED / f"{args.dataset}.safetensors"
-    weights = Path(args.weights or (own if own.exists() else default_weights()))
-    ways = ways_of(weights, args.onnx, device)
-    calls = {"inference": partial(inference, ways, args.seconds, device)}
-    calls["training"] = partial(training, args.seconds, device)
-    if "accuracy" in parts:
-        frames = Frames(find_dataset(args.dataset, args.data_root), "test")
-        calls["accuracy"] = partial(accuracy, ways, frames)
+    ways = ways_of(Path(args.weights or (own if own.exists() else default_weights())), device)
+    measured = {
+        "inference": inference(ways, args.seconds, device),
+        "training": training(args.seconds, device),
+        "accuracy": accuracy(ways, frames),
+    }
     results = {"environment": environment(device)}
-    print(json.dumps(results["environment"]), flush=True)
-    for name in parts:
-        print(f"\n{name}: {calls[name].func.__doc__ or ''}\n", flush=True)
-        rows = results[name] = []
-        for row in calls[name]():
-            rows.append(row)
-            print_row(row, first=len(rows) == 1)
+    print(line_of(results["environment"]))
+    for part in parts:
+        results[part] = []
+        for row in measured[part]:
+            print(f"{part}: {line_of(row)}", flush=True)
+            results[part].append(row)
             write_json(output, results)
     print(f"all of it: {output}")
 

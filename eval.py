@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ismallnet.arguments import add_data_arguments, open_datasets
-from ismallnet.cli import DataError, HelpFormatter, command, positive, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.datasets.checks import complaint, near_twins
 from ismallnet.datasets.masks import is_resized, masks_digest, read_mask_values, resized_note
 from ismallnet.datasets.sample import DatasetFolder, Sample
@@ -46,11 +46,10 @@ class MapsRun(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The protocols, the grey value from which a mask is target, and whether Pd and Fa have a curve."""
+    """The protocols, and the grey value from which a mask is target."""
 
     protocols: list[str]
     mask_threshold: int
-    pd_fa: bool
 
 
 class ImageCounts(NamedTuple):
@@ -58,7 +57,7 @@ class ImageCounts(NamedTuple):
 
     protocols: dict[str, dict[str, float]]
     levels: np.ndarray
-    pd_fa: np.ndarray | None
+    pd_fa: np.ndarray
     resized: bool  # whether its mask was
 
 
@@ -75,7 +74,7 @@ def count_sample(sample: Sample, maps: Maps, rules: Rules) -> ImageCounts:
     return ImageCounts(
         count_image(pred, mask, rules.protocols, threshold),
         metrics.count_levels(pred, mask, threshold),
-        metrics.count_pd_fa(pred, mask, threshold) if rules.pd_fa else None,
+        metrics.count_pd_fa(pred, mask, threshold),
         is_resized(sample, shape),
     )
 
@@ -107,7 +106,7 @@ def evaluate_run(
     with lock(run.output.parent, "test.py or eval.py is at work"):
         counts = count_all(data, run.maps, rules, workers)
         points = metrics.pixel_curves(sum(n.levels for n in counts))
-        pd_fa = metrics.pd_fa_curve(sum(n.pd_fa for n in counts)) if rules.pd_fa else []
+        pd_fa = metrics.pd_fa_curve(sum(n.pd_fa for n in counts))
         evaluations = {}
         for name in rules.protocols:
             rows = [n.protocols[name] for n in counts]
@@ -118,12 +117,10 @@ def evaluate_run(
         masks = {"masks": masks_digest(data.samples("test")), "mask_threshold": rules.mask_threshold}
         beside = (f"{run.output.stem}_{name}" for name in ("about.json", "roc_pr.csv", "pd_fa.csv"))
         about, *curves = map(run.output.with_name, beside)
-        for path in (about, *curves):  # they would be another evaluation's
-            path.unlink(missing_ok=True)
+        about.unlink(missing_ok=True)  # it would be another evaluation's
         write_json(run.output, {name: values for name, (values, _) in evaluations.items()} | said)
         for path, curve in zip(curves, (points, pd_fa)):
-            if curve:
-                write_csv(path, curve[0], [point.values() for point in curve])
+            write_csv(path, curve[0], [point.values() for point in curve])
         write_json(about, run.maps.about | masks | said)
     return evaluations
 
@@ -193,8 +190,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--detections", metavar="DIR", help="in place of --dataset: results of detect.py, for --boxes")
     boxes = "ground truth of --detections: CSV or COCO JSON (docs/METRICS.md)"
     add("--boxes", metavar="FILE", help=boxes)
-    add("--no-pd-fa", action="store_true", help="leave the Pd-Fa curve out: it labels at 33 thresholds")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
+    gone(parser, "--no-pd-fa", "leave it out; the Pd-Fa curve is always made")
     return parser
 
 
@@ -211,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.output and max(len(args.dataset), len(folders)) > 1:
         raise DataError("--output: expected one data set and one folder of maps; leave it out for more")
     protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
-    rules = Rules(protocols, args.mask_threshold, not args.no_pd_fa)
+    rules = Rules(protocols, args.mask_threshold)
     rows, gaps = {}, {}
     for data in open_datasets(args, needed=("test",)):
         said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from skimage.filters import gaussian
 
-from ismallnet.cli import DataError, HelpFormatter, command, positive, progress, summary
+from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, progress, summary
 from ismallnet.evaluation.metrics import local_snr, ring
 from ismallnet.files import atomic_write, read_json, write_json, write_png
 
@@ -143,12 +143,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
-    add("--name", default="Synthetic-SIRST", help="of the data set")
     add("--train", type=positive, default=240, metavar="N", help="training images")
     add("--test", type=positive, default=100, metavar="N", help="test images")
     add("--size", type=positive, default=128, metavar="PX", help="side of the images, 64 or more")
     add("--seed", type=int, default=0, help="of the images")
-    add("--force", action="store_true", help="make it again even if it is there")
+    gone(parser, "--name", "type --data-root DIR; the set is DIR/Synthetic-SIRST")
+    gone(parser, "--force", "delete the folder of the data set, then type the command again")
     return parser
 
 
@@ -157,21 +157,18 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.size < 64 or args.seed < 0:
         raise DataError("expected --size of 64 or more, and --seed of 0 or more")
-    if args.name in ("", ".", "..") or Path(args.name).name != args.name:
-        raise DataError(f"--name {args.name!r}: expected the name of one folder, without /")
-    folder = Path(args.data_root) / args.name
+    folder = Path(args.data_root) / "Synthetic-SIRST"
     settings = {key: getattr(args, key) for key in ("seed", "train", "test", "size")}
     record, last = folder / "synthetic.json", folder / "50_50" / "test.txt"
     found = read_json(record)
-    if found != settings and folder.exists() and any(folder.iterdir()) and not (args.force and found):
+    if found != settings and folder.exists() and any(folder.iterdir()):
         raise DataError(
             f"{folder}: found {found or 'files that this program did not make'}, expected {settings}; "
-            "name another folder with --name" + (", or replace it with --force" if found else "")
+            "delete it, or type another --data-root"
         )
-    if found == settings and last.exists() and not args.force:
+    if last.exists():
         print(f"{folder}: is there already, seed {args.seed}")
         return
-    last.unlink(missing_ok=True)
     write_json(record, settings)
     make(folder, args.seed, args.train, args.test, args.size)
     print(f"{folder}: {args.train} training and {args.test} test images, seed {args.seed}")

@@ -83,12 +83,12 @@ def training_notes(info: dict, name: str, frames: Frames, split: list[str] | Non
         used = f"--split {' '.join(lists)}" if lists else "the lists that are found without --split"
         other = "Other lists may test them on images that they have seen"
         yield f"note: the weights were trained with {used}. {other}"
-    flags = {"--polarity dark" if then.dark else "--polarity bright": own and then.dark != now.dark}
-    values = " ".join(f"{value:g}" for value in then.limits or then.percentiles)
-    differ = (then.limits, then.percentiles) != (now.limits, now.percentiles)
-    flags[f"{'--range' if then.limits else '--percentiles'} {values}"] = own and frames.greys and differ
-    for flag in (flag for flag, said in flags.items() if said):
-        yield f"note: the weights were trained with {flag}; type it here too"
+    flags = [f"--polarity {'dark' if then.dark else 'bright'}"] if then.dark != now.dark else []
+    if frames.greys and (then.limits, then.percentiles) != (now.limits, now.percentiles):
+        values = " ".join(f"{value:g}" for value in then.limits or then.percentiles)
+        flags.append(f"{'--range' if then.limits else '--percentiles'} {values}")
+    if own and flags:
+        yield f"note: the weights were trained with {' '.join(flags)}; type it here too"
 
 
 def baseline(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Predictions, dict]:

@@ -84,12 +84,3 @@ def test_the_onnx_example_prints_the_detector_s_targets(network_file):
         )
         assert len(expected) > 1 and len(rows) == len(expected)
         assert np.allclose(rows, expected, atol=0.02)
-
-
-def test_scripts_of_the_documents_find_the_package():
-    """They are typed in the root, from where Python looks for modules in docs/ alone."""
-    for path in (REPOSITORY / "docs").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        used = re.search(r"^from (ismallnet|net|dataset)\b", text, re.MULTILINE)
-        inserted = text.find("sys.path.insert(")
-        assert not used or -1 < inserted < used.start(), path.name

@@ -45,8 +45,7 @@ def draw_line(axes, path: Path, curve: Curve, label: str) -> None:
 
 
 def draw_curves(path: Path, folders: dict[str, Path], kinds: tuple[str, ...]) -> list[Path]:
-    """All curves of runs, beside each other; a run without the points of one (--no-pd-fa) is left out
-    there.
+    """All curves of runs, beside each other.
 
     Args:
         path: without suffix.
@@ -55,13 +54,11 @@ def draw_curves(path: Path, folders: dict[str, Path], kinds: tuple[str, ...]) ->
     figure, all_axes = pyplot().subplots(1, len(CURVES), figsize=(3.4 * len(CURVES), 3))
     for axes, curve in zip(all_axes, CURVES):
         for label, folder in folders.items():
-            if (folder / curve.file).exists():
-                draw_line(axes, folder / curve.file, curve, label)
+            draw_line(axes, folder / curve.file, curve, label)
         axes.set(title=curve.title, xlabel=curve.x_label, ylabel=curve.y_label)
         if curve.log:
             axes.set_xscale("symlog", linthresh=SMALLEST)
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
+        axes.legend(fontsize=8)
     figure.tight_layout()
     return save(figure, path, kinds)

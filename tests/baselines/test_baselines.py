@@ -123,6 +123,6 @@ def test_a_baseline_runs_like_a_network(data, capsys):
     assert "tophat: window" in capsys.readouterr().out
     about = json.loads(Path("r/tiny/about.json").read_text())
     assert about["baseline"] == "tophat" and about["selected_on"] == "the training list"
-    evaluate_main(["--dataset", "tiny", "--results", "r", "--workers", "1", "--no-pd-fa"])
+    evaluate_main(["--dataset", "tiny", "--results", "r", "--workers", "1"])
     figures = json.loads(Path("r/tiny/metrics.json").read_text())["standard"]
     assert figures["pd"] == 1.0

@@ -104,7 +104,7 @@ def test_all_stages_work_with_them(gbk_set, capsys):
     main(typed)
     for results in ("results", other):
         infer([*typed, "--weights", "w.pt", "--device", "cpu", "--results", results])
-    evaluate([*typed, "--no-pd-fa"])
+    evaluate([*typed])
     visualization(typed)
     visualization([*typed, "--compare", other, "--figure", "paper"])
     folder = Path("results", NAME)

@@ -99,7 +99,7 @@ def test_mask_threshold_and_resized_masks(tmp_path):
         write(tmp_path / f"maps/{name}.png", np.zeros((40, 48), np.uint8))
     write(root / "masks/a.png", target_mask((80, 96)))  # so that 63 is a grey, not a class
     for threshold, targets in (("128", 1), ("60", 4)):
-        argv = ["--dataset", "tiny", "--maps", "maps", "--output", "o.json", "--no-pd-fa"]
+        argv = ["--dataset", "tiny", "--maps", "maps", "--output", "o.json"]
         main([*argv, "--mask-threshold", threshold])
         assert written("o.json")["standard"]["targets"] == targets
 
@@ -115,18 +115,6 @@ def test_wrong_and_missing_maps_are_all_named(data, tmp_path, capsys):
     assert "d.png: found 44x40" in message and before.read_text() == "{}"
     write(tmp_path / "results/tiny/c.png", "text")
     assert "c.png: not a readable image" in fails(main, "--dataset", "tiny", capsys=capsys)
-
-
-@pytest.mark.parametrize("inside", ["", "tiny"])
-def test_nothing_is_written_among_the_maps_of_another_project(data, inside, capsys):
-    maps = Path("theirs/out") / inside
-    for name in "cd":
-        write(maps / f"{name}.png", target_mask())
-    main(["--dataset", "tiny", "--maps", "theirs/out"])
-    assert sorted(p.name for p in Path("theirs").rglob("*.*")) == ["c.png", "d.png"]
-    names = sorted(p.name for p in Path("results/out/tiny").glob("[!.]*"))
-    assert names == ["metrics.json", "metrics_about.json", "metrics_pd_fa.csv", "metrics_roc_pr.csv"]
-    assert "metrics: results/out/tiny/metrics.json" in capsys.readouterr().out
 
 
 def test_several_runs_give_mean_and_standard_deviation(data, capsys):
@@ -179,7 +167,7 @@ def test_maps_that_are_written_while_they_are_read_are_refused(ours, happens, mo
 
     original = script.count_image
     monkeypatch.setattr(script, "count_image", count_image)
-    argv = ("--dataset", "tiny", "--workers", "1", "--no-pd-fa")
+    argv = ("--dataset", "tiny", "--workers", "1")
     assert "results/tiny: test.py wrote there" in fails(main, *argv, capsys=capsys)
     assert not (ours / "metrics.json").exists()
     if happens is not begins:
@@ -198,7 +186,7 @@ def test_near_twins_of_training_images_are_left_out(ours, data, capsys):
     """Image d is a training image, a little brighter; it is found, and c is not."""
     write(data / "images/d.png", np.minimum(cv2.imread(str(data / "images/a.png"), 0) + 5, 250))
     write(ours / "c.png", np.zeros((40, 48), np.uint8))
-    argv = ["--dataset", "tiny", "--workers", "1", "--no-pd-fa"]
+    argv = ["--dataset", "tiny", "--workers", "1"]
     for flags, iou, images in (([], 0.5, 2), (["--without-twins"], 0, 1)):
         main(argv + flags)
         found = written(ours / "metrics.json")

@@ -121,7 +121,7 @@ def test_undefined_differences():
 # --- eval.py ----------------------------------------------------------------------------------------
 
 
-ARGV = ["--dataset", "tiny", "--workers", "1", "--no-pd-fa"]
+ARGV = ["--dataset", "tiny", "--workers", "1"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ismallnet.evaluation.map_files import find_maps, place_of
 
 ON = target_mask() > 0
 WHITE, DARK = ON.astype(np.uint8) * 255, np.zeros(ON.shape, np.uint8)
-ARGV = ("--dataset", "tiny", "--maps", "theirs", "--workers", "1", "--no-pd-fa")
+ARGV = ("--dataset", "tiny", "--maps", "theirs", "--workers", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -93,15 +93,10 @@ def test_maps_that_never_reach_the_threshold_are_said(capsys):
 # --- names -------------------------------------------------------------------------------------------
 
 
-def touch(*names: str) -> Path:
-    for name in names:
-        write(Path("m") / name, DARK)
-    return Path("m")
-
-
 def test_the_plain_name_comes_first():
-    folder = touch("a.png", "a_overlay.png", "a_1_prob.png", "s/b_out.png", "a.bmp")
-    files = find_maps(folder, ["a", "a_1", "s/b"])
+    for name in ("a.png", "a_overlay.png", "a_1_prob.png", "s/b_out.png", "a.bmp"):
+        write(Path("m") / name, DARK)
+    files = find_maps(Path("m"), ["a", "a_1", "s/b"])
     assert [path.name for path in files.values()] == ["a.png", "a_1_prob.png", "b_out.png"]
 
 
@@ -127,7 +122,7 @@ def test_one_file_is_not_the_map_of_two_images(tmp_path, capsys):
     write(Path("theirs/p_pred.png"), WHITE)
     assert "1 of the 2 images: p;" in fails(main, "--dataset", "two", "--maps", "theirs", capsys=capsys)
     write(Path("theirs/p.png"), WHITE)
-    main(["--dataset", "two", "--maps", "theirs", "--workers", "1", "--no-pd-fa"])
+    main(["--dataset", "two", "--maps", "theirs", "--workers", "1"])
 
 
 # --- where metrics go --------------------------------------------------------------------------------
@@ -140,6 +135,11 @@ def test_metrics_go_to_a_file_that_is_ours(capsys):
     os.mkfifo("pipe")
     for output in ("theirs/c.png", "file", "folder", "pipe", "file/x.json"):
         assert output.split("/")[0] in fails(main, *ARGV, "--output", output, capsys=capsys)
+    main(ARGV)
+    assert "metrics: results/theirs/tiny/metrics.json" in capsys.readouterr().out
+    names = sorted(p.name for p in Path("results/theirs/tiny").glob("[!.]*"))
+    assert names == ["metrics.json", "metrics_about.json", "metrics_pd_fa.csv", "metrics_roc_pr.csv"]
+    Path("results").rename("there")
     Path("results").write_text("mine")
     assert "results: a file" in fails(main, *ARGV, capsys=capsys)
     assert Path("file").read_text() == "mine" and Path("pipe").is_fifo()

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +7,10 @@ from conftest import fails
 from plain import network
 
 import benchmark
-from benchmark import main, ways_of
+from benchmark import BACKENDS, main, ways_of
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
+from net import load_weights
 
 CPU = torch.device("cpu")
 
@@ -20,6 +20,7 @@ def small(monkeypatch) -> Path:
     """Weights of a small network; frames of 32x32 and 64x64."""
     monkeypatch.setattr(benchmark, "FRAMES", ((32, 32), (64, 64)))
     monkeypatch.setattr(benchmark, "SIDE", 32)
+    monkeypatch.setattr(benchmark, "BACKENDS", ())
     save_weights(network(2).state_dict(), {"seed": 1}, Path("w.safetensors"))
     return Path("w.safetensors")
 
@@ -36,8 +37,7 @@ def test_inference_is_timed_and_its_logits_compared(small, capsys):
     assert [row["frame"] for row in rows] == 3 * ["32x32"] + 3 * ["64x64"]
     assert all(row["seconds"] > 0 for row in rows)
     assert rows[3]["GFLOP"] == pytest.approx(4 * rows[0]["GFLOP"], rel=0.01) and rows[0]["GFLOP"] > 0
-    out = capsys.readouterr().out
-    assert "| frame | way | seconds |" in out and "| 32x32 | bf16 |" in out
+    assert "inference: frame 32x32, way bf16, seconds " in capsys.readouterr().out
 
 
 def test_a_training_step_is_timed(monkeypatch, small):
@@ -57,21 +57,15 @@ def test_accuracy_is_that_of_the_other_scripts(small, data):
     assert rows[0]["fa"] == pytest.approx(sum(map(int, total)) / (2 * 40 * 48))
 
 
-def test_an_onnx_file_of_other_weights_is_refused(small, monkeypatch):
-    other = SimpleNamespace(info={"seed": 2})
-    monkeypatch.setattr(benchmark, "open_network", lambda *_, **__: other)
-    with pytest.raises(DataError, match=r"x\.onnx"):
-        ways_of(small, ["x.onnx"], CPU)
-
-
-def test_onnx_files_run_on_each_backend_that_is_there(small, monkeypatch):
-    def open_network(file, backend, amp):
+def test_the_backends_that_are_there_are_measured(small, monkeypatch):
+    def open_network(weights, backend, amp):
         if amp == "bf16":
             raise DataError("this processor does not compute with bf16")
-        return SimpleNamespace(info={"seed": 1})
+        return load_weights(weights)
 
     monkeypatch.setattr(benchmark, "open_network", open_network)
-    assert [*ways_of(small, ["f/a.onnx"], CPU)][3:] == ["onnxruntime off, a", "openvino off, a"]
+    monkeypatch.setattr(benchmark, "BACKENDS", BACKENDS)
+    assert [*ways_of(small, CPU)][3:] == ["onnxruntime off", "openvino off"]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +75,7 @@ def test_onnx_files_run_on_each_backend_that_is_there(small, monkeypatch):
         (["--parts", "accuracy"], "--dataset"),
         (["--dataset", "none", "--parts", "accuracy"], "none"),
         (["--rounds", "5"], "--seconds"),
-        (["--quick"], "--parts inference training"),
-        (["--clock", "processor"], "--clock"),
+        (["--onnx", "x.onnx"], "installed"),
     ],
 )
 def test_what_is_gone_or_missing_is_named(argv, named, capsys):

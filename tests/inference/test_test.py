@@ -94,11 +94,9 @@ def test_batches_of_equal_size_change_nothing(tmp_path, weights, size):
     assert max(map(len, batches)) == min(size, 4)  # (33..48, 40..48) pad to 48x48: a, b, c, d
 
 
-@pytest.mark.parametrize("kind", ["black", "1x1", "7x4000", "16-bit"])
+@pytest.mark.parametrize("kind", ["7x4000", "16-bit"])
 def test_odd_images_work(tmp_path, weights, kind):
     pixels = {
-        "black": np.zeros((40, 48), np.uint8),
-        "1x1": np.full((1, 1), 9, np.uint8),
         "7x4000": picture(0, (7, 4000)),
         "16-bit": (picture(0).astype(np.uint16) * 300 // 255),
     }[kind]
@@ -243,13 +241,9 @@ def test_two_of_them_do_not_write_to_one_folder(data, weights, monkeypatch, caps
     main([*TINY, "--weights", str(weights)])
 
 
-@pytest.mark.parametrize("mode", ["weights", "baseline"])
-def test_the_folder_counts_as_unfinished_before_its_first_map_is_written(
-    data, weights, monkeypatch, mode
-):
+def test_the_folder_counts_as_unfinished_before_its_first_map_is_written(data, weights, monkeypatch):
     """eval.py, started in between, would evaluate maps of two calls."""
     flags = [*TINY, "--weights", str(weights)]
-    flags = flags if mode == "weights" else [*TINY[:2], "--baseline", "tophat"]
     main(flags)
     open_maps(Path("results/tiny"), ["c", "d"])
     written = []

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from conftest import fails, names_of, picture, report_data, target_mask, write
 
-from ismallnet.detection.records import record
-from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.report import page
 from visualization import main
 
 LAYERS = page.FRAME_LAYERS
 HOSTILE = "<img src=q onerror=alert(1)>"
+NAMES = (f"{HOSTILE}_0", "a_1", "stack_2", "stack_3")
 
 
 def target(score: float) -> dict:
@@ -23,27 +22,19 @@ def target(score: float) -> dict:
 
 @pytest.fixture
 def results() -> Path:
-    """What `detect.py f stack.npy` leaves: an 8-bit, a hostile, and two 16-bit frames."""
-    folder = Path("results/mine")
-    write(Path("f/a.png"), picture(0))
-    write(Path("f") / f"{HOSTILE}.png", picture(1))
-    np.save("stack.npy", np.stack([picture(k).astype(np.uint16) * 9 for k in (2, 3, 4)]))
-    sources = find_sources(["f", "stack.npy"])
-    frames = read_frames(sources, lambda _, index: index != 1)
-    folder.mkdir(parents=True)
-    with open(folder / "records-0.jsonl", "w") as file:
-        for k, (frame, score) in enumerate(zip(frames, (0.6, 0.9, None, 0.7))):
-            found = record(frame, f"{frame.source.path.stem}_{k}", None, [])
-            found["targets"] = [] if score is None else [target(score)]
-            file.write(json.dumps(found) + "\n")
-            for kind, pixels in (("maps", target_mask()), ("overlays", picture(k))):
-                write(folder / kind / f"{found['frame']}.png", pixels)
+    """What `detect.py` leaves of four frames, one with a hostile name."""
+    folder, lines = Path("results/mine"), []
+    for k, (name, score) in enumerate(zip(NAMES, (0.6, 0.9, None, 0.7))):
+        entry = {"frame": name, "file": f"{name}.png", "index": 0, "height": 40, "width": 48}
+        lines.append(json.dumps(entry | {"targets": [target(score)] if score else []}))
+        for kind, pixels in (("maps", target_mask()), ("overlays", picture(k))):
+            write(folder / kind / f"{name}.png", pixels)
+    write(folder / "records-0.jsonl", "\n".join([*lines, ""]))
     (folder / "about.json").write_text(json.dumps({"weights": "w.safetensors", "threshold": 0.5}))
     return folder
 
 
 def test_every_frame_is_shown_with_its_map_and_its_overlay(results):
-    (results.parent.parent / "stack.npy").unlink()  # the frames may be gone
     main(["--name", "mine"])
     images = report_data(results / "report/index.html")["images"]
     assert [len(image["targets"]) for image in images] == [1, 1, 0, 1]
@@ -91,7 +82,7 @@ def test_bad_arguments(argv, named, capsys):
 def test_in_a_browser(results, browser):
     main(["--name", "mine"])
     browser.get((results / "report" / "index.html").resolve().as_uri())
-    assert names_of(browser) == [f"{HOSTILE}_0", "a_1", "stack_2", "stack_3"]  # in the order of time
+    assert names_of(browser) == [*NAMES]  # in the order of time
     assert "4 images, 3 targets" in browser.find_element("css selector", "body").text
     assert not browser.find_element("id", "labelled").is_displayed()
     browser.find_element("css selector", "#sort option[value='-score']").click()

@@ -12,7 +12,6 @@ from conftest import make_set, names_of, picture, report_data, target_mask, wide
 from eval import main as evaluate_main
 from ismallnet.evaluation.metrics import PD_FA_THRESHOLDS
 from ismallnet.evaluation.protocols import evaluate
-from ismallnet.report import outcome as outcomes
 from ismallnet.report import page as pages
 from ismallnet.report.outcome import Layers, outcome
 from ismallnet.report.page import common, difference, thresholds
@@ -80,14 +79,6 @@ def test_the_window_lies_on_the_region_and_inside_the_image():
         assert np.array_equal(pixels, grey[top : top + 40, left : left + 40])
     small = np.zeros((5, 7), np.uint8)
     assert common(0, "x", (2, 3), prediction=small)["window"]["side"] == 7
-
-
-def test_the_worst_comes_first_in_all_figures():
-    layers = SCENES[3]  # a miss around (11, 13.5) and a false alarm around (30.5, 41)
-    found = outcome(layers.prediction, layers.mask)
-    assert [region.kind for region in found.regions] == ["miss", "false alarm"]
-    assert found.centre == (11, 13.5)
-    assert [found.count(kind) for kind in outcomes.OUTCOMES] == [1, 1, 0]
 
 
 # --- the page --------------------------------------------------------------------------------------

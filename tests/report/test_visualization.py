@@ -60,9 +60,11 @@ def test_unfinished_maps_are_refused(results, capsys):
 
 def test_outcome_by_component():
     mask, pred = target_mask(), np.zeros((40, 48), np.uint8)
-    assert [region.kind for region in outcome(pred, mask).regions] == ["miss"]
-    pred[11:13, 13:15] = 255
     pred[30, 30] = 128
+    missed = outcome(pred, mask)  # the worst comes first
+    assert [region.kind for region in missed.regions] == ["miss", "false alarm"]
+    assert missed.centre == (11, 13.5) and [missed.count(kind) for kind in COLOURS] == [1, 1, 0]
+    pred[11:13, 13:15] = 255
     found = outcome(pred, mask)
     false, hit = found.regions
     assert (false.kind, hit.kind) == ("false alarm", "hit")
@@ -127,7 +129,7 @@ def test_metrics_and_label_maps_of_another_threshold_are_not_shown(data, capsys)
     main(higher)
     said = capsys.readouterr().out
     assert "metrics.json: of another mask_threshold, left out" in said and "standard" not in said
-    evaluation.main([*higher, "--no-pd-fa"])
+    evaluation.main(higher)
     main(higher)
     said = capsys.readouterr().out
     assert "left out" not in said and "standard" in said and Path("results/tiny/curves.png").exists()
