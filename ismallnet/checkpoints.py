@@ -1,23 +1,20 @@
 """Checkpoint files: written whole or not at all, read without executing anything from them."""
 
-import argparse
 import contextlib
 import io
 import json
 import os
 import re
-import sys
 import warnings
 import zipfile
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ismallnet.cli import UserError, note, some
+from ismallnet.cli import UserError, some
 from ismallnet.files import atomic_write, disguise
 
 # Under these names programs keep a state dict in a checkpoint.
@@ -73,42 +70,29 @@ def save_weights(state: dict[str, Tensor], info: dict, path: Path) -> None:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def plain_types() -> list:
-    """What a pickle may hold beside tensors: NumPy's numbers, argparse's arguments and paths, which
-    many programs leave in their checkpoints. They are data, and call nothing."""
-    multiarray = sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
-    numbers = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    numbers += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
-    kinds = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
-    modules = ("pathlib", "pathlib._local")
-    paths = [(kind, f"{module}.{name}") for name, kind in kinds.items() for module in modules]
-    return [argparse.Namespace, np.dtype, *numbers, *paths]
-
-
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """Reads a checkpoint file without executing anything from it.
 
     Raises:
-        WeightsError: no such file, not a checkpoint, or one that holds more than plain data.
+        WeightsError: no such file, not a checkpoint, or one that holds more than tensors, numbers and
+            texts.
     """
     path = Path(path)
     if path.is_dir():
         raise WeightsError(f"{path}: a folder, expected a weights file; runs keep theirs in last.pt")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; train first: python train.py --help")
-    with open(path, "rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
     check_archive(path)
     try:
-        if is_safetensors:
+        if path.suffix == ".safetensors":
             return read_safetensors(path)
-        with torch.serialization.safe_globals(plain_types()), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason(path, str(error))}); expected a file written "
-            "by train.py or the authors' weights. Nothing in it was executed. Name another file"
+            f"by train.py or the authors' weights. Nothing in it was executed. Or {SAVE}"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: found a {type(content).__name__}, expected a state dict")
@@ -117,10 +101,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
 def read_safetensors(path: Path) -> dict:
     with safe_open(path, "pt") as file:
-        try:
-            info = json.loads((file.metadata() or {}).get("info", "{}"))
-        except ValueError:  # another program's
-            info = {}
+        info = json.loads((file.metadata() or {}).get("info", "{}"))
         return {"state_dict": {k: file.get_tensor(k) for k in file.keys()}, "info": info}  # noqa: SIM118
 
 
@@ -131,28 +112,23 @@ def check_archive(path: Path) -> None:
             as large, or damaged: torch looks at neither.
     """
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # or another kind
-        entries = archive.infolist()
-        if any(entry.filename.endswith("constants.pkl") for entry in entries):
-            return  # TorchScript, which torch refuses
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise WeightsError(f"{path}: found compressed entries, which torch.save does not write")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(
+                f"{path}: found compressed entries, as of TorchScript, expected weights; {SAVE}"
+            )
         if damaged := archive.testzip():
             raise WeightsError(f"{path}: damaged: {damaged}; copy it again")
 
 
 def reason(path: Path, error: str) -> str:
-    """Why a file cannot be read, and what to do; torch's own text ends in advice on how to run the file
-    after all."""
+    """Why a file cannot be read; torch's own text ends in advice on how to run the file after all."""
     if path.suffix == ".onnx":
-        return "an ONNX file; name the weights that it was exported from"
-    if "TorchScript" in error:
-        return f"a TorchScript program, not weights alone; {SAVE}"
+        return "an ONNX file"
     if named := re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`? ", error):
-        return f"it holds Python objects, {named[1]}, and to read these may run code; {SAVE}"
-    what = disguise(path)
-    if "zip" in what and not zipfile.is_zipfile(path):
-        return "cut off; copy it again"
-    return what or f"damaged, or another program's file; {SAVE}"
+        return f"it holds Python objects, {named[1]}, and to read these may run code"
+    if "zip" in (what := disguise(path)):  # as torch.save's files are
+        return "cut off, so copy it again; or an archive, so unpack it"
+    return what or "damaged, or another program's file"
 
 
 # --- the network in it -----------------------------------------------------------------------------
@@ -167,7 +143,7 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     """
     checkpoint = read_checkpoint(path)
     refuse_own(path, checkpoint)
-    state = unwrapped(path, checkpoint)
+    state = unwrapped(checkpoint)
     state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     state = without_prefix(path, {key.replace("_orig_mod.", ""): v for key, v in state.items()})
     if any(key.startswith("bbkbone.") for key in state):
@@ -189,24 +165,12 @@ def refuse_own(path: str | os.PathLike, checkpoint: dict) -> None:
         )
 
 
-def unwrapped(path: str | os.PathLike, checkpoint: dict) -> dict:
-    """The state dict in a checkpoint, out of the wrappings in use."""
+def unwrapped(checkpoint: dict) -> dict:
+    """The state dict in a checkpoint, out of the first of the wrappings in use."""
     state = checkpoint
     for _ in range(4):  # one in another, at most so deep
-        inner = next((name for name in WRAPPINGS if isinstance(state.get(name), dict)), None)
-        if not inner:
-            break
-        others = [key for key in state if key != inner and holds_network(state[key])]
-        if others:
-            text = f"{path}: holds several networks; {inner} is used, {', '.join(others)} left out"
-            note(f"several networks in {path}", text)
-        state = state[inner]
+        state = next((state[name] for name in WRAPPINGS if isinstance(state.get(name), dict)), state)
     return state
-
-
-def holds_network(value: object) -> bool:
-    """Whether something in a checkpoint is a state dict of our network."""
-    return isinstance(value, dict) and any(isinstance(key, str) and FIRST.match(key) for key in value)
 
 
 def without_prefix(path: str | os.PathLike, state: dict[str, Tensor]) -> dict[str, Tensor]:
