@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
     fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
     gone(parser, "--limits", fixed)
+    gone(parser, "--width", "leave it out; the weights say how wide their network is")
     gone(parser, "--raw", as_npy("FILE.raw"))
     gone(parser, "--confirm-distance", "leave it out; it is 5 px")
     gone(parser, "--recursive", "type a pattern: 'frames/**/*.png'")
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     check(args)
     request = request_of(args)
     sources = find_sources(args.input) if args.input else []
-    model = open_network(request.weights, args.backend, args.width, args.amp)
+    model = open_network(request.weights, args.backend, args.amp)
     with Processes(args.device) as processes:
         if processes.rank == 0:
             print(describe(request.weights, model))

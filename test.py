@@ -48,7 +48,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
     """The network's maps of a list, and what about.json says of them."""
     if not (path := args.weights and named_weights(args.weights)):
         path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
-    model = open_network(path, args.backend, args.width, args.amp, args.network)
+    model = open_network(path, args.backend, args.amp, args.network)
     print(describe(path, model))
     for text in training_notes(model.info, data.name, frames, args.split):
         print(text)
@@ -139,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tile", type=int, metavar="PX", help=tile)
     overlap = "overlap of neighbouring tiles, in pixels, at least"
     add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
+    gone(parser, "--width", "leave it out; the weights say how wide their network is")
     for flag in ("--input", "--watch"):
         gone(parser, flag, "for frames of your own type python detect.py PATH, or --watch FOLDER there")
     return parser
@@ -149,7 +150,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:
-        idle = ("weights", "network", "width", "resize", "flips", "batch_size", "backend", "amp")
+        idle = ("weights", "network", "resize", "flips", "batch_size", "backend", "amp")
         refuse_idle(parser, args, (*idle, "device", "tile", "overlap"), "beside --baseline")
     else:
         refuse_idle(parser, args, ("workers",), "without --baseline")

@@ -16,7 +16,7 @@ import sys
 from ismallnet.arguments import add_data_arguments, given_reading, open_datasets, refuse_idle
 from ismallnet.cli import DataError, HelpFormatter, command, gone, positive, summary
 from ismallnet.datasets.polygons import draw_masks
-from ismallnet.labels import METHODS, decouple, decouple_dataset, maps_lock, method_name
+from ismallnet.labels import METHODS, decouple, decouple_dataset, maps_lock
 from ismallnet.parallel import cores
 
 __all__ = ["decouple", "main"]
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(parser, images=False, maps=True)
     add = parser.add_argument
-    methods = {"type": method_name, "choices": tuple(METHODS), "default": "authors"}
+    methods = {"choices": tuple(METHODS), "default": "authors"}
     add("--method", "--labels", **methods, help="the authors' code, or the formula of Wei et al.")
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     add("--force", action="store_true", help="make all maps again")

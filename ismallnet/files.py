@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import platform
 import re
 import struct
 import tokenize
@@ -23,7 +22,7 @@ from PIL import Image
 from ismallnet.cli import DataError
 
 LOCK_SECONDS = 3.0  # a killed training's loader processes hold its lock for a second
-HOST = re.sub(r"[^\w-]", "-", platform.node(), flags=re.ASCII)[:32] or "host"
+UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.\d+\.tmp")  # names of files that are being written
 
 # What libraries raise on damaged files.
 READ_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError)
@@ -65,8 +64,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = False) -> Iterator[Binary
         check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Short, as the file's own name may be the longest.
-    name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{HOST}.{os.getpid()}.tmp"
-    temporary = path.with_name(name)
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp")
     try:
         with disk_errors_of(path), open(temporary, "wb") as file:
             yield file
@@ -107,18 +105,12 @@ def check_place(path: Path) -> None:
 
 
 def sweep(*folders: Path) -> None:
-    """Removes from folders what killed processes of this machine left half-written: names of
-    `atomic_write` alone, and on shared disks none of other machines."""
-    ours = re.compile(rf"\.[0-9a-f]{{8}}\.{re.escape(HOST)}\.(\d+)\.tmp")
-    for folder in folders if os.name == "posix" else ():  # elsewhere signal 0 does something else
+    """Removes from folders, whose `lock` this process holds, what killed processes left half-written:
+    names of `atomic_write` alone."""
+    for folder in folders:
         for path in folder.glob(".*.tmp"):
-            if match := ours.fullmatch(path.name):
-                try:
-                    os.kill(int(match[1]), 0)  # asks whether it lives
-                except (ProcessLookupError, OverflowError):
-                    path.unlink(missing_ok=True)
-                except OSError:  # it lives, and belongs to another user
-                    continue
+            if UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

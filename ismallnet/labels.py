@@ -40,7 +40,6 @@ def decouple(mask: np.ndarray, method: str = "authors") -> tuple[np.ndarray, np.
     """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"mask: found {mask.dtype} {mask.shape}, expected uint8 (H, W)")
-    method = method_name(method)
     if method not in METHODS:
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     return METHODS[method](mask) if mask.any() else (np.zeros_like(mask), np.zeros_like(mask))
@@ -64,11 +63,6 @@ def wei_maps(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 METHODS = {"authors": authors_maps, "wei": wei_maps}
-
-
-def method_name(text: str | None) -> str | None:
-    """A method, also under the name that it had before."""
-    return "wei" if text == "paper" else text
 
 
 # --- the maps of a data set on disk ---------------------------------------------------------------
@@ -102,8 +96,6 @@ def read_maps(
     that makes them, for errors."""
     maps = []
     for path in map_paths(folder, sample):
-        if not leads_inside(path, folder):
-            raise DataError(f"{path}: a link that leads out of {folder}; type {again}")
         if not path.is_file():
             raise DataError(f"{path}: missing; type {again}")
         pixels = decode(path)
@@ -124,7 +116,7 @@ def check_maps(folder: Path, method: str | None, threshold: int, again: str) -> 
     if not record:
         raise DataError(f"{folder}: found no label maps; make them: {again}")
     made = record.get("method"), record.get("mask_threshold")
-    method = method_name(method) or made[0]
+    method = method or made[0]
     if made != (method, threshold):
         raise DataError(
             f"{folder}: found label maps of method {made[0]} and mask threshold {made[1]}, expected "
@@ -186,10 +178,10 @@ def kept_maps(
     by name the mask's size and checksum, the image's height and width, the maps' sizes, and when the
     mask was changed."""
     record = read_json(folder / "maps.json")
-    masks, read = record.get("masks"), record.get("masks_read", masks_read([]))
-    made = record.get("method"), record.get("mask_threshold"), read[:2]
-    if made != (method, threshold, masks_read(samples)[:2]) or not isinstance(masks, dict):
+    made = [record.get("method"), record.get("mask_threshold"), *record.get("masks_read", ())[:2]]
+    if made != [method, threshold, *masks_read(samples)[:2]]:
         return {}
+    masks = record["masks"]
     names = {sample.name for sample in samples}
     good = {name: entry for name, entry in masks.items() if name not in names}
     for sample in samples:
@@ -242,7 +234,7 @@ def decouple_dataset(
     Raises:
         DataError: names all masks that cannot be used; or the folder cannot be written.
     """
-    folder, method = maps_folder(data, maps_root), method_name(method)
+    folder = maps_folder(data, maps_root)
     samples = list({s.name: s for kind in data.lists for s in data.samples(kind)}.values())
     check_own(folder, samples, force)
     sweep(folder, *(folder / kind for kind in MAPS))

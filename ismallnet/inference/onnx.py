@@ -126,8 +126,10 @@ class Exported:
             about = session.get_modelmeta().custom_metadata_map
             self.mean, self.std = (torch.tensor(json.loads(about[key])) for key in ("mean", "std"))
             self.width, self.info = json.loads(about["width"]), json.loads(about["info"])
-            self.multiple = int(about.get("multiple", Normalised.multiple))
-            check_network(session, self)
+            self.multiple = int(about["multiple"])
+            inputs = {node.name: node.shape for node in session.get_inputs()}
+            if any(isinstance(side, int) for side in inputs["image"][2:]):
+                raise ValueError(f"of any size; this one takes {inputs['image']} alone")
         except Exception as error:  # ONNX Runtime has its own types
             raise WeightsError(f"expected an ONNX file that export.py wrote ({error})") from error
         if backend == "openvino":
@@ -154,17 +156,6 @@ def openvino_run(raw: bytes, amp: str) -> Callable[[np.ndarray], np.ndarray]:
     hints["INFERENCE_PRECISION_HINT"] = "bf16" if amp == "bf16" else "f32"
     compiled = core.compile_model(core.read_model(raw), "CPU", hints)
     return lambda x: compiled(x)["mask"]
-
-
-def check_network(session, network: Exported) -> None:
-    """Raises a ValueError for an ONNX file that takes or gives something else than ours."""
-    inputs = {node.name: node.shape for node in session.get_inputs()}
-    if "mask" not in [node.name for node in session.get_outputs()] or list(inputs) != ["image"]:
-        raise ValueError("no input image and output mask")
-    if any(isinstance(side, int) for side in inputs["image"][2:]):
-        raise ValueError(f"it takes images of {inputs['image']} alone; export it again, of any size")
-    if network.mean.shape != (3,) or network.std.shape != (3,) or not isinstance(network.info, dict):
-        raise ValueError("no mean, std and info in its metadata")
 
 
 def check_amp(backend: str, amp: str) -> None:

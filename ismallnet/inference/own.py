@@ -50,7 +50,7 @@ class OwnNetwork(Normalised):
 
 
 def own_network(named: str) -> OwnNetwork:
-    """A new network of FILE.py:CLASS. This runs the file.
+    """A new network of FILE.py:CLASS. This runs the file, whose own errors keep their traceback.
 
     Raises:
         DataError: no such file or class, or it gives something else than logits.
@@ -62,17 +62,12 @@ def own_network(named: str) -> OwnNetwork:
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and worker processes look it up
-    try:
-        spec.loader.exec_module(module)
-        network = getattr(module, name)()
-    except Exception as error:  # whatever a user's file may raise
-        raise DataError(f"--network {named}: {type(error).__name__}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise DataError(
-            f"--network {named}: found a {type(network).__name__}, expected a torch.nn.Module"
-        )
+    spec.loader.exec_module(module)
+    kind = getattr(module, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise DataError(f"--network {named}: found {kind}, expected a class of torch.nn.Module")
     source = {"class": name, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    model = OwnNetwork(network, source)
+    model = OwnNetwork(kind(), source)
     check_outputs(model, named)
     return model
 
@@ -85,18 +80,10 @@ def check_outputs(model: OwnNetwork, named: str) -> None:
     """
     example = torch.zeros(2, 3, 2 * model.multiple, 3 * model.multiple)
     expected = (len(example), 1, *example.shape[2:])
-    try:
-        outputs = model.eval()(example)
-    except Exception as error:
-        raise DataError(
-            f"--network {named}: an image of shape {tuple(example.shape)} raises "
-            f"{type(error).__name__}: {error}; expected logits of shape {expected}"
-        ) from error
-    for logits in (x for x in outputs if x is not None):
-        if tuple(logits.shape) != expected:
-            raise DataError(
-                f"--network {named}: found logits of shape {tuple(logits.shape)}, expected {expected}"
-            )
+    shapes = {tuple(logits.shape) for logits in model.eval()(example) if logits is not None}
+    if shapes != {expected}:
+        found = " and ".join(map(str, shapes))
+        raise DataError(f"--network {named}: found logits of shape {found}, expected {expected}")
 
 
 def check_source(path: str | Path, info: dict, model: OwnNetwork) -> None:
@@ -107,12 +94,12 @@ def check_source(path: str | Path, info: dict, model: OwnNetwork) -> None:
     then, now = info.get(KEPT), model.source
     if not isinstance(then, dict):
         raise WeightsError(f"{path}: weights of an iSmallNet; leave --network out")
-    for key, meaning in (("class", "the class"), ("sha256", "the file with SHA-256")):
-        if then.get(key) != now[key]:
-            raise WeightsError(
-                f"{path}: these weights are of {meaning} {then.get(key)} ({then.get('file')}), found "
-                f"{now[key]}; type --network with the file as it was, or train again"
-            )
+    texts = ["{file}:{class}, SHA-256 {sha256}".format_map(source) for source in (then, now)]
+    if any(then[key] != now[key] for key in ("class", "sha256")):
+        raise WeightsError(
+            f"{path}: weights of {texts[0]}; found {texts[1]}. Type --network with the file as it was, "
+            "or train again"
+        )
 
 
 def load_own(path: str | Path, named: str) -> OwnNetwork:

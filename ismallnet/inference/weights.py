@@ -18,7 +18,6 @@ DEFAULT = "IRSTD-1k"  # for frames of other sources: RESULTS.md, "On sources tha
 def add_network_arguments(add: Callable, weights: str) -> None:
     """The flags of the scripts that run a network on images; `weights` says which are the default."""
     add("--weights", metavar="FILE", help=f"default: {weights}")
-    add("--width", type=int, help="width that the weights must have; default: any")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
     add("--batch-size", type=positive, default=1, metavar="N", help="images of equal size run together")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -30,7 +29,6 @@ def add_network_arguments(add: Callable, weights: str) -> None:
 def open_network(
     path: str | os.PathLike,
     backend: str = "torch",
-    width: int | None = None,
     amp: str = "auto",
     own: str | None = None,
 ) -> Network:
@@ -53,21 +51,18 @@ def open_network(
             raise WeightsError(
                 f"{path}: an ONNX file; type --backend onnxruntime, or name other weights"
             )
-        return load_own(path, own) if own else load_weights(path, width)
+        return load_own(path, own) if own else load_weights(path)
     check_amp(backend, amp)
     if not is_onnx:
-        model = load_own(path, own) if own else load_weights(path, width)
+        model = load_own(path, own) if own else load_weights(path)
         return Exported(to_onnx(model), backend, amp)
     if not path.is_file():
         how = f"python export.py --weights FILE --output {path.name}"
         raise WeightsError(f"{path}: no such file; make it: {how}")
     try:
-        model = Exported(path.read_bytes(), backend, amp)
+        return Exported(path.read_bytes(), backend, amp)
     except WeightsError as error:
         raise WeightsError(f"{path}: {disguise(path) or error}") from error
-    if width not in (None, model.width):
-        raise WeightsError(f"{path}: found a network of width {model.width}, expected width {width}")
-    return model
 
 
 def named_weights(text: str) -> Path:
@@ -88,10 +83,9 @@ def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Pa
     folders = [Path(runs) / n for n in dict.fromkeys([name, "+".join(datasets)])]
     if found := [path for folder in folders for path in folder.glob("*/last.pt")]:
         return max(found, key=lambda path: path.stat().st_mtime)
-    for stem in (name, DEFAULT):
-        for path in (SHIPPED / f"{stem}.safetensors", SHIPPED / f"{stem}.pt"):
-            if path.exists():
-                return path
+    for path in (SHIPPED / f"{name}.safetensors", default_weights()):
+        if path.exists():
+            return path
     raise DataError(
         f"{folders[0]}: no trained weights; train first: {training}, or name a file: --weights FILE"
     )
@@ -117,14 +111,12 @@ def describe(path: Path, model: Network) -> str:
     return f"weights {path} ({', '.join(facts)})"
 
 
-def merged_names(*sources: object) -> dict[str, list[str]]:
-    """Names of images by data set, of several such dictionaries; a weights file's `seen` may be
-    anything."""
+def merged_names(*sources: dict[str, list[str]] | None) -> dict[str, list[str]]:
+    """Names of images by data set, of several such dictionaries."""
     names: dict[str, set[str]] = {}
     for source in sources:
-        for dataset, images in source.items() if isinstance(source, dict) else ():
-            if isinstance(images, list):
-                names.setdefault(dataset, set()).update(n for n in images if isinstance(n, str))
+        for dataset, images in (source or {}).items():
+            names.setdefault(dataset, set()).update(images)
     return {dataset: sorted(images) for dataset, images in names.items()}
 
 
@@ -133,4 +125,4 @@ def seen_of(info: dict, dataset: str, names: Iterable[str]) -> list[str] | None:
     learned from; None where its weights, or theirs, do not say."""
     if not isinstance(info.get("seen"), dict):
         return None
-    return sorted({*names} & {*merged_names(info["seen"]).get(dataset, ())})
+    return sorted({*names} & {*info["seen"].get(dataset, ())})

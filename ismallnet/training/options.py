@@ -12,7 +12,7 @@ import numpy as np
 from ismallnet.arguments import add_data_arguments, refuse_idle
 from ismallnet.checkpoints import read_checkpoint
 from ismallnet.cli import DataError, HelpFormatter, gone
-from ismallnet.labels import METHODS, method_name
+from ismallnet.labels import METHODS
 from ismallnet.parallel import cores
 from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
@@ -57,7 +57,7 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
     amount, whole = within(float, 0), within(int, 0)
     add_data_arguments(parser, maps=True, required=False)  # --config may name it, too
     add = parser.add_argument
-    methods = {"type": method_name, "choices": tuple(METHODS), "default": "authors"}
+    methods = {"choices": tuple(METHODS), "default": "authors"}
     add("--labels", "--method", **methods, help="label decoupling, see utils.py")
     add("--width", type=count, default=width, help="channels at full resolution; 16 is the paper's")
     add("--variant", choices=variants, default="full", help="ablations, see docs/RESEARCH.md")

@@ -139,7 +139,6 @@ def test_a_missing_package_is_named(monkeypatch, exported):
         ("w.onnx", "", "--backend onnxruntime"),
         ("text.onnx", "--backend openvino", "text.onnx"),
         ("none.onnx", "--backend openvino", "export.py"),
-        ("w.onnx", "--backend onnxruntime --width 8", "width 8"),
         ("w.onnx", "--backend onnxruntime --amp bf16", "--amp bf16"),
         ("w.onnx", "--backend openvino --amp fp16", "--amp fp16"),
     ],
@@ -156,25 +155,15 @@ def fix_size(model) -> None:
         side.dim_value = 64
 
 
-def rename(model) -> None:
-    for node in model.graph.node:
-        node.output[:] = ["other" if name == "mask" else name for name in node.output]
-    for output in model.graph.output:
-        output.name = "other" if output.name == "mask" else output.name
-
-
 def of_tomorrow(model) -> None:
     model.opset_import[0].version = 999
 
 
-def lose(key: str):
-    def change(model) -> None:
-        next(entry for entry in model.metadata_props if entry.key == key).value = "[]"
-
-    return change
+def without_notes(model) -> None:
+    del model.metadata_props[:]
 
 
-@pytest.mark.parametrize("change", [fix_size, rename, lose("mean"), lose("info"), of_tomorrow])
+@pytest.mark.parametrize("change", [fix_size, without_notes, of_tomorrow])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_onnx_files_of_another_form_are_refused(exported, change, backend, capsys):
     model = pytest.importorskip("onnx").load(exported / "w.onnx")

@@ -101,7 +101,7 @@ def test_another_file_is_refused(recipe, capsys):
         ("small.py", "FILE.py:CLASS"),
         ("missing.py:Small", "missing.py"),
         ("small.py:Big", "Big"),
-        ("needs.py:Needs", "TypeError"),
+        ("needs.py:Needs", "torch.nn.Module"),
         ("flat.py:Flat", "shape"),
     ],
 )
