@@ -5,7 +5,6 @@ first is used in which every image has a mask.
 """
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ from ismallnet.datasets.pairing import (
     leads_inside,
     name_images,
     paired,
-    refuse_instances,
     refuse_shared,
     shown,
     walk,
@@ -91,7 +89,7 @@ def find_dataset(
     """
     data, images, lists = find_images(name, data_root, split, reading)
     if not any(image.mask for image in images):
-        refuse_without_masks(images, data, data_root)
+        refuse_without_masks(images, data)
     made: dict[str, list[ImageFile]] = {}
     if lists:
         add_lists(data, images, lists)
@@ -122,10 +120,7 @@ def find_images(
     lists = find_lists(root, name, split) or find_lists(outer, name, split)
     data = DatasetFolder(name, root, "", reading=reading)
     images = list_images(data, without_lists=lists is None)
-    unused = without_image(images)
-    if not reading.mask_suffix:
-        refuse_instances(unused, images)
-    if unused and any(image.mask for image in images):
+    if (unused := without_image(images)) and any(image.mask for image in images):
         names = some([shown(path, root) for path in unused])
         data.notes.append(f"note: {len(unused)} mask files are no image's mask: {names}")
     refuse_shared(images, root)
@@ -264,11 +259,9 @@ def pair_folders(
                 f"{folder}: images and masks; type how masks' names end: --mask-suffix _mask"
             )
         images = [image for image in images if not image.path.stem.endswith(reading.mask_suffix)]
-    if not images:
-        raise DataError(f"{folder}: found no images that end in {reading.image_suffix!r}")
     results = [paired(images, place, reading.mask_suffix) for place in masks] or [images]
     best = max(results, key=lambda pairs: sum(image.mask is not None for image in pairs))
-    place = best[0].masks
+    place = best[0].masks if best else None
     words = f"masks in {shown(place, root)}/" if place else "no mask folder"
     return best, f"images in {shown(folder, root)}/, {words}"
 
@@ -312,35 +305,26 @@ def choose_parts(data: DatasetFolder, parts: dict) -> dict:
 
 
 def contents(root: Path) -> str:
-    """What lies in a data set, for errors: how many files of each ending, and what to do with others
-    than images and texts."""
+    """What lies in a data set, for errors: how many files of each ending, and what to do with them."""
     files = [p for f in walk(root) for p in f.iterdir() if p.name[0] != "." and not p.is_dir()]
     counts = Counter(p.suffix.lower() if p.exists() else "links to nothing" for p in files)
-    text = f"It holds {', '.join(f'{n} {kind}' for kind, n in counts.most_common()) or 'no files'}"
-    if counts.keys() <= {*EXTENSIONS, ".txt", ".json", ".xml"}:
-        return text
-    return (
-        f"{text}; unpack archives, save other pictures as PNG, and fetch what links lead to (git annex "
-        "get, dvc pull)"
-    )
+    text = ", ".join(f"{n} {kind}" for kind, n in counts.most_common()) or "no files"
+    return f"It holds {text}; unpack archives, and save other pictures as PNG"
 
 
-def refuse_without_masks(
-    images: list[ImageFile], data: DatasetFolder, data_root: str | os.PathLike
-) -> None:
+def refuse_without_masks(images: list[ImageFile], data: DatasetFolder) -> None:
     """Says what is there in the place of masks, and what to type; backgrounds need none."""
     root = data.root
     if shared := [image for image in images if image.problem]:
         raise DataError(f"{shared[0].path}: {shared[0].problem}; so it is with {len(shared)} images")
     if all(is_background(image, root) for image in images):
         return
-    place = "" if str(data_root) == "data" else f" --data-root {shlex.quote(str(data_root))}"
     others = some([str(path) for path in without_image(images)])
     folder = f"{shown(images[0].masks, root)}/" if images[0].masks else "masks/"
     raise DataError(
         f"{root}: found no mask for any of its {len(images)} images; expected {folder}"
         f"{images[0].stem}{data.reading.mask_suffix}.png for {images[0].path.name}, or another of the "
         f"names in docs/DATASETS.md; found {others or 'nothing'} there. {contents(root)}. {BY_FLAGS}. "
-        "Polygons and run lengths of COCO or labelme become masks: python utils.py --dataset "
-        f"{shlex.quote(data.name)}{place} --from-annotations {shlex.quote(str(root))}. {BOXES}"
+        f"Outlines of COCO or labelme become masks: {data.command('utils')} --from-annotations {root}. "
+        f"{BOXES}"
     )

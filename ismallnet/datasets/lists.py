@@ -60,20 +60,17 @@ def find_lists(root: Path, name: str, split: list[str] | None) -> dict[str, Path
         return first_lists([root] if right_in_it else [root / f for f in LIST_FOLDERS], name)
     if len(split) == 2:
         return dict(zip(("train", "test"), (list_file(root, text) for text in split)))
-    if (root / split[0]).is_file() or Path(split[0]).is_file():
-        raise DataError(f"{split[0]}: one list, expected a training and a test list: {BY_HAND}")
     if lists := first_lists([root / split[0], Path(split[0])], name):
         return lists
     folders = sorted({shown(p.parent, root) for p in root.glob("**/*.txt")})
     raise DataError(
-        f"{root / split[0]}: found no lists there; expected {{train,trainval,test}}.txt. This data "
-        f"set has lists in: {', '.join(folders) or 'no folder'}"
+        f"{root / split[0]}: found no lists there; expected a folder with {{train,trainval,test}}.txt, "
+        f"or two files: {BY_HAND}. This data set has lists in: {', '.join(folders) or 'no folder'}"
     )
 
 
 def list_file(root: Path, text: str) -> Path:
-    places = [Path(text)] if ".." in Path(text).parts else [root / text, Path(text)]
-    for path in places:
+    for path in (root / text, Path(text)):
         if path.is_file():
             return path
     raise DataError(f"{root}: found no split file {text}; expected a text file")
@@ -183,12 +180,7 @@ def new_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, list[Im
             f"with a name a line: {BY_HAND}"
         )
     groups = sequences(images)
-    if len(groups) == 1 and "" not in groups:
-        data.notes.append(
-            f"warning: all images are in one sub-folder, {next(iter(groups))}/. If they are frames "
-            "of one video, neighbouring frames are in both lists, and the results are too good. "
-            f"Name lists of your own: {BY_HAND}"
-        )
+    if len(groups) == 1:  # nothing to keep apart
         groups = {"": next(iter(groups.values()))}
     halves = halved(groups)
     how = "a 50:50 split" if groups.keys() == {""} else "a split by whole sub-folders"
@@ -249,13 +241,11 @@ def write_split(data: DatasetFolder, halves: dict[str, list[ImageFile]]) -> None
     if not leads_inside(folder, data.root):
         raise DataError(f"{folder}: a link that leads out of the data set")
     try:
-        texts = {kind: "".join(f"{list_name(i)}\n" for i in half) for kind, half in halves.items()}
-        for kind, raw in {kind: text.encode() for kind, text in texts.items()}.items():
+        texts = ["".join(f"{list_name(i)}\n" for i in half).encode() for half in halves.values()]
+        for kind, text in zip(halves, texts):
             with atomic_write(folder / f"{kind}.txt") as file:
-                file.write(raw)
+                file.write(text)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "a file name is not UTF-8"
         raise DataError(
-            f"{data.root}: has no list of training and test images, and a 50:50 split cannot be "
-            f"written there ({reason}); name your lists: {BY_HAND}"
+            f"{folder}: a 50:50 split cannot be written there ({error}); name your lists: {BY_HAND}"
         ) from error

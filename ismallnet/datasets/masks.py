@@ -122,16 +122,13 @@ def resized_note(names: list[str]) -> str:
 def check_aspect(path: Path, mask: tuple[int, int], shape: tuple[int, int]) -> None:
     """Refuses a mask whose shape, (H, W), is more than 2 % off its image's."""
     (h, w), (height, width) = mask, shape
-    aspect, turned = (w * height) / (h * width), (w * width) / (h * height)
-    if max(aspect, 1 / aspect) <= 1 + ASPECT_TOLERANCE:
-        return
-    hint = ""
-    if max(turned, 1 / turned) <= 1 + ASPECT_TOLERANCE:
-        hint = ". Height and width are swapped: one has lost its EXIF orientation; save both upright"
-    raise DataError(
-        f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected the same "
-        f"size, or the same shape within {ASPECT_TOLERANCE:.0%}{hint}"
-    )
+    aspect = (w * height) / (h * width)
+    if max(aspect, 1 / aspect) > 1 + ASPECT_TOLERANCE:
+        raise DataError(
+            f"{path}: the mask is {w}x{h}, its image {width}x{height} (width x height): expected the "
+            f"same size, or the same shape within {ASPECT_TOLERANCE:.0%}. Where they are swapped, one "
+            "has lost its EXIF orientation; save both upright"
+        )
 
 
 def masks_digest(samples: list[Sample]) -> str:

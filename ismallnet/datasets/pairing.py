@@ -3,7 +3,6 @@ image is called."""
 
 import functools
 import os
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from ismallnet.files import readable
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2: no sequences
 MASK_ENDINGS = ("", "_pixels0", "_mask", "_gt", "_label", "_seg")  # the mask of X.png is X.png, …
-INSTANCE = re.compile(r"[_-](pixels)?\d+$")  # the end of X_1.png, X_pixels1.png
 
 
 # --- names -----------------------------------------------------------------------------------------
@@ -152,19 +150,6 @@ def without_image(images: list[ImageFile]) -> list[Path]:
     folders = dict.fromkeys(image.masks for image in images if image.masks)
     files = dict.fromkeys(path for top in folders for f in walk(top) for path in image_files(f))
     return [path for path in files if path not in used]
-
-
-def refuse_instances(files: list[Path], images: list[ImageFile]) -> None:
-    """Refuses files that no image has as its mask, called as an image and a number."""
-    stems = {image.stem for image in images}
-    for file in files:
-        number = INSTANCE.search(file.stem)
-        if number and number[0] != "_pixels0" and file.stem.removesuffix(number[0]) in stems:
-            raise DataError(
-                f"{file}: called as an image and a number: a mask of one instance? Merge those of each "
-                f"image into one, {file.stem.removesuffix(number[0])}.png: a pixel is target where it "
-                f"is in any of them. If each image has one of them: --mask-suffix={number[0]}"
-            )
 
 
 def name_images(images: list[ImageFile]) -> None:

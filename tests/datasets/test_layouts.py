@@ -109,7 +109,7 @@ def test_split_names_a_folder_or_two_files(tmp_path):
     assert names(outside, "train") == ["b"]
     for split, told in (
         (["idx_9"], "idx_9.*50_50"),
-        (["splits/test_full.txt"], "one list, expected"),
+        (["splits/test_full.txt"], r"--split TRAIN\.txt TEST\.txt"),
         (["nothere.txt", "splits/test_full.txt"], r"nothere\.txt"),
     ):
         with pytest.raises(DataError, match=told):

@@ -45,20 +45,14 @@ def test_the_larger_part_is_for_training_and_loose_images_fill_up(tmp_path):
     sequences(tmp_path / "s", long=6, short=2)
     data = find_dataset("s", tmp_path)
     assert (folders(data, "train"), folders(data, "test")) == ({"long"}, {"short"})
+    sequences(tmp_path / "alone", **{"video": 4})
+    assert len(find_dataset("alone", tmp_path).lists["train"]) == 2
     sequences(tmp_path / "t", **{"": 4, "deep/long": 4, "short": 2})
     data = find_dataset("t", tmp_path)
     assert len(data.lists["train"]) == len(data.lists["test"]) == 5
     assert folders(data, "train") & folders(data, "test") <= {""}
     repeated = sorted(names(data, "train") + names(data, "test"))
     assert "00000" in repeated and "deep/long/00000" in repeated
-
-
-@pytest.mark.parametrize(("folder", "warned"), [("video", True), ("targets", False)])
-def test_one_sub_folder_is_divided_with_a_warning(tmp_path, folder, warned):
-    sequences(tmp_path / "s", **{folder: 4})  # targets/ of open-sirst-v2 is no sequence
-    data = find_dataset("s", tmp_path)
-    assert len(data.lists["train"]) == 2
-    assert any(f"in one sub-folder, {folder}/" in note for note in data.notes) == warned
 
 
 def test_a_split_is_written_when_all_else_is_right(tmp_path):

@@ -93,20 +93,6 @@ def test_missing_masks_may_be_empty(tmp_path):
     assert find_dataset("s", tmp_path, reading=reading).lists["train"][0].mask == root / "answers/a.png"
 
 
-@pytest.mark.parametrize(("first", "second"), [("_0", "_1"), ("_pixels0", "_pixels1"), ("", "-2")])
-def test_masks_by_instance_are_named_as_what_they_are(tmp_path, first, second):
-    root = tmp_path / "s"
-    for name in ("x", "y"):
-        image(root, "images", name)
-        mask(root, "masks", f"{name}{first}")
-    mask(root, "masks", f"y{second}")
-    with pytest.raises(DataError, match=r"called as an image and a number.*[xy]\.png: "):
-        find_dataset("s", tmp_path)
-    if first == "_0":
-        data = find_dataset("s", tmp_path, reading=Reading(mask_suffix="_0"))
-        assert any("masks/y_1.png" in note for note in data.notes)
-
-
 @pytest.mark.parametrize("missing_masks", ["error", "empty"])
 @pytest.mark.parametrize("images", ["{}_images", "images/{}"])
 def test_a_mask_that_two_images_could_mean_is_refused(tmp_path, images, missing_masks):
