@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import functools
 import importlib
 import io
@@ -84,8 +83,6 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
                 if error.filename is None and error.strerror is None:
                     raise
                 message = f"{error.filename or 'writing'}: {error.strerror}"
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    message += f". Make room there; {again}"
             except KeyboardInterrupt:
                 print(f"interrupted; {again}", file=sys.stderr)
                 raise SystemExit(130) from None

@@ -89,19 +89,18 @@ def disk_errors_of(path: Path) -> Iterator[None]:
 
 
 def check_place(path: Path) -> None:
-    """
+    """Before a long run: makes the folder of a file that is to be written.
+
     Raises:
-        DataError: no file can be written there: a folder or a device has its name, a file has its
-            folder's, or that folder is not ours to write to.
+        DataError: no file can be written there: a folder or a device has its name, or its folder is not
+            ours to write to.
+        OSError: its folder cannot be made.
     """
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "a device"
-        raise DataError(f"{path}: {what}; expected the name of a file to write")
-    if not path.parent.is_dir() and (found := next((p for p in path.parents if p.is_file()), None)):
-        raise DataError(f"{found}: a file; expected a folder to write to, or none yet")
-    above = next((p for p in path.absolute().parents if p.is_dir()), None)
-    if above and not os.access(above, os.W_OK):
-        raise DataError(f"{above}: cannot be written to; expected a folder of yours")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if (path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK):
+        raise DataError(
+            f"{path}: cannot be written to; expected the name of a file, in a folder of yours"
+        )
 
 
 def sweep(*folders: Path) -> None:

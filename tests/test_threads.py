@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,13 +43,3 @@ def test_scripts_set_it_before_anything_else_and_only_as_scripts():
 )
 def test_what_a_person_has_set_stays(given, expected):
     assert environment_after("import ismallnet.threads", **given) == expected
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_ctrl_c_during_the_imports_ends_a_script_without_a_traceback():
-    command = [sys.executable, "-X", "importtime", REPOSITORY / "detect.py"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert any(line.rstrip().endswith("ismallnet.threads") for line in process.stderr)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 130 and "Traceback" not in said

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ismallnet.cli import DataError, some
 from ismallnet.datasets.lists import (
-    BY_HAND,
     SPLIT_FOLDERS,
     USED_TOGETHER,
     Index,
@@ -211,22 +210,19 @@ def folders_of(
 
 
 def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
-    """The images of a data set, in split folders or in one image folder; its layout says which. Images
-    outside of the split folders, and no list, are refused."""
+    """The images of a data set, in split folders or in one image folder; its layout says which."""
     root, folder = data.root, data.reading.image_folder
     plain = [named([root], folder, "--image-folder")] if folder else folders_of(root, IMAGE_FOLDERS)
     parts = {} if folder else split_folders(root)
     images, data.layout = pair_folders(data, plain[0], ["{masks}"]) if plain else ([], "")
     tops = [top for top, _ in parts.values()]
     outside = [i.path for i in images if not any(i.path.is_relative_to(top) for top in tops)]
-    if parts and outside and without_lists:
-        raise DataError(
-            f"{root}: found {some([shown(path, root) for path in outside], 2)} beside the split "
-            f"folders {slashed(parts)}, and no list that says which images are for training. Move the "
-            f"one or the others away, name lists: {BY_HAND}, or use a new split of one folder: "
-            f"--image-folder {shown(plain[0], root)}"
-        )
-    if parts and not outside and (len(set(map(list_of, parts))) == 2 or not plain):
+    if parts and (without_lists or not outside) and (len(set(map(list_of, parts))) == 2 or not plain):
+        if outside:
+            names = some([shown(path, root) for path in outside])
+            data.notes.append(
+                f"note: {len(outside)} images beside the split folders are not used: {names}"
+            )
         parts = choose_parts(data, parts) if without_lists else parts
         pairs = {p: pair_folders(data, top, [f, *COMMON_MASKS], p) for p, (top, f) in parts.items()}
         data.layout = f"split folders {', '.join(f'{p} ({text})' for p, (_, text) in pairs.items())}"

@@ -20,7 +20,7 @@ from ismallnet.datasets.pairing import (
     without_extension,
 )
 from ismallnet.datasets.sample import DatasetFolder, ImageFile
-from ismallnet.files import atomic_write, disguise, readable
+from ismallnet.files import atomic_write, readable
 
 LIST_NAMES = ("train", "trainval", "test", "val")
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
@@ -99,8 +99,6 @@ def read_list(path: Path) -> tuple[list[str], str]:
     """The lines of a list file that hold something, in Unicode NFC, and the file's encoding: UTF-8,
     UTF-16 with its mark, or GBK."""
     raw = path.read_bytes()
-    if raw and (what := disguise(path)):
-        raise DataError(f"{path}: not a list of names ({what})")
     for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gbk"):
         with contextlib.suppress(UnicodeDecodeError):
             if "\0" not in (text := raw.decode(encoding)):

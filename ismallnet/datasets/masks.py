@@ -38,16 +38,13 @@ def read_mask_file(path: Path) -> MaskFile:
 def mask_pixels(path: Path, raw: bytes) -> np.ndarray:
     """A mask file's values at their own depth, HxW. Colours count by their largest channel; of a
     palette that is not grey every pixel that is not black is 255, of one that is black altogether the
-    numbers count; alpha is the mask where the colours are constant, and alpha is not or is 0. Signed
-    integers of 8 bits are taken for unsigned ones: 255 in them is -1.
-    """
+    numbers count; alpha is the mask where the colours are constant, and alpha is not or is 0."""
     pixels = decode(path, raw)
     with contextlib.suppress(*READ_ERRORS), open_picture(path, raw) as picture:  # that Pillow reads
         special = picture.mode in ("P", "PA", "RGBA", "LA") and picture.size == pixels.shape[1::-1]
         if special and (meant := by_palette_or_alpha(picture, pixels)) is not None:
             return meant
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
-    pixels = pixels.view(np.uint8) if pixels.dtype == np.int8 else pixels
     return np.nan_to_num(pixels).clip(0, 65535) if pixels.dtype.kind in "fi" else pixels
 
 

@@ -87,14 +87,9 @@ def test_empty_lists_and_lists_that_are_no_text(tmp_path):
     write(root / "50_50/train.txt", "\n\n")
     with pytest.raises(DataError, match="empty"):
         find_dataset("s", tmp_path).samples("train")
-    for content, what in (
-        (b"\x89PNG\xff\x00", "not a text file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        (b"<!DOCTYPE html>\n<html>", "a web page"),
-    ):
-        write(root / "50_50/train.txt", content)
-        with pytest.raises(DataError, match=rf"50_50/train\.txt.*{what}"):
-            find_dataset("s", tmp_path)
+    write(root / "50_50/train.txt", b"\x89PNG\xff\x00")
+    with pytest.raises(DataError, match=r"50_50/train\.txt: not a text file"):
+        find_dataset("s", tmp_path)
 
 
 def test_a_long_report_is_cut(data, capsys):

@@ -78,14 +78,15 @@ def test_which_parts_are_used(tmp_path, form, there, train, test):
     ("form", "beside"),
     [("{0}/{1}", "{0}/hard/{1}"), ("{0}/{1}", "{0}"), ("{1}/{0}", "{0}/hard"), ("{1}/{0}", "{0}")],
 )
-def test_images_beside_train_and_test_stop_a_new_split(tmp_path, form, beside):
+def test_images_beside_train_and_test_are_used_by_lists_alone(tmp_path, form, beside):
     root, folders = tmp_path / "s", ("images", "masks")
     for part in ("train", "test"):
         pairs(root, *(form.format(folder, part) for folder in folders), part)
     pairs(root, *(beside.format(folder, "deep") for folder in folders), "1", "2")
-    with pytest.raises(DataError, match=r"/1\.png, .* train/, test/,.*--split TRAIN\.txt") as error:
-        find_dataset("s", tmp_path)
-    assert not (root / "50_50").exists() and "--image-folder images" in str(error.value)
+    data = find_dataset("s", tmp_path)
+    assert names(data, "train") == ["train"] and names(data, "test") == ["test"]
+    (note,) = (note for note in data.notes if "beside the split folders" in note)
+    assert "2 images" in note and "/1.png" in note and not (root / "50_50").exists()
     assert find_dataset("s", tmp_path, reading=Reading(image_folder="images")).lists["test"]
     write(root / "train.txt", "1\n")
     write(root / "test.txt", "2\n")
