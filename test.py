@@ -28,7 +28,7 @@ from ismallnet.evaluation.metrics import count_standard, metrics_standard, total
 from ismallnet.evaluation.tables import table
 from ismallnet.files import lock, sweep, write_csv, write_json, write_png
 from ismallnet.images.grey import GreyRange
-from ismallnet.inference.predict import OVERLAP, TILE, Tiling, infer, prepared
+from ismallnet.inference.predict import OVERLAP, Tiling, infer, prepared
 from ismallnet.inference.weights import (
     add_network_arguments,
     describe,
@@ -58,7 +58,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         "selected_on": model.info.get("selected_on", "unknown"),
         **{key: getattr(args, key) for key in NETWORK_SETTINGS},
     }
-    tiling = Tiling(0 if args.resize else args.tile, args.overlap)
+    tiling = Tiling(0 if args.resize else args.tile)
     if text := tiling.note(frames.shapes):
         print(f"{data.name} test: {text}")
         about |= {"tile": tiling.side, "overlap": tiling.overlap}
@@ -137,8 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--resize", type=positive, metavar="PX", help="run at PX x PX, as the authors do at 352")
     tile = "images larger than this run in tiles; 0: none; default: from 1024 px on, in tiles of 512"
     add("--tile", type=int, metavar="PX", help=tile)
-    overlap = "overlap of neighbouring tiles, in pixels, at least"
-    add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)
+    gone(parser, "--overlap", f"leave it out: tiles overlap by {OVERLAP} px, small ones by half")
     gone(parser, "--width", "leave it out; the weights say how wide their network is")
     for flag in ("--input", "--watch"):
         gone(parser, flag, "for frames of your own type python detect.py PATH, or --watch FOLDER there")
@@ -151,16 +150,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.baseline:
         idle = ("weights", "network", "resize", "flips", "batch_size", "backend", "amp")
-        refuse_idle(parser, args, (*idle, "device", "tile", "overlap"), "beside --baseline")
+        refuse_idle(parser, args, (*idle, "device", "tile"), "beside --baseline")
     else:
         refuse_idle(parser, args, ("workers",), "without --baseline")
-    tile = TILE if args.tile is None else args.tile
-    if tile and (tile < 32 or not 0 <= 2 * args.overlap <= tile):
-        raise DataError("expected --tile of 0, or 32 or more, and --overlap of 0 to half a --tile")
+    if args.tile and args.tile < 32:
+        raise DataError(f"--tile: found {args.tile}, expected 0, or 32 or more")
     if args.resize and args.tile:
         raise DataError("--resize and --tile: expected one of them; --resize makes images small")
-    if args.overlap != OVERLAP and (args.tile == 0 or args.resize):
-        raise DataError("--overlap: has no effect without tiles; leave it out")
     return args
 
 

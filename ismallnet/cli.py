@@ -95,13 +95,9 @@ def command(again: str = AGAIN, several: bool = False) -> Callable:
 
 
 def prepare_streams() -> None:
-    """Makes standard output and error fit for any text: file names that are not UTF-8 are escaped. What
-    is said to a stream that the shell has closed (2>&-) is lost, and nothing else."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
+    """Makes standard output and error fit for any text: file names that are not UTF-8 are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

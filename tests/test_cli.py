@@ -146,14 +146,5 @@ def test_help_without_docstrings(name, capsys):
     assert not re.search(r"default:\s+(\[|None)", text)  # no lists of Python's
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the stream")
-def test_without_standard_error_the_exit_code_is_right_and_the_work_is_done(data):
-    for name, code in (("gone", 2), ("tiny", 0)):
-        command = f"{sys.executable} {REPOSITORY}/utils.py --dataset {name} 2>&-"
-        done = subprocess.run(["sh", "-c", command], capture_output=True)
-        assert done.returncode == code and b"Traceback" not in done.stdout
-    assert (data / "maps.json").exists()
-
-
 def test_one_of_a_thing_is_no_plural():
     assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]

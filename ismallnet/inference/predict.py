@@ -194,16 +194,19 @@ class Tiling:
     Args:
         tile: px; images with a side larger than this run in tiles of it, 0: none do. None: images
             with a side of 1024 px or more, in tiles of 512.
-        overlap: of neighbouring tiles, px, at least.
     """
 
     tile: int | None = None
-    overlap: int = OVERLAP
 
     @property
     def side(self) -> int:
         """Of a tile, px."""
         return TILE if self.tile is None else self.tile
+
+    @property
+    def overlap(self) -> int:
+        """Of neighbouring tiles, px, at least."""
+        return min(OVERLAP, self.side // 2)
 
     def applies(self, shape: tuple[int, int]) -> bool:
         """Whether an image of (H, W) runs in tiles."""

