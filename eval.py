@@ -138,7 +138,7 @@ def open_maps_run(data: DatasetFolder, label: str, theirs: bool, output: str | N
     if file.is_file() and file.suffix.lower() != ".json":
         raise DataError(f"--output {file}: found another file; expected a .json file, or none yet")
     if not maps.is_dir():
-        again = data.command("test", results=f"--results {label}")
+        again = data.command("test", f"--results {label}")
         raise DataError(f"{maps}: found no maps; make them: {again}, or name a folder: --maps DIR")
     return MapsRun(label, open_maps(maps, [sample.name for sample in data.samples("test")]), file)
 

@@ -24,7 +24,6 @@ from dataset import Frames
 from ismallnet.arguments import add_data_arguments, data_name, open_datasets, refuse_idle
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError, HelpFormatter, command, gone, summary
-from ismallnet.datasets.sample import SHARED_FLAGS
 from ismallnet.evaluation.tables import table
 from ismallnet.files import atomic_write, check_place
 from ismallnet.images.grey import GreyRange
@@ -33,6 +32,8 @@ from ismallnet.inference.own import load_own
 from ismallnet.inference.predict import prepared, standard_metrics
 from net import iSmallNet, load_weights
 
+DATA_FLAGS = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
+DATA_FLAGS += ("mask_suffix", "missing_masks", "follow_links")
 TOLERANCE = 0.5  # points by which IoU may fall on the test list of --verify
 INT8 = "export float32, and quantise that file with the tools of your chip's vendor"
 
@@ -70,7 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if output.suffix != ".onnx":
         refuse_idle(parser, args, ("precision", "verify"), "without a name X.onnx")
     if not args.verify:
-        refuse_idle(parser, args, SHARED_FLAGS, "without --verify")
+        refuse_idle(parser, args, DATA_FLAGS, "without --verify")
     return args
 
 

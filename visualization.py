@@ -156,7 +156,7 @@ def evaluated(data: DatasetFolder, run: Path, threshold: int) -> Path:
     for folder in (beside, elsewhere):
         if now.items() <= read_json(folder / ABOUT).items():
             return folder
-    again = data.command("eval", results=f"--maps {run}")
+    again = data.command("eval", f"--maps {run}")
     raise DataError(f"{run}: found no curves of these test images; type {again}")
 
 

@@ -2,15 +2,13 @@
 
 import argparse
 import dataclasses
-import itertools
-import shlex
 from collections.abc import Iterable
 
 from ismallnet.cli import DataError
 from ismallnet.datasets.checks import copies_note, digests_of_equal_sizes
 from ismallnet.datasets.find import find_dataset
 from ismallnet.datasets.masks import TARGET
-from ismallnet.datasets.sample import SHARED_FLAGS, STAGE_FLAGS, DatasetFolder, Reading
+from ismallnet.datasets.sample import DatasetFolder, Reading
 from ismallnet.images.grey import PERCENTILES, GreyRange
 
 
@@ -112,23 +110,6 @@ def refuse_idle(
         raise DataError(f"{flags}: has no effect {when}; leave it out")
 
 
-def typed_flags(args: argparse.Namespace) -> dict[str, str]:
-    """Of the flags that several stages have those that were typed, by name, as they are typed; for the
-    commands that hints name."""
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser, maps=True)
-    parser.set_defaults(results="results", runs="runs")
-    typed = {}
-    for key in {*SHARED_FLAGS, *itertools.chain(*STAGE_FLAGS.values())}:
-        value = getattr(args, key, None)
-        if value in (None, parser.get_default(key)):
-            continue
-        values = value if isinstance(value, list) else [] if value is True else [value]
-        texts = [f"{v:g}" if isinstance(v, float) else shlex.quote(str(v)) for v in values]
-        typed[key] = " ".join([f"--{key.replace('_', '-')}", *texts])
-    return typed
-
-
 def open_datasets(
     args: argparse.Namespace, needed: tuple[str, ...] = ("train", "test"), copies: bool = True
 ) -> list[DatasetFolder]:
@@ -147,7 +128,6 @@ def open_datasets(
     sets, reading = [], given_reading(args)
     for name in dict.fromkeys(args.dataset):
         data = find_dataset(name, args.data_root, args.split, args.mask_threshold, reading, needed)
-        data.typed = typed_flags(args)
         lists = ", ".join(f"{len(samples)} {kind}" for kind, samples in data.lists.items())
         print(f"{data.root}: {data.layout}; {lists}", *data.notes, sep="\n  ")
         train, test = (data.lists.get(kind, []) for kind in ("train", "test"))

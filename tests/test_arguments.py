@@ -1,14 +1,12 @@
-"""The flags of data sets, and the hints that repeat them."""
-
-from argparse import ArgumentParser, Namespace
+"""The flags of data sets."""
 
 import numpy as np
 import pytest
-from conftest import make_set, write
+from conftest import write
 
 import test
 from dataset import Frames
-from ismallnet.arguments import add_data_arguments, grey_range, typed_flags
+from ismallnet.arguments import grey_range
 from ismallnet.cli import DataError
 from ismallnet.datasets.find import find_dataset
 from ismallnet.images.grey import GreyRange
@@ -41,21 +39,3 @@ def test_the_grey_values_of_the_weights_training_are_compared(data):
         frames = Frames(find_dataset("tiny"), "test", grey=grey)
         assert told in "".join(test.training_notes(info, "tiny", frames, None))
         assert bool(told) == bool(list(test.training_notes(info, "tiny", frames, None)))
-
-
-def test_hints_repeat_what_was_typed(tmp_path):
-    parser = ArgumentParser()
-    add_data_arguments(parser, maps=True)
-    parser.add_argument("--results", default="results")
-    typed = ["--dataset", "s", "--data-root", "sets", "--maps-root", "m", "--results", "out"]
-    typed += ["--range", "3", "4", "--follow-links"]
-    args = parser.parse_args([*typed, "--split", "a list.txt", "b.txt"])
-    data = find_dataset(make_set(tmp_path / "sets" / "s").name, "sets")
-    data.typed = typed_flags(args)
-    common = "--dataset s --data-root sets --split 'a list.txt' b.txt --follow-links"
-    assert data.command("utils") == f"python utils.py {common} --maps-root m"
-    assert data.command("eval") == f"python eval.py {common} --results out"
-    assert data.command("test") == f"python test.py {common} --range 3 4 --results out"
-    assert data.command("train") == f"python train.py {common} --range 3 4 --maps-root m"
-    assert data.command("test", results="") == f"python test.py {common} --range 3 4"
-    assert typed_flags(Namespace(data_root="data", mask_threshold=128)) == {}

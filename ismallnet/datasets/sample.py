@@ -10,16 +10,6 @@ import numpy as np
 from ismallnet.cli import DataError
 
 MAPS = ("interior", "boundary")  # the folders of label maps, with maps.json beside them
-# The flags that all stages have, and those that several have: what one hint of a command repeats.
-SHARED_FLAGS = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
-SHARED_FLAGS += ("mask_suffix", "missing_masks", "follow_links")
-STAGE_FLAGS = {
-    "utils": ("maps_root",),
-    "train": ("range", "percentiles", "polarity", "maps_root", "runs"),
-    "test": ("range", "percentiles", "polarity", "results", "runs"),
-    "eval": ("results",),
-    "visualization": ("range", "percentiles", "polarity", "maps_root", "results"),
-}
 
 
 class Item(NamedTuple):
@@ -131,18 +121,10 @@ class DatasetFolder:
     notes: list[str] = field(default_factory=list)
     targets: dict[str, int] = field(default_factory=dict)  # target pixels, by list
     reading: Reading = AS_IT_LIES
-    typed: dict[str, str] = field(default_factory=dict)  # flags that several stages have, by name
 
-    def command(self, stage: str, **flags: str) -> str:
-        """The command of a stage for this data set, with what was typed of the flags that it has too.
-
-        Args:
-            flags: as typed, in place of those: results="--results DIR".
-        """
-        typed = self.typed | flags
-        keys = (*SHARED_FLAGS, *STAGE_FLAGS[stage])
-        words = [typed[key] for key in keys if typed.get(key)]
-        return " ".join([f"python {stage}.py --dataset {shlex.quote(self.name)}", *words])
+    def command(self, stage: str, flags: str = "") -> str:
+        """The command of a stage for this data set, to which belong the flags that were typed here."""
+        return f"python {stage}.py --dataset {shlex.quote(self.name)} {flags}".rstrip()
 
     def samples(self, split: str) -> list[Sample]:
         """The samples of "train" or "test".
