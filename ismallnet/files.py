@@ -35,14 +35,12 @@ DISGUISES = (
     (b"<!doctype html", "a web page, saved under this name; download the file itself"),
     (b"<html", "a web page, saved under this name; download the file itself"),
     (b"\x00\x05\x16\x07", "what macOS keeps beside a file, not the file itself; remove it"),
-    (b"%pdf", "a PDF; save its pictures as PNG"),
     (b"rar!", "an archive; unpack it first"),
-    (b"\x1f\x8b", "a compressed file; unpack it first"),
+    (b"\x1f\x8b", "an archive; unpack it first"),
     (b"7z\xbc\xaf", "an archive; unpack it first"),
     (b"matlab 7.3", "a file of MATLAB 7.3; save it with -v7 there"),
     (b"\x89hdf", "an HDF5 file, which is not read"),
     (b"pk\x03\x04", "a zip archive; unpack it first"),
-    (b"simple  =", "a FITS file; rename it to NAME.fits"),
     (b"fff\x00", "a FLIR sequence; export its frames as 16-bit TIFF or CSV with FLIR's software"),
 )
 

@@ -177,10 +177,12 @@ def test_links_among_the_maps(tmp_path, capsys):
 
 
 def test_all_bad_masks_are_named(data, capsys):
-    write(data / "masks/a.png", "text")
+    write(data / "masks/a.png", "version https://git-lfs.github.com/spec/v1\n")
     write(data / "masks/c.png", target_mask((40, 99)))
     message = fails(main, "--dataset", "tiny", capsys=capsys)
-    assert "a.png" in message and "c.png" in message and "b.png" not in message
+    assert "2 of the train and test list's 4 entries cannot be used" in message
+    assert "a.png: not a readable image (a Git LFS pointer" in message
+    assert "c.png" in message and "b.png" not in message
     assert (data / "interior/b.png").exists()
 
 

@@ -20,7 +20,7 @@ from ismallnet.datasets.pairing import EXTENSIONS
 from ismallnet.files import disguise, reading
 from ismallnet.images.arrays import ARRAYS, as_frames, read_array
 from ismallnet.images.picture import decode, open_pictures
-from ismallnet.images.scientific import FITS, JPEG, read_thermal
+from ismallnet.images.scientific import FITS, JPEG, note_thermal
 from ismallnet.parallel import read_ahead
 
 PAGED = (".tif", ".tiff", ".gif")
@@ -269,8 +269,9 @@ def read_image(source: Source) -> Frame:
     if source.problem:
         return Frame(source, 0, None, source.problem)
     try:
-        temperatures = read_thermal(source.path) if source.path.suffix.lower() in JPEG else None
-        return Frame(source, 0, decode(source.path) if temperatures is None else temperatures)
+        if source.path.suffix.lower() in JPEG:
+            note_thermal(source.path)
+        return Frame(source, 0, decode(source.path))
     except DataError as error:
         return Frame(source, 0, None, str(error))
 

@@ -1,4 +1,4 @@
-"""Files of other programs, each with an optional package: FITS, thermal JPEGs."""
+"""FITS, with an optional package; thermal JPEGs, of which the picture alone is read."""
 
 import contextlib
 from pathlib import Path
@@ -8,7 +8,6 @@ from PIL import Image
 
 from ismallnet.cli import DataError, note, optional
 from ismallnet.files import READ_ERRORS
-from ismallnet.images.tiff import ORIENTATION, oriented
 
 FITS = (".fits", ".fit", ".fts")
 JPEG = (".jpg", ".jpeg")
@@ -37,19 +36,12 @@ def read_fits(path: Path) -> np.ndarray:
     return pixels if top_down else np.flip(pixels, axis=-2)
 
 
-def read_thermal(path: Path) -> np.ndarray | None:
-    """The temperatures in a FLIR camera's JPEG, °C, HxW float32, turned as its picture is. None where
-    there are none, or where they cannot be read, which is said."""
+def note_thermal(path: Path) -> None:
+    """Says where the temperatures in a FLIR camera's JPEG are not used, and how to use them."""
     with contextlib.suppress(*READ_ERRORS), Image.open(path) as picture:
-        if not any(data[:5] == b"FLIR\0" for _, data in getattr(picture, "applist", ())):
-            return None
-        turn = picture.getexif().get(ORIENTATION, 1)
-        try:
-            flyr = optional("flyr", f"{path}: reading the temperatures in it")
-            celsius = np.asarray(flyr.unpack(str(path)).celsius, np.float32)
-        except (DataError, *READ_ERRORS) as error:
-            note("FLIR", f"{path}: its 8-bit picture is used, not the temperatures in it ({error})")
-            return None
-        note("temperatures", f"{path}: the temperatures in it are used, °C, not its 8-bit picture")
-        return oriented(celsius, turn)
-    return None
+        if any(data[:5] == b"FLIR\0" for _, data in getattr(picture, "applist", ())):
+            note(
+                "temperatures",
+                f"{path}: its 8-bit picture is used, not the temperatures in it; to use these: pip "
+                f"install flyr, then numpy.save('{path.stem}.npy', flyr.unpack('{path.name}').celsius)",
+            )

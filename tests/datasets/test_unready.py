@@ -19,26 +19,11 @@ from test import main as infer
 from utils import main
 from visualization import main as visualization
 
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 1234\n"
-PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>"
 TINY = ("--dataset", "tiny")
 NAME = os.fsdecode(b"s\xff")  # of a data set, no UTF-8
 
 
 # --- what is not what its name says ----------------------------------------------------------------
-
-
-def test_pointers_pages_and_archives_as_pictures(data, capsys):
-    write(data / "images/a.png", POINTER)
-    write(data / "masks/b.png", POINTER)
-    write(data / "images/c.png", PAGE)
-    write(data / "masks/d.png", b"PK\x03\x04")
-    error = fails(main, *TINY, capsys=capsys)
-    assert "4 of the train and test list's 4 entries cannot be used" in error
-    for name in ("images/a.png", "masks/b.png"):
-        assert f"{name}: not a readable image (a Git LFS pointer, not the file itself" in error
-    assert "images/c.png: not a readable image (a web page" in error
-    assert "masks/d.png: not a readable image (a zip archive; unpack it first)" in error
 
 
 def test_images_that_are_not_read_are_counted(data, capsys):

@@ -119,7 +119,6 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.tif", "<!DOCTYPE html><title>404</title>", "a web page"),
         ("a.png", b"", "an empty file"),
         ("a.png", b"PK\3\4" + bytes(40), "a zip archive; unpack it first"),
-        ("a.png", b"SIMPLE  =                    T", "a FITS file; rename it"),
         ("a.seq", b"FFF\0\0\0", "a FLIR sequence"),
     ],
 )

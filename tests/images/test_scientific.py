@@ -1,10 +1,9 @@
-"""FITS and thermal JPEGs, with and without their optional packages."""
+"""FITS, with and without its optional package, and thermal JPEGs."""
 
 import io
 import struct
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image
 from streaming import deep, frames
 
 from ismallnet.images.picture import decode
-from ismallnet.images.scientific import read_thermal
+from ismallnet.images.scientific import note_thermal
 
 
 @pytest.fixture(autouse=True)
@@ -60,44 +59,19 @@ def test_without_its_package_a_file_says_what_to_type(monkeypatch):
     assert "a.fits" in problem and "pip install astropy" in problem
 
 
-def radiometric(turn: int = 1) -> Path:
+def radiometric() -> Path:
     """t.jpg, a JPEG of 77 with a FLIR segment."""
-    file, image = io.BytesIO(), Image.fromarray(np.full((40, 48), 77, np.uint8))
-    exif = image.getexif()
-    exif[274] = turn
-    image.save(file, "JPEG", exif=exif)
+    file = io.BytesIO()
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(file, "JPEG")
     jpeg, segment = file.getvalue(), b"FLIR\0\1\0\0raw!"
     start = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment
     return write(Path("t.jpg"), start + jpeg[2:])
 
 
-@pytest.fixture
-def flyr(monkeypatch):
-    """In place of the package: temperatures are those of `deep` / 100."""
-    module = SimpleNamespace(unpack=lambda path: SimpleNamespace(celsius=deep() / 100.0))
-    monkeypatch.setitem(sys.modules, "flyr", module)
-    return module
-
-
-def test_temperatures_are_turned_as_the_picture_is(flyr, capsys):
-    (pixels,) = frames(radiometric(turn=6))
-    assert np.array_equal(pixels, np.rot90(deep() / 100.0, -1).astype(np.float32))
-    assert "t.jpg: the temperatures in it are used" in capsys.readouterr().err
-    Image.fromarray(np.zeros((40, 48), np.uint8)).save("plain.jpg")
-    assert read_thermal(Path("plain.jpg")) is None and capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("missing", [True, False])
-def test_where_temperatures_cannot_be_read_the_picture_is_used_and_it_is_said(
-    missing, flyr, capsys, monkeypatch
-):
-    def damaged(path):
-        raise KeyError(1)
-
-    monkeypatch.setattr(flyr, "unpack", damaged)
-    if missing:
-        monkeypatch.setitem(sys.modules, "flyr", None)
+def test_of_a_thermal_jpeg_the_picture_is_used_and_it_is_said(capsys):
     (pixels,) = frames(radiometric())
     said = capsys.readouterr().err
-    assert (pixels == 77).all() and "t.jpg: its 8-bit picture is used" in said
-    assert ("pip install flyr" in said) == missing
+    assert (pixels == 77).all() and "t.jpg: its 8-bit picture is used" in said and "flyr" in said
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save("plain.jpg")
+    note_thermal(Path("plain.jpg"))
+    assert capsys.readouterr().err == ""
