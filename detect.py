@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("network").add_argument
     add_network_arguments(add, f"weights/{DEFAULT}.safetensors")
+    add("--batch-size", type=positive, default=1, metavar="N", help="frames of equal size run together")
     add("--tile", type=int, default=TILE, metavar="PX", help="frames larger than this run in tiles")
     overlap = "overlap of neighbouring tiles, in pixels, at least"
     add("--overlap", type=int, default=OVERLAP, metavar="PX", help=overlap)

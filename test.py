@@ -63,7 +63,7 @@ def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tu
         print(f"{data.name} test: {text}")
         about |= {"tile": tiling.side, "overlap": tiling.overlap}
         about["tiled_images"] = sum(map(tiling.applies, frames.shapes))
-    options = {key: getattr(args, key) for key in ("batch_size", "amp", "resize", "flips")}
+    options = {key: getattr(args, key) for key in ("amp", "resize", "flips")}
     return infer(prepared(model, pick_device(args.device)), frames, **options, tiling=tiling), about
 
 
@@ -137,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--resize", type=positive, metavar="PX", help="run at PX x PX, as the authors do at 352")
     tile = "images larger than this run in tiles; 0: none; default: from 1024 px on, in tiles of 512"
     add("--tile", type=int, metavar="PX", help=tile)
+    gone(parser, "--batch-size", "leave it out: images run one by one")
     gone(parser, "--overlap", f"leave it out: tiles overlap by {OVERLAP} px, small ones by half")
     gone(parser, "--width", "leave it out; the weights say how wide their network is")
     for flag in ("--input", "--watch"):
@@ -149,7 +150,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.baseline:
-        idle = ("weights", "network", "resize", "flips", "batch_size", "backend", "amp")
+        idle = ("weights", "network", "resize", "flips", "backend", "amp")
         refuse_idle(parser, args, (*idle, "device", "tile"), "beside --baseline")
     else:
         refuse_idle(parser, args, ("workers",), "without --baseline")

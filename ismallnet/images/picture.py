@@ -74,28 +74,21 @@ def image_shape(path: str | os.PathLike) -> tuple[int, int]:
 
 
 class Pictures:
-    """A sequence of the pictures in a file that Pillow has opened; smaller ones behind a JPEG (MPO) do
-    not count."""
+    """A sequence of the pictures in a file that Pillow has opened; those behind a JPEG (MPO), previews
+    or a second view, do not count."""
 
     def __init__(self, path: Path, picture: Image.Image):
         self.path, self.picture = path, picture
-        self.pages = [0]
-        size = picture.size
-        for page in range(1, getattr(picture, "n_frames", 1)):
-            picture.seek(page)
-            if picture.format != "MPO" or picture.size == size:
-                self.pages.append(page)
-        if picture.tell():
-            picture.seek(0)
+        self.count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
 
     def __len__(self) -> int:
-        return len(self.pages)
+        return self.count
 
     def __getitem__(self, k: int) -> np.ndarray:
         with reading(self.path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if self.pages[k] != self.picture.tell():  # a seek to where it is loses what Pillow knows
-                self.picture.seek(self.pages[k])
+            if k != self.picture.tell():  # a seek to where it is loses what Pillow knows
+                self.picture.seek(k)
             pixels = pixels_of(self.picture, self.path)
             turn = self.picture.getexif().get(ORIENTATION, 1)
             return np.ascontiguousarray(pixels) if turn == 1 else oriented(pixels, turn)

@@ -225,37 +225,17 @@ class Tiling:
 TILING = Tiling()
 
 
-def batches_of_equal_size(
-    shapes: list[tuple[int, int]], batch_size: int, indices: range, tiling: Tiling
-) -> Iterator[list[int]]:
-    """Batches of the indices of frames that pad to the same size, so that they fit in one tensor; a
-    frame that runs in tiles is alone."""
-    waiting: dict[tuple[int, int], list[int]] = {}
-    for i in indices:
-        height, width = shapes[i]
-        if tiling.applies(shapes[i]):
-            yield [i]
-            continue
-        group = waiting.setdefault((-(-height // 16), -(-width // 16)), [])
-        group.append(i)
-        if len(group) == batch_size:
-            yield group.copy()
-            group.clear()
-    yield from (group for group in waiting.values() if group)
-
-
 def infer(
     model: Network,
     frames,
-    batch_size: int = 1,
     amp: str = "auto",
     resize: int | None = None,
     flips: bool = False,
     part: slice = slice(None),
     tiling: Tiling = TILING,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Runs a list of frames, or a part of it, batch by batch; large ones in tiles, unless `resize`
-    makes them small.
+    """Runs a list of frames, or a part of it, one by one; large ones in tiles, unless `resize` makes
+    them small.
 
     Args:
         frames: `frames[i]` has an image, HxWx3 in 0-255 units, and a mask; `frames.shapes` are the
@@ -271,19 +251,17 @@ def infer(
     if not isinstance(model, Exported):
         model.eval()
     tiling = Tiling(tile=0) if resize else tiling
-    for batch in batches_of_equal_size(frames.shapes, batch_size, range(len(frames))[part], tiling):
-        items = [frames[i] for i in batch]
+    for i in range(len(frames))[part]:
+        item = frames[i]
         try:
-            if tiling.applies(frames.shapes[batch[0]]):
+            if tiling.applies(frames.shapes[i]):
                 tiles = (UNITS, tiling.side, tiling.overlap)
-                maps = [predict_frame(model, items[0].image, *tiles, amp, flips)]
+                probability = predict_frame(model, item.image, *tiles, amp, flips)
             else:
-                maps = predict(model, [item.image for item in items], amp, resize, flips)
-        except NotFiniteError as error:
-            sample = frames.samples[batch[error.index]]
-            raise NotFiniteError(str(sample.image), error.index) from None
-        for i, probability, item in zip(batch, maps, items):
-            yield i, quantise(probability), item.mask
+                (probability,) = predict(model, [item.image], amp, resize, flips)
+        except NotFiniteError:
+            raise NotFiniteError(str(frames.samples[i].image)) from None
+        yield i, quantise(probability), item.mask
 
 
 def standard_metrics(
@@ -291,13 +269,12 @@ def standard_metrics(
     frames,
     label: str,
     amp: str = "off",
-    batch_size: int = 1,
     processes: Processes | None = None,
 ) -> dict:
     """The standard metrics of a network on a list (frames as of `infer`). Several processes share its
     images; the metrics do not depend on how many there are."""
     part = slice(processes.rank, None, processes.world) if processes else slice(None)
-    maps = infer(model, frames, batch_size, amp, part=part)
+    maps = infer(model, frames, amp, part=part)
     maps = progress(maps, label, len(range(len(frames))[part]), leave=processes is None)
     counts = [count_standard(pred, mask) for _, pred, mask in maps]
     return metrics_standard(total(processes.gather(counts) if processes else counts))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ismallnet.checkpoints import WeightsError
-from ismallnet.cli import DataError, positive
+from ismallnet.cli import DataError
 from ismallnet.files import disguise
 from ismallnet.inference.onnx import BACKENDS, Exported, check_amp, to_onnx
 from ismallnet.inference.own import KEPT, load_own
@@ -19,7 +19,6 @@ def add_network_arguments(add: Callable, weights: str) -> None:
     """The flags of the scripts that run a network on images; `weights` says which are the default."""
     add("--weights", metavar="FILE", help=f"default: {weights}")
     add("--flips", action="store_true", help="mean over the image and its three mirror images")
-    add("--batch-size", type=positive, default=1, metavar="N", help="images of equal size run together")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--backend", choices=BACKENDS, default="torch", help="others: optional packages, on the CPU")
     amp = "mixed precision; auto: on CUDA, off on the CPU; beside --backend openvino: bf16 or off"

@@ -118,13 +118,12 @@ class Watch:
         if not self.evaluation_due():
             return
         state, run = self.state, self.run
-        size = self.samples.batch_size if self.processes.device.type == "cuda" else 1
         self.processes.share(state.kept)
         metrics = {}
         for name, frames in self.lists.items():
             if text := TILING.note(frames.shapes):
                 note(f"tiles {name}", f"{name} test: {text}")
-            evaluated = (state.kept, frames, f"{name} test", self.amp, size, self.processes)
+            evaluated = (state.kept, frames, f"{name} test", self.amp, self.processes)
             metrics[name] = standard_metrics(*evaluated)
         loss = float(np.sum(state.recent) / len(state.recent))
         entry = {"step": state.step, "epoch": self.epoch(state.step), "loss": loss, "lr": lr}

@@ -13,7 +13,6 @@ from ismallnet.inference.predict import (
     NotFiniteError,
     Tiling,
     autocast,
-    batches_of_equal_size,
     infer,
     precision,
     predict,
@@ -82,7 +81,7 @@ def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
     model.std.fill_(200)
     model.mean.fill_(0)
     with pytest.raises(NotFiniteError, match=r"d\.png"):
-        list(infer(model, frames, batch_size=2))
+        list(infer(model, frames))
 
 
 def test_of_a_wide_frame_the_prediction_is_seen_too():
@@ -140,19 +139,3 @@ def test_tiles_of_a_data_set_s_image_are_the_detector_s(kind):
     assert (tiled == quantise(predict_frame(model, image, limits, 48, 24))).all()
     assert (whole == quantise(predict(model, [image])[0])).all() and (tiled != whole).any()
     assert (default == whole).all()
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_an_image_in_tiles_beside_one_that_pads_to_the_same_size_is_no_batch_of_it(first):
-    """49 and 60 px pad to 64 px, and only 60 px are more than a tile of 50."""
-    torch.manual_seed(0)
-    model, tiling = iSmallNet(2).eval(), Tiling(50)
-    frames = listed(*[(49, 49), (60, 60)][:: 1 - 2 * first], (49, 49), (60, 60), (49, 49))
-    one, four = (
-        {i: pred for i, pred, _ in infer(model, frames, size, tiling=tiling)} for size in (1, 4)
-    )
-    assert sorted(four) == list(range(5))
-    for i in range(5):
-        assert np.abs(one[i].astype(int) - four[i]).max() <= 1
-    batches = list(batches_of_equal_size(frames.shapes, 2, range(5), tiling))
-    assert max(map(len, batches)) == 2

@@ -10,15 +10,13 @@ import torch
 from conftest import fails, make_set, picture, write
 from plain import network
 
-from dataset import Frames
 from ismallnet import files
 from ismallnet.checkpoints import save_weights
 from ismallnet.cli import DataError
-from ismallnet.datasets.find import find_dataset
 from ismallnet.evaluation.map_files import open_maps
 from ismallnet.evaluation.metrics import quantise
 from ismallnet.evaluation.protocols import evaluate
-from ismallnet.inference.predict import Tiling, batches_of_equal_size, predict, prepared
+from ismallnet.inference.predict import predict, prepared
 from net import VARIANTS, iSmallNet, load_weights
 from test import main
 
@@ -76,28 +74,10 @@ def test_resize_is_an_option(data, weights):
     assert one.shape == other.shape == (40, 48) and (one != other).any()
 
 
-@pytest.mark.parametrize("size", [3, 8])
-def test_batches_of_equal_size_change_nothing(tmp_path, weights, size):
-    shapes = [(40, 48), (33, 48), (40, 40), (48, 48), (16, 16), (20, 70), (64, 80), (1, 1)]
-    names = "abcdefgh"
-    root = make_set(tmp_path / "data" / "tiny", names=names, train=0)
-    for i, (name, shape) in enumerate(zip(names, shapes)):
-        write(root / f"images/{name}.png", picture(i, shape))
-        write(root / f"masks/{name}.png", np.zeros(shape, np.uint8))
-    main([*TINY, "--weights", str(weights), "--batch-size", str(size), "--results", "batched"])
-    main([*TINY, "--weights", str(weights), "--results", "single"])
-    for name, shape in zip(names, shapes):
-        a, b = grey(f"batched/tiny/{name}.png"), grey(f"single/tiny/{name}.png")
-        assert a.shape == shape and np.abs(a.astype(int) - b).max() <= 1
-    frames = Frames(find_dataset("tiny"), "test")
-    batches = list(batches_of_equal_size(frames.shapes, size, range(8), Tiling(0)))
-    assert sorted(i for batch in batches for i in batch) == list(range(8))
-    assert max(map(len, batches)) == min(size, 4)  # (33..48, 40..48) pad to 48x48: a, b, c, d
-
-
-@pytest.mark.parametrize("kind", ["7x4000", "16-bit"])
+@pytest.mark.parametrize("kind", ["1x1", "7x4000", "16-bit"])
 def test_odd_images_work(tmp_path, weights, kind):
     pixels = {
+        "1x1": np.full((1, 1), 9, np.uint8),
         "7x4000": picture(0, (7, 4000)),
         "16-bit": (picture(0).astype(np.uint16) * 300 // 255),
     }[kind]
