@@ -47,7 +47,7 @@ Predictions = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index, map, mask: 
 def network(data: DatasetFolder, frames: Frames, args: argparse.Namespace) -> tuple[Predictions, dict]:
     """The network's maps of a list, and what about.json says of them."""
     if not (path := args.weights and named_weights(args.weights)):
-        path = find_weights(args.runs, args.dataset, data.name, data.command("train"))
+        path = find_weights(args.runs, args.dataset, data.name)
     model = open_network(path, args.backend, args.amp, args.network)
     print(describe(path, model))
     for text in training_notes(model.info, data.name, frames, args.split):

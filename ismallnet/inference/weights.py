@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ismallnet.checkpoints import WeightsError
-from ismallnet.cli import DataError
 from ismallnet.files import disguise
 from ismallnet.inference.onnx import BACKENDS, Exported, check_amp, to_onnx
 from ismallnet.inference.own import KEPT, load_own
@@ -55,9 +54,6 @@ def open_network(
     if not is_onnx:
         model = load_own(path, own) if own else load_weights(path)
         return Exported(to_onnx(model), backend, amp)
-    if not path.is_file():
-        how = f"python export.py --weights FILE --output {path.name}"
-        raise WeightsError(f"{path}: no such file; make it: {how}")
     try:
         return Exported(path.read_bytes(), backend, amp)
     except WeightsError as error:
@@ -76,18 +72,14 @@ def default_weights() -> Path:
     return SHIPPED / f"{DEFAULT}.safetensors"
 
 
-def find_weights(runs: str, datasets: list[str], name: str, training: str) -> Path:
+def find_weights(runs: str, datasets: list[str], name: str) -> Path:
     """The newest run in the folder `runs` on the data set `name`, or on all `datasets` together; else
-    the weights that come with the repository. `training` is the command that the error names."""
+    the weights that come with the repository."""
     folders = [Path(runs) / n for n in dict.fromkeys([name, "+".join(datasets)])]
     if found := [path for folder in folders for path in folder.glob("*/last.pt")]:
         return max(found, key=lambda path: path.stat().st_mtime)
-    for path in (SHIPPED / f"{name}.safetensors", default_weights()):
-        if path.exists():
-            return path
-    raise DataError(
-        f"{folders[0]}: no trained weights; train first: {training}, or name a file: --weights FILE"
-    )
+    shipped = SHIPPED / f"{name}.safetensors"
+    return shipped if shipped.exists() else default_weights()
 
 
 def describe(path: Path, model: Network) -> str:

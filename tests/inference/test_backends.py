@@ -139,7 +139,7 @@ def test_a_missing_package_is_named(monkeypatch, exported):
     [
         ("w.onnx", "", "--backend onnxruntime"),
         ("text.onnx", "--backend openvino", "text.onnx"),
-        ("none.onnx", "--backend openvino", "export.py"),
+        ("none.onnx", "--backend openvino", "none.onnx"),
         ("w.onnx", "--backend onnxruntime --amp bf16", "--amp bf16"),
         ("w.onnx", "--backend openvino --amp fp16", "--amp fp16"),
     ],
