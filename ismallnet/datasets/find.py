@@ -6,7 +6,7 @@ first is used in which every image has a mask.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ismallnet.cli import DataError, some
@@ -229,7 +229,7 @@ def list_images(data: DatasetFolder, without_lists: bool) -> list[ImageFile]:
         images = [image for of_part, _ in pairs.values() for image in of_part]
     if not images:
         raise DataError(
-            f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {slashed(IMAGE_FOLDERS)}. "
+            f"{root}: found no images; expected {', '.join(EXTENSIONS)} in {', '.join(IMAGE_FOLDERS)}. "
             f"{contents(root)}. {BY_FLAGS}"
         )
     return images
@@ -269,10 +269,6 @@ def named(roots: list[Path], folder: str, flag: str, part: str = "") -> Path:
     if place := next((place for place in places if place.is_dir()), None):
         return (folder_inside(place, part) if part else None) or place
     raise DataError(f"{flag} {folder}: found no such folder in {roots[-1]}; expected one, as masks/raw")
-
-
-def slashed(folders: Iterable[str]) -> str:
-    return ", ".join(f"{folder}/" if folder else "images right in it" for folder in folders)
 
 
 # --- split folders: train/, test/, val/ ----------------------------------------------------------
