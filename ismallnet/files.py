@@ -188,20 +188,9 @@ def disguise(path: Path) -> str:
     return next((text for first, text in DISGUISES if start.startswith(first)), "")
 
 
-def readable(name: str) -> str:
-    """A file name for people and for comparisons: one whose bytes are not UTF-8 is read as GBK, which
-    Chinese Windows writes; where it is not that either, as it is."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        with contextlib.suppress(UnicodeDecodeError):
-            return os.fsencode(name).decode("gbk")
-    return name
-
-
 def printable(name: str) -> str:
-    """A file name to be drawn: `readable`, with ? for bytes that are no text."""
-    return readable(name).encode("utf-8", "replace").decode()
+    """A file name to be drawn, with ? for bytes that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode()
 
 
 @contextlib.contextmanager

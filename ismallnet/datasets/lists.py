@@ -3,6 +3,7 @@ new split."""
 
 import contextlib
 import itertools
+import operator
 import os
 import re
 from collections import defaultdict
@@ -20,7 +21,7 @@ from ismallnet.datasets.pairing import (
     without_extension,
 )
 from ismallnet.datasets.sample import DatasetFolder, ImageFile
-from ismallnet.files import atomic_write, readable
+from ismallnet.files import atomic_write
 
 LIST_NAMES = ("train", "trainval", "test", "val")
 OTHER_NAMES = {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
@@ -37,6 +38,7 @@ LIST_FOLDERS = ("50_50", "img_idx", ".", "80_20", "idx_427", "idx_320", "splits"
 LIST_FOLDERS += ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "lists", "list", "split")
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".lst", ".list", ".xlsx", ".mat", ".npy", ".yaml")
 BY_HAND = "--split TRAIN.txt TEST.txt"
+NAME = operator.attrgetter("name")
 SPLIT_SEED = 0  # of the 50:50 split that is made where a data set has no list
 
 
@@ -186,11 +188,7 @@ def new_split(data: DatasetFolder, images: list[ImageFile]) -> dict[str, list[Im
     folder = data.root / "50_50"
     data.notes.append(f"no list found: made {how} (seed {SPLIT_SEED}) in {folder}: {counts}")
     data.layout += ", lists 50_50/train.txt and 50_50/test.txt"
-    return {kind: sorted(half, key=list_name) for kind, half in zip(("train", "test"), halves)}
-
-
-def list_name(image: ImageFile) -> str:
-    return readable(image.name)
+    return {kind: sorted(half, key=NAME) for kind, half in zip(("train", "test"), halves)}
 
 
 def stray_lists(root: Path) -> list[str]:
@@ -216,7 +214,7 @@ def sequences(images: list[ImageFile]) -> dict[str, list[ImageFile]]:
 def halved(groups: dict[str, list[ImageFile]]) -> tuple[list[ImageFile], list[ImageFile]]:
     """A training and a test half of images, seeded: groups stay whole, the largest first, each where
     fewer are; the images of "" fill up one by one."""
-    singles = sorted(groups.get("", []), key=list_name)
+    singles = sorted(groups.get("", []), key=NAME)
     folders = sorted(groups.keys() - {""})
     mixed = [folders[i] for i in np.random.default_rng(SPLIT_SEED).permutation(len(folders))]
     halves: tuple[list[ImageFile], list[ImageFile]] = ([], [])
@@ -239,7 +237,7 @@ def write_split(data: DatasetFolder, halves: dict[str, list[ImageFile]]) -> None
     if not leads_inside(folder, data.root):
         raise DataError(f"{folder}: a link that leads out of the data set")
     try:
-        texts = ["".join(f"{list_name(i)}\n" for i in half).encode() for half in halves.values()]
+        texts = ["".join(f"{image.name}\n" for image in half).encode() for half in halves.values()]
         for kind, text in zip(halves, texts):
             with atomic_write(folder / f"{kind}.txt") as file:
                 file.write(text)

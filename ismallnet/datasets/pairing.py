@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ismallnet.cli import DataError
 from ismallnet.datasets.sample import ImageFile
-from ismallnet.files import readable
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_SUBFOLDERS = ("targets", "backgrounds", "mixed")  # of open-sirst-v2: no sequences
@@ -23,7 +22,7 @@ MASK_ENDINGS = ("", "_pixels0", "_mask", "_gt", "_label", "_seg")  # the mask of
 
 def composed(name: str) -> str:
     """A name in Unicode NFC, in which names are compared."""
-    return unicodedata.normalize("NFC", readable(name))
+    return unicodedata.normalize("NFC", name)
 
 
 def without_extension(name: str) -> str:
