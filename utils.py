@@ -23,10 +23,7 @@ __all__ = ["decouple", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=summary(__doc__),
-        formatter_class=HelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser, images=False, maps=True)
     add = parser.add_argument
     methods = {"choices": tuple(METHODS), "default": "authors"}
@@ -34,11 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=positive, default=cores(), metavar="N", help="processes")
     add("--force", action="store_true", help="make all maps again")
     add = parser.add_argument_group("masks from annotations").add_argument
-    add(
-        "--from-annotations",
-        metavar="FILE",
-        help="COCO or labelme .json, or a folder of them: write NAME/masks first",
-    )
+    files = "COCO or labelme .json, or a folder of them: write NAME/masks first"
+    add("--from-annotations", metavar="FILE", help=files)
     add("--overwrite", action="store_true", help="replace masks that are there")
     gone(parser, "--outline-pixels", "draw outlines of findContours with cv2.fillPoly, as PNG masks")
     return parser

@@ -31,53 +31,24 @@ def add_data_arguments(
     if named:
         add("--dataset", **name, help="folders below --data-root")
     add("--data-root", default="data", metavar="DIR", help="where the data sets are")
-    add(
-        "--split",
-        nargs="+",
-        metavar="LIST",
-        help="a data set's folder of lists (idx_427), or its training and test list files; "
-        "default: the first that is there, in the order of docs/DATASETS.md",
-    )
-    add(
-        "--mask-threshold",
-        type=int,
-        default=TARGET,
-        metavar="GREY",
-        help="mask values from here up are target, 1-255",
-    )
+    lists = "a folder of lists (idx_427), or a training and a test list; default: docs/DATASETS.md"
+    add("--split", nargs="+", metavar="LIST", help=lists)
+    threshold = {"type": int, "default": TARGET, "metavar": "GREY"}
+    add("--mask-threshold", **threshold, help="mask values from here up are target, 1-255")
     add("--image-folder", metavar="DIR", help="images in NAME/DIR; default: a usual name")
     add("--mask-folder", metavar="DIR", help="masks in NAME/DIR; default: a usual name")
     add("--image-suffix", default="", metavar="TEXT", help="image X is XTEXT.png")
     add("--mask-suffix", default="", metavar="TEXT", help="the mask of X is XTEXT.png")
-    add(
-        "--missing-masks",
-        choices=("error", "empty"),
-        default="error",
-        help="empty: images without a mask have no targets",
-    )
+    missing = {"choices": ("error", "empty"), "default": "error"}
+    add("--missing-masks", **missing, help="empty: images without a mask have no targets")
     add("--follow-links", action="store_true", help="also links that lead out of the data set")
     if images:
-        add(
-            "--range",
-            nargs=2,
-            type=float,
-            metavar=("MIN", "MAX"),
-            help="values that become 0 and 255 in images of more than 8 bits; default: --percentiles",
-        )
-        add(
-            "--percentiles",
-            nargs=2,
-            type=float,
-            default=list(PERCENTILES),
-            metavar=("LOW", "HIGH"),
-            help="percentiles of such an image's own values that become 0 and 255",
-        )
-        add(
-            "--polarity",
-            choices=("bright", "dark"),
-            default="bright",
-            help="dark: targets are darker than their surroundings (black-hot); images are inverted",
-        )
+        limits = "values of images of more than 8 bits that become 0 and 255; default: --percentiles"
+        add("--range", nargs=2, type=float, metavar=("MIN", "MAX"), help=limits)
+        low_high = {"nargs": 2, "type": float, "default": list(PERCENTILES), "metavar": ("LOW", "HIGH")}
+        add("--percentiles", **low_high, help="the same, as percentiles of each image's own values")
+        polarity = {"choices": ("bright", "dark"), "default": "bright"}
+        add("--polarity", **polarity, help="dark: targets are dark (black-hot); images are inverted")
     if maps:
         add("--maps-root", metavar="DIR", help="label maps in DIR/NAME, not in the data set's folder")
 
