@@ -87,18 +87,15 @@ def disk_errors_of(path: Path) -> Iterator[None]:
 
 
 def check_place(path: Path) -> None:
-    """Before a long run: makes the folder of a file that is to be written.
-
-    Raises:
-        DataError: no file can be written there: a folder or a device has its name, or its folder is not
-            ours to write to.
-        OSError: its folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if (path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK):
-        raise DataError(
-            f"{path}: cannot be written to; expected the name of a file, in a folder of yours"
-        )
+    Raises:
+        DataError: no file can be written there: a folder or a device has its name, a file has its
+            folder's, or that folder is not ours to write to.
+    """
+    above = next(place for place in path.absolute().parents if place.exists())
+    free = path.is_file() or not path.exists()
+    if not (free and above.is_dir() and os.access(above, os.W_OK)):
+        raise DataError(f"{path}: cannot be written; expected the name of a file, in a folder of yours")
 
 
 def sweep(*folders: Path) -> None:
