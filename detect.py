@@ -21,10 +21,15 @@ from dataclasses import fields
 from pathlib import Path
 
 from ismallnet.cli import DataError, HelpFormatter, command, gone, launch, positive, summary
-from ismallnet.detection.background import threshold_for
-from ismallnet.detection.detector import DetectionSettings, Detector, Target, find_targets
-from ismallnet.detection.folder import results_folder
+from ismallnet.detection.detector import (
+    DetectionSettings,
+    Detector,
+    Target,
+    find_targets,
+    threshold_for,
+)
 from ismallnet.detection.live import NAME, Camera, is_address, public
+from ismallnet.detection.records import results_folder
 from ismallnet.detection.run import Request, run_detection
 from ismallnet.detection.sources import as_npy, find_sources, read_frames
 from ismallnet.detection.tracks import Confirmation

@@ -1,13 +1,15 @@
 """Targets in frames of any size and depth."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ismallnet.cli import DataError
+from ismallnet.cli import DataError, progress
+from ismallnet.detection.sources import Frame
 from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
 from ismallnet.images.grey import PERCENTILES, GreyRange, Limits
@@ -19,6 +21,7 @@ WHITE = 128  # grey value of `ignore`, from which on pixels do not count
 SHARPNESS = 4  # times as far above its surroundings as its brightest neighbour is a single pixel
 SCALES = 0.1, 8.0  # least and greatest
 RING = 8  # px around a target that its local SNR looks at
+THRESHOLDS = (*(k / 20 for k in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 1.0)  # for --false-alarms
 
 
 @dataclass(frozen=True)
@@ -298,3 +301,37 @@ def checked_frame(frame: np.ndarray) -> np.ndarray:
     if frame.dtype.kind not in "uif":
         raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
     return frame
+
+
+# --- a threshold from frames that hold no target ------------------------------------------------------
+
+
+def threshold_for(detector: Detector, frames: Iterable[Frame], most: float, name: str) -> float:
+    """The lowest of THRESHOLDS that gives at most so many false alarms a frame, as all higher ones do;
+    says what it and 0.5 give.
+
+    Raises:
+        DataError: none does; a frame cannot be read, or there is none.
+    """
+    s, counts = detector.settings, []
+    for frame in progress(frames, name, None, "frame"):
+        if frame.problem:
+            raise DataError(frame.problem)
+        probability = detector.probability(frame.pixels)
+        settings = (s.min_area, s.max_targets)
+        found = (find_targets(probability, frame.pixels, t, *settings) for t in THRESHOLDS)
+        counts.append([len(targets) for targets in found])
+    if not counts:
+        raise DataError(f"--background {name}: found no frame")
+    rates, of = np.mean(counts, axis=0), f"on {len(counts)} frames of {name}"
+    fitting = [k for k in range(len(rates)) if rates[k:].max() <= most]
+    if not fitting:
+        raise DataError(
+            f"--false-alarms {most:g}: found {rates[-1]:.2f} a frame at the highest threshold {of}; "
+            "type --ignore MASK.png for what stays in place, --confirm 3:5, or other --weights"
+        )
+    threshold, rate, usual = THRESHOLDS[fitting[0]], rates[fitting[0]], rates[THRESHOLDS.index(0.5)]
+    print(f"--threshold {threshold:g}: {rate:.2f} false alarms a frame {of} (0.5: {usual:.2f})")
+    if len(counts) * most < 3:
+        print(f"note: too few frames for {most:g} a frame; {round(3 / most)} or more are better")
+    return threshold

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -180,6 +180,13 @@ def replace_records(folder: Path, entries: list[dict]) -> None:
 # --- names --------------------------------------------------------------------------------------------
 
 
+def results_folder(results: str, name: str | None, paths: list[str]) -> Path:
+    """Where results of frames go: RESULTS/NAME, without a name that of the only path, or frames."""
+    pattern = len(paths) == 1 and not os.path.exists(paths[0]) and any(c in paths[0] for c in "*?[")
+    default = Path(paths[0]).stem if len(paths) == 1 and not pattern else ""
+    return Path(results) / (name or (default if default not in ("", "..") else "frames"))
+
+
 class Names:
     """Names for the results of files: a frame of a picture has the file's name, one of several the
     file's name and its number. Where names are alike, those of the second file end in _2.
@@ -236,7 +243,7 @@ class Names:
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def write_tables(folder: Path, entries: list[dict], extras: tuple[str, ...] = ()) -> int:
+def write_tables(folder: Path, entries: list[dict], extras: Sequence[str] = ()) -> int:
     """Writes detections.csv, detections.json and frames.json; returns how many targets there are.
     `extras` is what is written of targets beside the usual, of "polarity" and "track"."""
     images, rows, results = [], [], []
@@ -252,7 +259,7 @@ def write_tables(folder: Path, entries: list[dict], extras: tuple[str, ...] = ()
     return len(rows)
 
 
-def row(entry: dict, number: int, t: dict, extras: tuple[str, ...]) -> list:
+def row(entry: dict, number: int, t: dict, extras: Sequence[str]) -> list:
     """A line of the CSV. A name that a spreadsheet would compute (=1+1.png) is written as ./=1+1.png,
     which is the same file."""
     names = [f"./{n}" if n.startswith(FORMULA) else n for n in (entry["frame"], entry["file"])]
@@ -260,7 +267,7 @@ def row(entry: dict, number: int, t: dict, extras: tuple[str, ...]) -> list:
     return [*names, entry["index"], entry["seconds"], number, t["x"], t["y"], *t["box"], *values]
 
 
-def coco_result(image_id: int, entry: dict, t: dict, extras: tuple[str, ...]) -> dict:
+def coco_result(image_id: int, entry: dict, t: dict, extras: Sequence[str]) -> dict:
     mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
     result = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
     return result | {"score": t["score"], "segmentation": mask} | {key: t[key] for key in extras}

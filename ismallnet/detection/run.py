@@ -1,5 +1,6 @@
-"""The loop behind `detect.py`: source -> frame -> grey limits -> network -> targets -> a line of the
-records, pictures; at the end the tables of all lines."""
+"""The run behind `detect.py`, a loop: source -> frame -> grey limits -> network -> targets -> a line
+of the records, pictures; at the end the tables of all lines. And the folder that it writes to: no file
+that a run of detect.py did not write is deleted or replaced."""
 
 import contextlib
 import hashlib
@@ -18,16 +19,19 @@ from tqdm import tqdm
 from ismallnet.cli import DataError, counted, note, progress, some
 from ismallnet.detection import records
 from ismallnet.detection.detector import DetectionSettings, Detector
-from ismallnet.detection.folder import check_ours, prepare
 from ismallnet.detection.live import Camera, watched
-from ismallnet.detection.sequences import by_sequence, settle
 from ismallnet.detection.sources import Frame, Source, read_frames
-from ismallnet.detection.tracks import Confirmation
+from ismallnet.detection.tracks import Confirmation, by_sequence, settle
 from ismallnet.distributed import Interruption, Processes
 from ismallnet.evaluation.metrics import quantise
-from ismallnet.files import disk_errors_of, lock, write_png
+from ismallnet.files import disk_errors_of, lock, read_json, sweep, write_json, write_png
 from ismallnet.images.grey import Limits, doubts, said_of
 from ismallnet.inference.predict import NotFiniteError
+
+ABOUT = "about.json"  # the settings of the run
+TABLES = ("detections.csv", "detections.json", "frames.json", "report/index.html")
+PICTURES = ("maps/{}.png", "overlays/{}.png")  # of a frame
+ALONE = "expected a folder for the results alone; nothing was written. Type another --name or --results"
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,12 @@ class Request:
         """All that the results depend on, as about.json keeps it."""
         kept = asdict(settings)
         kept["range"] = kept.pop("limits")
-        kept |= {name: getattr(self, name) for name in ("every", "backend")}
-        kept |= {"input": self.paths, "weights": str(self.weights)}
-        kept["confirm"] = str(self.confirm) if self.confirm else None
+        kept |= {"every": self.every, "backend": self.backend, "input": self.paths}
+        kept["weights"], kept["confirm"] = str(self.weights), self.confirm and str(self.confirm)
         if settings.ignore:
             kept["ignored"] = hashlib.sha256(Path(settings.ignore).read_bytes()).hexdigest()
         kept["sha256"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return json.loads(json.dumps(kept))  # tuples become lists, as they are read back
-
-    def extras(self, settings: DetectionSettings) -> tuple[str, ...]:
-        """What is written of targets beside the usual."""
-        asked = {"polarity": settings.polarity != "bright", "track": self.confirm is not None}
-        return tuple(name for name, wanted in asked.items() if wanted)
 
 
 def run_detection(
@@ -99,47 +97,27 @@ def run_detection(
         files = [source.file for source in sources]
         done = records.ordered(records.read_records(folder), files) if request.resume else []
         processes.barrier()  # nobody writes while another still reads
+        worker = Worker(request, detector, sources, done, processes)
         with Interruption(None) as interruption, records.open_records(folder, processes.rank) as file:
-            worker = Worker(request, detector, sources, done, processes)
-            detect_in(worker, worker.frames(interruption), file, interruption)
+            frames = worker.frames(interruption)
+            for batch in alike_neighbours(frames, 1 if request.live else request.batch_size):
+                worker.detect(batch, file)
+                if interruption.check():
+                    break
         return finish(worker, interruption)
 
 
 def check_sequences(request: Request, sources: list[Source]) -> None:
-    """Refuses --every and --confirm where there are no sequences; names those of --confirm."""
+    """Refuses --every where there are no sequences; names those of --confirm."""
     if request.every > 1 and sources and all(source.kind == "image" for source in sources):
         text = "found pictures alone, expected videos, stacks or TIFF pages; leave it out"
         raise DataError(f"--every {request.every}: {text}")
-    rule = request.confirm
-    if not rule:
-        return
-    counts: Counter[str] = Counter()
-    for source in sources:
-        counts[source.sequence] += -(-source.count // request.every)
-    print("sequences:", some([f"{name} ({count or '?'} frames)" for name, count in counts.items()]))
-    videos = any(source.kind == "video" for source in sources)
-    if not videos and (most := max(counts.values())) < rule.seen:
-        raise DataError(
-            f"--confirm: found {most} frames in the longest sequence, expected {rule.seen} or more: a "
-            "folder in the order of its names, a video, a stack"
-        )
-
-
-# --- the loop -----------------------------------------------------------------------------------------
-
-
-def detect_in(
-    worker: "Worker", frames: Iterable[Frame], file: BinaryIO, interruption: Interruption
-) -> None:
-    """The loop over frames; `file` is that of this process's records."""
-    request = worker.request
-    for batch in alike_neighbours(frames, 1 if request.live else request.batch_size):
-        if batch[0].problem:
-            worker.bad(batch[0])
-        else:
-            detect_batch(worker, batch, file)
-        if interruption.check():
-            break
+    if request.confirm:
+        counts: Counter[str] = Counter()
+        for source in sources:
+            counts[source.sequence] += -(-source.count // request.every)
+        named = [f"{name} ({count or '?'} frames)" for name, count in counts.items()]
+        print("sequences:", some(named))
 
 
 def alike_neighbours(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -151,26 +129,6 @@ def alike_neighbours(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]
     for alike, group in itertools.groupby(frames, kind):
         while batch := list(itertools.islice(group, size if alike else 1)):
             yield batch
-
-
-def detect_batch(worker: "Worker", batch: list[Frame], file: BinaryIO) -> None:
-    """The way of frames of one shape and type: their grey limits, the network's maps, the targets in
-    these, and what is written of them."""
-    folder, detector = worker.request.folder, worker.detector
-    names = [worker.names.of(frame.source, frame.index) for frame in batch]
-    limits = [detector.limits_of(frame.pixels) for frame in batch]
-    try:
-        maps = detector.maps([frame.pixels for frame in batch], limits)
-    except NotFiniteError as error:
-        raise NotFiniteError(names[error.index], error.index) from None
-    for frame, name, own_limits, probability in zip(batch, names, limits, maps):
-        targets = detector.targets(probability, frame.pixels)
-        entry = records.record(frame, name, own_limits, targets) | worker.of_video(frame.source)
-        write_png(folder / "maps" / f"{name}.png", quantise(probability))
-        records.write_overlay(folder, frame.pixels, entry)
-        file.write(json.dumps(entry).encode() + b"\n")
-        worker.good(frame, entry)
-        worker.look(frame, name, own_limits)
 
 
 class Worker:
@@ -200,12 +158,11 @@ class Worker:
 
     def frames(self, interruption: Interruption) -> Iterator[Frame]:
         """The frames that are this process's to do, with a progress bar."""
-        request, sources = self.request, self.sources
+        request, sources, total = self.request, self.sources, 0
         if request.camera:
-            frames, total = request.camera.frames(self.wants, interruption.check), 0
+            frames = request.camera.frames(self.wants, interruption.check)
         elif request.watch:
-            folder = Path(request.paths[0])
-            frames, total = watched(folder, self.wants, self.done, interruption.check), 0
+            frames = watched(Path(request.paths[0]), self.wants, self.done, interruption.check)
         else:
             frames = read_frames(sources, self.wants, request.workers)
             total = sum(-(-source.count // request.every) for source in sources) - len(self.done)
@@ -220,22 +177,37 @@ class Worker:
             return False
         return next(self.turns) % self.processes.world == self.processes.rank
 
+    def detect(self, batch: list[Frame], file: BinaryIO) -> None:
+        """The way of frames of one shape and type: their grey limits, the network's maps, the targets
+        in these, and what is written of them; `file` is that of this process's records."""
+        if batch[0].problem:
+            self.problems[batch[0].key] = batch[0].problem
+            tqdm.write(f"error: {batch[0].problem}", sys.stderr)
+            return
+        names = [self.names.of(frame.source, frame.index) for frame in batch]
+        limits = [self.detector.limits_of(frame.pixels) for frame in batch]
+        try:
+            maps = self.detector.maps([frame.pixels for frame in batch], limits)
+        except NotFiniteError as error:
+            raise NotFiniteError(names[error.index], error.index) from None
+        for frame, name, own_limits, probability in zip(batch, names, limits, maps):
+            targets = self.detector.targets(probability, frame.pixels)
+            entry = records.record(frame, name, own_limits, targets) | self.of_video(frame.source)
+            write_png(self.request.folder / "maps" / f"{name}.png", quantise(probability))
+            records.write_overlay(self.request.folder, frame.pixels, entry)
+            file.write(json.dumps(entry).encode() + b"\n")
+            self.look(frame, name, own_limits)
+            if self.request.live:
+                self.done[frame.key] = frame.source.state
+                self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
+                tqdm.write(f"{name}: {counted(len(targets), 'target')}")
+
     def of_video(self, source: Source) -> dict:
         """What is written of a video's frame beside the usual: the annotated video's name and rate."""
         if source.kind != "video":
             return {}
         name = source.path.stem + self.names.ending(source)
         return {"video": name, "fps": source.fps / self.request.every}
-
-    def bad(self, frame: Frame) -> None:
-        self.problems[frame.key] = frame.problem
-        say(f"error: {frame.problem}")
-
-    def good(self, frame: Frame, entry: dict) -> None:
-        if self.request.live:
-            self.done[frame.key] = frame.source.state
-            self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
-            tqdm.write(f"{entry['frame']}: {counted(len(entry['targets']), 'target')}")
 
     def look(self, frame: Frame, name: str, limits: Limits | None) -> None:
         """Says how the grey values of a type are read, and keeps what makes one doubt them."""
@@ -246,8 +218,74 @@ class Worker:
         note(f"grey values of {dtype}", f"{name}: {dtype}, {text} ({s.polarity} targets)")
 
 
-def say(text: str) -> None:
-    tqdm.write(text, sys.stderr)
+# --- the folder of the results ------------------------------------------------------------------------
+
+
+def check_ours(folder: Path, inputs: Iterable[str | Path], resume: bool) -> None:
+    """Refuses a folder that holds the input; that holds files and is no folder of detect.py's; or
+    without a run to resume."""
+    own = folder.resolve()
+    for path in map(Path, inputs):
+        there = path.resolve()
+        if own in (there, *there.parents):
+            raise DataError(f"{folder}: holds the input {path}; {ALONE}")
+    if "input" in read_json(folder / ABOUT):
+        return
+    if folder.is_dir() and (names := sorted(p.name for p in folder.iterdir() if p.name != ".lock")):
+        raise DataError(
+            f"{folder}: found files that detect.py did not write: {some(names, 3)}; {ALONE}"
+        )
+    if resume:
+        raise DataError(f"{folder}: no run to resume there; leave --resume out")
+
+
+def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool, overwrite: bool) -> None:
+    """Makes the results' folder, or checks that it holds what is to be resumed; `identity` is all that
+    the results depend on, which about.json keeps."""
+    before = read_json(folder / ABOUT)
+    if resume:
+        check_same(folder, before, identity, sources)
+    elif any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
+        if not overwrite:
+            raise DataError(
+                f"{folder}: holds results of {' '.join(before['input'])} already. Type --resume to "
+                "continue that run, --overwrite to delete them, or another --name"
+            )
+        clear(folder)
+    sweep(folder, folder / "maps", folder / "overlays")
+    for path in folder.glob(".*.tmp.mp4"):  # of a run that was killed
+        path.unlink()
+    write_json(folder / ABOUT, before | identity if resume else identity)
+
+
+def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]) -> None:
+    """Refuses to resume a run with other settings, or of files that have changed."""
+    again = "--overwrite in place of --resume to start again"
+    free = {"weights", "confirm"} if identity["confirm"] else {"weights"}  # confirmed anew at the end
+    for key in (before.keys() | identity.keys()) - free:
+        if before.get(key) != identity.get(key):
+            text = f"this run has {key} {before.get(key)}, found {identity.get(key)}"
+            raise DataError(f"{folder}: {text}. Type the same to resume it, or {again}")
+    now = {source.file: source.state for source in sources if source.state}
+    then = {entry["file"]: tuple(entry.get("state") or ()) for entry in records.read_records(folder)}
+    changed = [file for file, state in then.items() if state and now.get(file, state) != state]
+    if changed:
+        text = "found another size or time than when frames of it were done"
+        raise DataError(
+            f"{some(changed)}: {text}, expected the file of the run in {folder}. Type {again}"
+        )
+
+
+def clear(folder: Path) -> None:
+    """Deletes an earlier run's results, and nothing else."""
+    for entry in records.read_records(folder, skip_damaged=True):
+        for kind in PICTURES:
+            (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
+        if video := entry.get("video"):
+            (folder / f"{video}.mp4").unlink(missing_ok=True)
+    tables = (folder / name for name in TABLES)
+    for path in (*folder.glob("records-*.jsonl"), *folder.glob("mot/*.txt"), *tables):
+        path.unlink(missing_ok=True)
 
 
 # --- the end ------------------------------------------------------------------------------------------
@@ -289,7 +327,9 @@ def write_all(worker: Worker, entries: list[dict]) -> int:
     if request.format == "mot":
         records.write_mot(folder, sequences)
     records.write_videos(folder, sequences)
-    return records.write_tables(folder, entries, request.extras(worker.detector.settings))
+    dark = worker.detector.settings.polarity == "dark"
+    extras = [name for name, asked in (("polarity", dark), ("track", request.confirm)) if asked]
+    return records.write_tables(folder, entries, extras)
 
 
 def draw_again(worker: Worker, changed: dict[tuple[str, int], dict]) -> None:
@@ -301,6 +341,6 @@ def draw_again(worker: Worker, changed: dict[tuple[str, int], dict]) -> None:
     frames = read_frames(sources, lambda s, k: (s.file, k) in changed, worker.request.workers)
     for frame in progress(frames, f"{folder.name} overlays", len(changed), unit="frame"):
         if frame.problem:
-            say(f"error: {frame.problem}")
+            tqdm.write(f"error: {frame.problem}", sys.stderr)
         else:
             records.write_overlay(folder, frame.pixels, changed[frame.key])

@@ -14,7 +14,7 @@ from streaming import bright_pixels, folder, results, run, video
 from detect import Detector, main
 from ismallnet.cli import DataError
 from ismallnet.detection import live
-from ismallnet.detection.background import threshold_for
+from ismallnet.detection.detector import threshold_for
 from ismallnet.detection.live import Camera, public
 from ismallnet.detection.sources import Frame, Source
 from ismallnet.files import read_json

@@ -257,7 +257,6 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --overlap 400", "--overlap"),
         ("f --every 2", "--every"),
         ("f --confirm 5:3", "--confirm"),
-        ("f --confirm 3:4", "--confirm"),
         ("f --confirm-distance 3", "5 px"),
     ],
 )
