@@ -31,6 +31,7 @@ from ismallnet.datasets.pairing import (
     leads_inside,
     name_images,
     paired,
+    refuse_instances,
     refuse_shared,
     shown,
     walk,
@@ -119,7 +120,9 @@ def find_images(
     lists = find_lists(root, name, split) or find_lists(outer, name, split)
     data = DatasetFolder(name, root, "", reading=reading)
     images = list_images(data, without_lists=lists is None)
-    if (unused := without_image(images)) and any(image.mask for image in images):
+    unused = without_image(images)
+    refuse_instances(unused, images)
+    if unused and any(image.mask for image in images):
         names = some([shown(path, root) for path in unused])
         data.notes.append(f"note: {len(unused)} mask files are no image's mask: {names}")
     refuse_shared(images, root)

@@ -3,6 +3,7 @@ image is called."""
 
 import functools
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -149,6 +150,19 @@ def without_image(images: list[ImageFile]) -> list[Path]:
     folders = dict.fromkeys(image.masks for image in images if image.masks)
     files = dict.fromkeys(path for top in folders for f in walk(top) for path in image_files(f))
     return [path for path in files if path not in used]
+
+
+def refuse_instances(files: list[Path], images: list[ImageFile]) -> None:
+    """Refuses mask files that are numbered on beside an image's mask: X_pixels1.png beside
+    X_pixels0.png, of which that image's mask would lack a target."""
+    first = {image.mask.stem: image for image in images if image.mask}
+    for file in files:
+        stem = re.sub(r"\d+$", "0", file.stem)
+        if stem != file.stem and stem in first and stem.endswith("_pixels0"):
+            raise DataError(
+                f"{file}: one mask an instance, expected one an image; merge those of "
+                f"{first[stem].path.name} into one file: a pixel is target where it is in any of them"
+            )
 
 
 def name_images(images: list[ImageFile]) -> None:

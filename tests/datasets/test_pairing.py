@@ -47,6 +47,14 @@ def test_endings_of_mask_files(tmp_path):
     assert "masks/a_pixels0.png" in note
 
 
+def test_one_mask_an_instance_is_refused(tmp_path):
+    image(tmp_path / "s", "images", "a")
+    for number in range(2):
+        mask(tmp_path / "s", "masks", f"a_pixels{number}")
+    with pytest.raises(DataError, match=r"a_pixels1\.png.*merge"):
+        find_dataset("s", tmp_path)
+
+
 def test_one_folder_with_images_and_masks(tmp_path):
     root = tmp_path / "s"
     for name in ("x_1", "x_10", "x_2", "x_3"):
