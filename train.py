@@ -50,8 +50,6 @@ from net import LOSSES, VARIANTS, WIDTH, Outputs, iSmallNet, load_weights, losse
 SAMPLES = ("batch_size", "seed", "augment", "crop", "target_share", "scale_jitter", "brightness")
 SAMPLES += ("contrast", "last_crop", "balance", "clutter_share", "sensor_share")  # of TrainingSet
 
-TIMED = 20  # steps after which a run says how long it will take
-
 build_parser = partial(options.build_parser, VARIANTS, LOSSES, WIDTH)
 
 
@@ -74,7 +72,7 @@ def step(
     """One step: a batch -> its losses, and weights that are a little better.
 
     Args:
-        network: the state's model, compiled or of several processes.
+        network: the state's model, or of several processes.
         batch: an `Item` of (N, 3, S, S) images in 0-255 units and (N, 1, S, S) maps in [0, 1].
         rate, weight: the learning rate, and the network's share in the moving average; tensors in a
             CUDA graph.
@@ -117,8 +115,8 @@ def train(
         take_step: `step`, or its replay as a CUDA graph.
     """
     state, run, size = watch.state, watch.run, watch.samples.batch_size
-    first, began, before = state.step, time.monotonic(), state.seconds
-    bar = progress((), "training", state.steps * size, initial=first * size)
+    began, before = time.monotonic(), state.seconds
+    bar = progress((), "training", state.steps * size, initial=state.step * size)
     state.model.train()
     for batch in items:
         rate = rate_of(state.step)
@@ -130,8 +128,6 @@ def train(
         run.scalars({f"loss/{name}": v for name, v in values.items()} | {"lr": rate}, state.step)
         bar.set_postfix(loss=f"{sum(values.values()):.3f}", lr=f"{rate:.1e}", refresh=False)
         bar.update(size)
-        if state.step == first + TIMED:
-            run.say(watch.duration_note((time.monotonic() - began) / TIMED))
         watch.look()
         watch.evaluate(rate)
         stop = watch.processes.any(interruption.check()) and not state.finished
@@ -288,12 +284,12 @@ def make_state(args: argparse.Namespace, model: iSmallNet | OwnNetwork, steps: i
 
 def make_step(args: argparse.Namespace, state: State, processes: Processes) -> Callable:
     """`step` of a batch, a rate, a weight and a check; on CUDA as a graph where that is possible."""
-    network = processes.parallel(torch.compile(state.model) if args.compile else state.model)
+    network = processes.parallel(state.model)
     loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
     options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
     take_step = partial(step, state, network, processes, **options)
-    graphs = not (args.no_graphs or args.compile)
-    if graphs and can_be_captured(state, processes, varied=args.augment == "authors"):
+    captured = can_be_captured(state, processes, varied=args.augment == "authors")
+    if captured and not args.no_graphs:
         return GraphedStep(state, take_step, processes.device)
     return take_step
 

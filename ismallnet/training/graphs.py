@@ -1,7 +1,6 @@
 """Training steps on CUDA as replays of a captured graph."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -62,22 +61,17 @@ class GraphedStep:
         if self.graph:
             self.graph.replay()
         else:
-            with self.side_stream():
+            # CUDA graphs need their warm-up steps on a side stream.
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
                 self.result = self.whole()
+            torch.cuda.current_stream().wait_stream(self.stream)
         self.taken += 1
         return check(*self.result)
 
     def whole(self) -> tuple[dict[str, Tensor], Tensor]:
         """All of a step, on the device; it is checked afterwards."""
         return self.step(self.batch, self.rate, self.weight, lambda losses, norm: (losses, norm))
-
-    @contextlib.contextmanager
-    def side_stream(self) -> Iterator[None]:
-        """CUDA graphs need their warm-up steps on a side stream."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            yield
-        torch.cuda.current_stream().wait_stream(self.stream)
 
     def capture(self) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)

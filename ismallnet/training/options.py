@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ SESSION = ("config", "resume", "run_name", "max_minutes", "help")  # not the run
 # What may differ between a run and its continuation: it changes the weights by rounding at most.
 FREE = {
     *("resume", "network", "data_root", "maps_root", "runs", "run_name", "device", "workers"),
-    *("max_minutes", "save_every", "eval_every", "select", "compile", "no_graphs", "config"),
+    *("max_minutes", "save_every", "eval_every", "select", "no_graphs", "config"),
 }
 
 
@@ -40,10 +41,33 @@ def within(kind: type, least: float, most: float = math.inf) -> Callable[[str], 
     return number
 
 
+COUNT, WHOLE, SIDE = within(int, 1), within(int, 0), within(int, 32)
+SHARE, AMOUNT = within(float, 0, 1), within(float, 0)
+METAVARS = {COUNT: "N", WHOLE: "N", SIDE: "PX", SHARE: "P", AMOUNT: "X"}
+
+
 def folder_name(text: str) -> str:
     if text in ("", "..") or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected the name of one folder, without /")
     return text
+
+
+def add_flag(group, flag: str, kind: Callable | Sequence[str], help: str, default=None) -> None:
+    """Adds a flag to a parser or a group of it.
+
+    Args:
+        kind: bool for one without a value; the type of a number; words to choose from; or the
+            placeholder of a text.
+    """
+    if kind is bool:
+        group.add_argument(flag, action="store_true", help=help)
+    elif isinstance(kind, str):
+        group.add_argument(flag, metavar=kind, help=help, default=default)
+    elif callable(kind):
+        placeholder = METAVARS.get(kind, "X")
+        group.add_argument(flag, type=kind, metavar=placeholder, help=help, default=default)
+    else:
+        group.add_argument(flag, choices=kind, help=help, default=default)
 
 
 def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> argparse.ArgumentParser:
@@ -53,102 +77,73 @@ def build_parser(variants: Sequence[str], losses: Sequence[str], width: int) -> 
         description="Training: a data set -> weights, in RUNS/NAME/RUN/.",
         formatter_class=HelpFormatter,
     )
-    count, size, share = within(int, 1), within(int, 32), within(float, 0, 1)
-    amount, whole = within(float, 0), within(int, 0)
     add_data_arguments(parser, maps=True, required=False)  # --config may name it, too
-    add = parser.add_argument
     methods = {"choices": tuple(METHODS), "default": "authors"}
-    add("--labels", "--method", **methods, help="label decoupling, see utils.py")
-    add("--width", type=count, default=width, help="channels at full resolution; 16 is the paper's")
-    add("--variant", choices=variants, default="full", help="ablations, see docs/RESEARCH.md")
+    parser.add_argument("--labels", "--method", **methods, help="label decoupling, see utils.py")
+    add = partial(add_flag, parser)
+    add("--width", COUNT, "channels at full resolution; 16 is the paper's", width)
+    add("--variant", variants, "ablations, see docs/RESEARCH.md", "full")
     own = "a network of your own in the place of iSmallNet (docs/RESEARCH.md)"
-    add("--network", metavar="FILE.py:CLASS", help=own)
-    add("--init", metavar="FILE", help="weights to begin with; default: new ones")
-    add("--hold-out", type=whole, default=0, metavar="N", help="test on every Nth training image")
-    seeds = within(int, 0, 2**63 - 1)
-    add("--seed", type=seeds, default=0, help="of the weights, the order and the augmentation")
-    add("--config", metavar="FILE", help="a run's config.json: its arguments, before those typed here")
+    add("--network", "FILE.py:CLASS", own)
+    add("--init", "FILE", "weights to begin with; default: new ones")
+    add("--hold-out", WHOLE, "test on every Nth training image", 0)
+    add("--seed", within(int, 0, 2**63 - 1), "of the weights, the order and the augmentation", 0)
+    add("--config", "FILE", "a run's config.json: its arguments, before those typed here")
     gone(parser, "--distill", "distillation changed nothing in what was measured; leave it out")
-
+    gone(parser, "--compile", "torch.compile was slower; leave it out")
     group = parser.add_argument_group("recipe: --recipe sets the others, each can be overridden")
-    add = group.add_argument
-    add("--recipe", choices=tuple(RECIPES), help="ours (default), or the authors' code's")
-    add("--epochs", type=count, help="passes over the training list")
-    add("--batch-size", type=count, metavar="N", help="images a step, all processes together")
-    add("--augment", choices=("crop", "authors"), help="crops, or whole images at 224-352 px")
-    add("--crop", type=size, default=256, metavar="PX", help="side of the training crops")
-    add("--last-crop", type=size, metavar="PX", help="side in the last steps; default: as --crop")
-    add("--last-share", type=share, default=0.2, metavar="P", help="share of the steps for --last-crop")
-    add(
-        "--target-share",
-        type=share,
-        default=0.5,
-        metavar="P",
-        help="share of the crops that are placed on a target",
-    )
-    add(
-        "--clutter-share",
-        type=share,
-        default=0.5,
-        metavar="P",
-        help="share of the other crops on bright clutter",
-    )
-    add("--balance", action="store_true", help="sample several data sets equally")
-    add(
-        "--mirror",
-        choices=("auto", *MIRRORS),
-        help="crops are mirrored left-right, up-down and at the diagonal (all), or at the diagonal "
-        "alone; auto: all, unless the masks lie to one side of their targets",
-    )
-    jitter = within(float, 1, 4)
-    add("--scale-jitter", type=jitter, default=1.25, metavar="X", help="largest rescaling, a factor")
-    sensor = "share of the crops that look as another sensor's: gamma, gain, noise, blur, JPEG"
-    add("--sensor-share", type=share, default=0.0, metavar="P", help=sensor)
-    add("--brightness", type=share, default=0.1, metavar="X", help="largest relative change")
-    add("--contrast", type=share, default=0.1, metavar="X", help="largest relative change")
-    add("--loss", choices=losses, help="jaccard, or as the authors published it")
-    add("--empty-by", choices=("mask", "map"), default="mask", help=argparse.SUPPRESS)  # net.losses
-    add(
-        "--optimizer",
-        choices=("muon", "adamw", "sgd"),
-        help="muon: of the convolutions, AdamW of the rest; sgd: Nesterov, momentum 0.9",
-    )
-    add("--lr", type=amount, help="highest learning rate")
-    add("--weight-decay", type=amount, metavar="X", help="of the convolutions' weights (sgd: of all)")
-    add("--schedule", choices=("cosine", "triangle"), help="lr: warm-up and cosine, or up and down")
-    warmup = within(float, 0, 0.9)
-    add("--warmup", type=warmup, default=0.05, metavar="P", help="share of the steps, for cosine")
-    decay = within(float, 0, 0.99999)
-    add("--ema", type=decay, metavar="D", help="decay of the averaged weights per step; 0: none")
-    prior = within(float, 1e-6, 0.5)
-    add("--prior", type=prior, metavar="P", help="probability that the untrained network gives")
-    add("--clip", type=amount, metavar="NORM", help="largest gradient norm; 0: no limit")
-
-    add = parser.add_argument_group("running").add_argument
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
-    add("--compile", action="store_true", help="torch.compile")
-    add("--no-graphs", action="store_true", help="on CUDA, take steps one kernel at a time; slower")
-    add("--deterministic", action="store_true", help="bit-identical results on CUDA too; slower")
-    workers = min(2, cores())
-    add("--workers", type=whole, default=workers, metavar="N", help="processes that make the samples")
-    add("--eval-every", type=whole, default=10, metavar="EPOCHS", help="0: only at the end")
-    add("--select", choices=("last", "test"), default="last", help="test: keep the best epoch too")
-    add("--save-every", type=amount, default=5.0, metavar="MINUTES", help="between checkpoints")
-    add(
-        "--max-minutes", type=amount, metavar="M", help="save and leave after M minutes; --resume later"
-    )
-    add("--runs", default="runs", metavar="DIR", help="where runs are kept")
-    add("--run-name", type=folder_name, metavar="RUN", help="its folder; default: date and time")
-    add(
-        "--resume",
-        nargs="?",
-        const="newest",
-        metavar="RUN",
-        help="continue a run: its folder; without a value --run-name's, or the newest of the data set",
-    )
+    add_recipe_flags(partial(add_flag, group), losses)
+    add_running_flags(partial(add_flag, parser.add_argument_group("running")))
+    newest = "continue a run: its folder; without a value --run-name's, or the data set's newest"
+    parser.add_argument("--resume", nargs="?", const="newest", metavar="RUN", help=newest)
     parser.set_defaults(**RECIPES["default"])
     return parser
+
+
+def add_recipe_flags(add: Callable, losses: Sequence[str]) -> None:
+    add("--recipe", tuple(RECIPES), "ours (default), or the authors' code's")
+    add("--epochs", COUNT, "passes over the training list")
+    add("--batch-size", COUNT, "images a step, all processes together")
+    add("--augment", ("crop", "authors"), "crops, or whole images at 224-352 px")
+    add("--crop", SIDE, "side of the training crops", 256)
+    add("--last-crop", SIDE, "side in the last steps; default: as --crop")
+    add("--last-share", SHARE, "share of the steps for --last-crop", 0.2)
+    add("--target-share", SHARE, "share of the crops that are placed on a target", 0.5)
+    add("--clutter-share", SHARE, "share of the other crops on bright clutter", 0.5)
+    add("--balance", bool, "sample several data sets equally")
+    mirror = "crops are mirrored left-right, up-down and at the diagonal (all), or at the diagonal "
+    mirror += "alone; auto: all, unless the masks lie to one side of their targets"
+    add("--mirror", ("auto", *MIRRORS), mirror)
+    add("--scale-jitter", within(float, 1, 4), "largest rescaling, a factor", 1.25)
+    sensor = "share of the crops that look as another sensor's: gamma, gain, noise, blur, JPEG"
+    add("--sensor-share", SHARE, sensor, 0.0)
+    add("--brightness", SHARE, "largest relative change", 0.1)
+    add("--contrast", SHARE, "largest relative change", 0.1)
+    add("--loss", losses, "jaccard, or as the authors published it")
+    add("--empty-by", ("mask", "map"), argparse.SUPPRESS, "mask")  # net.losses; map: earlier runs
+    optimizer = "muon: of the convolutions, AdamW of the rest; sgd: Nesterov, momentum 0.9"
+    add("--optimizer", ("muon", "adamw", "sgd"), optimizer)
+    add("--lr", AMOUNT, "highest learning rate")
+    add("--weight-decay", AMOUNT, "of the convolutions' weights (sgd: of all)")
+    add("--schedule", ("cosine", "triangle"), "lr: warm-up and cosine, or up and down")
+    add("--warmup", within(float, 0, 0.9), "share of the steps, for cosine", 0.05)
+    add("--ema", within(float, 0, 0.99999), "decay of the averaged weights per step; 0: none")
+    add("--prior", within(float, 1e-6, 0.5), "probability that the untrained network gives")
+    add("--clip", AMOUNT, "largest gradient norm; 0: no limit")
+
+
+def add_running_flags(add: Callable) -> None:
+    add("--device", "NAME", "auto, cpu, cuda, cuda:1, …", "auto")
+    add("--amp", ("auto", "bf16", "fp16", "off"), "mixed precision", "auto")
+    add("--no-graphs", bool, "on CUDA, take steps one kernel at a time; slower")
+    add("--deterministic", bool, "bit-identical results on CUDA too; slower")
+    add("--workers", WHOLE, "processes that make the samples", min(2, cores()))
+    add("--eval-every", WHOLE, "epochs between evaluations; 0: only at the end", 10)
+    add("--select", ("last", "test"), "test: keep the best epoch too", "last")
+    add("--save-every", AMOUNT, "minutes between checkpoints", 5.0)
+    add("--max-minutes", AMOUNT, "save and leave after so many minutes; --resume later")
+    add("--runs", "DIR", "where runs are kept", "runs")
+    add("--run-name", folder_name, "its folder; default: date and time")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:

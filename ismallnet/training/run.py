@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
 from tensorboardX import proto
 from tensorboardX import summary as tensorboard
@@ -177,16 +176,12 @@ class Run:
             if value is not None:
                 self.event(step, summary=tensorboard.scalar(name, value))
 
-    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture for TensorBoard, HxWx3 uint8."""
-        self.event(step, summary=tensorboard.image(name, pixels, dataformats="HWC"))
-
-    def info(self, state: State, selected_on: str) -> dict:
-        """What a weights file says of itself; plain values only."""
+    def content(self, state: State, selected_on: str) -> dict:
+        """A weights file: the weights, and what it says of itself, in plain values only."""
         before = state.init.get("selected_on", NOTHING)
         if selected_on == NOTHING or before == TEST_LIST:  # which no later choice undoes
             selected_on = before
-        return self.about | {
+        info = self.about | {
             "step": state.step,
             "steps": state.steps,
             "epoch": state.step * self.about["args"]["batch_size"] / self.about["images"],
@@ -195,6 +190,7 @@ class Run:
             "selected_on": selected_on,
             "figures": state.metrics(),
         }
+        return {"state_dict": state.kept.state_dict(), "info": info}
 
     def save_due(self) -> bool:
         return time.monotonic() - self.saved > 60 * self.save_every
@@ -204,16 +200,13 @@ class Run:
         self.saved = time.monotonic()
         if self.writes:
             self.events.flush()
-            self.write(self.last, state, NOTHING, training=state.training() | self.data)
+            training = state.training() | self.data
+            save_checkpoint(self.content(state, NOTHING) | {"training": training}, self.last)
 
     def save_best(self, state: State, selected_on: str) -> None:
         """Writes best.pt, which says what it was chosen on."""
         if self.writes:
-            self.write(self.folder / "best.pt", state, selected_on)
-
-    def write(self, path: Path, state: State, selected_on: str, **more: dict) -> None:
-        info = self.info(state, selected_on)
-        save_checkpoint({"state_dict": state.kept.state_dict(), "info": info, **more}, path)
+            save_checkpoint(self.content(state, selected_on), self.folder / "best.pt")
 
     def write_metrics(self, state: State) -> None:
         metrics = {"final": state.metrics() if state.finished else {}, "selected_on": NOTHING}

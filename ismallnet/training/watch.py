@@ -2,11 +2,9 @@
 crops, the metrics of the test lists; and what would make these too good."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from ismallnet.cli import UserError, note, some
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes
 from ismallnet.evaluation.tables import one_line
-from ismallnet.inference.predict import TILING, autocast, infer, standard_metrics
+from ismallnet.inference.predict import TILING, autocast, standard_metrics
 from ismallnet.inference.weights import seen_of
 from ismallnet.training.augmentation import TrainingSet
 from ismallnet.training.run import Run, State
@@ -24,8 +22,6 @@ from ismallnet.training.run import Run, State
 DEAD = 0.1  # of the true map's peak
 LEAST_STEPS = 100  # before an output may be called dead
 CROPS = 16  # that are looked at
-LONG = 2  # hours on a CPU: from there on a smaller network is named
-VIEW = 256  # px, longest side of an image in TensorBoard
 
 
 class TrainingError(UserError):
@@ -76,17 +72,6 @@ class Watch:
             "lower --lr, --clip 1, or --amp off"
         )
 
-    def duration_note(self, seconds: float) -> str:
-        """How long a run will take whose steps take so long; on a CPU what is faster, if it is long."""
-        hours = seconds * (self.state.steps - self.state.step) / 3600
-        time = f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
-        text = f"the steps that are left take about {time}, without evaluations"
-        slow = self.processes.device.type == "cpu" and hours >= LONG
-        if not slow or self.state.model.variant == "own" or self.state.model.width < 16:
-            return text
-        names = shlex.join(self.run.about["dataset"])
-        return f"{text}. Half the width is faster: python train.py --dataset {names} --width 8"
-
     def look(self) -> None:
         """Logs what each output gives on fixed training crops, and warns of one that learns nothing."""
         state, run = self.state, self.run
@@ -132,28 +117,11 @@ class Watch:
             run.say(f"{self.where()} loss {loss:.4f} | {name} {one_line(values)}")
             keys = ("iou", "niou", "pd", "fa")
             run.scalars({f"{name}/{key}": values[key] for key in keys}, state.step)
-        if run.writes:
-            name, frames = next(iter(self.lists.items()))
-            view = pictures(state.kept, frames, self.amp)
-            run.image(f"{name}/image, mask, prediction", view, state.step)
         iou = float(np.mean([values["iou"] for values in metrics.values()]))
         if self.select and iou > state.best:
             state.best = iou
             run.save_best(state, run.about["figures_on"])
         state.model.train()
-
-
-def pictures(model: nn.Module, frames: Sequence, amp: str, count: int = 4) -> np.ndarray:
-    """The first test images with mask and prediction beside them, RGB uint8; of large ones each of the
-    three is made smaller, so that all of it is seen."""
-    rows = []
-    for i, pred, mask in infer(model, frames, amp=amp, part=slice(count)):
-        planes = [frames[i].image.astype(np.uint8), *(np.dstack([p] * 3) for p in (mask, pred))]
-        factor = min(1.0, VIEW / max(mask.shape))
-        size = [max(1, round(n * factor)) for n in mask.shape[::-1]]
-        rows.append(np.hstack([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in planes]))
-    wide = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 4), (0, wide - row.shape[1]), (0, 0))) for row in rows])
 
 
 # --- the outputs on training crops -----------------------------------------------------------------

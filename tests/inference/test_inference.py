@@ -18,7 +18,6 @@ from ismallnet.inference.predict import (
     predict,
     predict_frame,
 )
-from ismallnet.training.watch import pictures
 from net import iSmallNet
 
 CUDA = torch.device("cuda", 0)
@@ -82,15 +81,6 @@ def test_the_frame_whose_logits_are_not_finite_is_named(data, monkeypatch):
     model.mean.fill_(0)
     with pytest.raises(NotFiniteError, match=r"d\.png"):
         list(infer(model, frames))
-
-
-def test_of_a_wide_frame_the_prediction_is_seen_too():
-    """Image, mask and prediction of a 100x600 frame lie side by side, each of them whole."""
-
-    item = Item(np.full((100, 600, 3), 50, np.uint8), np.full((100, 600), 255, np.uint8))
-    view = pictures(iSmallNet(2).eval(), Listed([item]), "off")
-    assert view.shape == (43 + 4, 3 * 256, 3)
-    assert (view[:43, :256] == 50).all() and (view[:43, 256:512] == 255).all()
 
 
 # --- tiles -----------------------------------------------------------------------------------------

@@ -77,10 +77,6 @@ def test_a_run_begun_on_the_gpu_resumes_on_the_cpu():
     assert main(["--dataset", "tiny", "--resume", str(RUN), "--device", "cpu"]) == 0
 
 
-def test_compile():
-    assert run("--compile") == 0
-
-
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs here")
 def test_two_processes_with_nccl():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

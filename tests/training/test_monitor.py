@@ -1,7 +1,6 @@
 """What each output gives on fixed training crops: by hand, in the log, without a trace in the run."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,15 +98,3 @@ def test_an_output_that_does_not_learn_is_named_after_a_while(root, monkeypatch,
     run("--epochs", 7, "--prior", 1e-6, "--lr", 0)  # 21 steps: it looks after 20
     assert ("warning: the outputs mask" in (RUN / "log.txt").read_text()) == (steps == 20)
     assert logged(RUN, "outputs/mask_IoU") == {20: 0.0}
-
-
-def test_a_long_training_says_how_long_it_takes(root, monkeypatch):
-    monkeypatch.setattr("train.TIMED", 2)
-    run("--epochs", 1)
-    assert "the steps that are left take about" in (RUN / "log.txt").read_text()
-    long = watch.Watch(*[None] * 9)
-    long.state = SimpleNamespace(steps=2000, step=0, model=iSmallNet(16, "plain"))
-    long.run = SimpleNamespace(about={"dataset": ["tiny"]})
-    long.processes = SimpleNamespace(device=torch.device("cpu"))
-    assert "5.6 hours" in long.duration_note(10) and "--width 8" in long.duration_note(10)
-    assert "33 minutes" in long.duration_note(1) and "--width" not in long.duration_note(1)

@@ -35,6 +35,7 @@ def parse(*argv: str):
         "--last-share 1.5",
         "--rec authors",  # flags are not abbreviated
         "--distill w.pt",  # is gone
+        "--compile",
         "--device cuda:99",
         "--last-share 0.1",  # has no effect: without --last-crop
         "--warmup 0.1 --schedule triangle",
