@@ -204,31 +204,6 @@ def names_of(data: list[DatasetFolder], kind: str) -> dict[str, list[str]]:
     return {folder.name: [sample.name for sample in folder.samples(kind)] for folder in data}
 
 
-def build_network(
-    width: int, variant: str, init: str | None = None, own: str | None = None
-) -> iSmallNet | OwnNetwork:
-    """A network, or that of --init, with its normalisation and `info`.
-
-    Args:
-        own: FILE.py:CLASS of --network.
-
-    Raises:
-        DataError: another variant, or --network that is none.
-        WeightsError: it cannot be read, or holds another width.
-    """
-    if own:
-        return load_own(init, own) if init else own_network(own)
-    if not init:
-        return iSmallNet(width, variant)
-    model = load_weights(init, width)
-    if model.variant != variant:
-        raise DataError(
-            f"--init {init}: found variant {model.variant}, expected {variant}; type "
-            f"--variant {model.variant} or take other weights"
-        )
-    return model
-
-
 def initialise(model: iSmallNet | OwnNetwork, prior: float, lists: list[Frames]) -> None:
     """Gives a new network the normalisation of its training images, and `prior` as the probability
     that its outputs give at first."""
@@ -257,12 +232,22 @@ def make_network(
 
     Args:
         info: that of the checkpoint that will be restored; its weights need no values here.
+
+    Raises:
+        DataError: --init has another variant, or --network is none.
+        WeightsError: --init cannot be read, or holds another width.
     """
     torch.manual_seed(args.seed)
     init = None if info else args.init
-    model = build_network(args.width, args.variant, init, args.network)
-    if info and args.network:
-        check_source(f"--network {args.network}", info, model)
+    if args.network:
+        model = load_own(init, args.network) if init else own_network(args.network)
+        if info:
+            check_source(f"--network {args.network}", info, model)
+    else:
+        model = load_weights(init, args.width) if init else iSmallNet(args.width, args.variant)
+        if model.variant != args.variant:
+            text = f"found variant {model.variant}, expected {args.variant}"
+            raise DataError(f"--init {init}: {text}; type --variant {model.variant}")
     if not (info or init):
         initialise(model, args.prior, learned)
     before = info or (model.info if init else {"seen": {}})

@@ -1,5 +1,6 @@
 """Long runs: memory stays flat (SOAK=1, make soak), and all repeats to the byte."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SOAK, make_set
-from runs import REPOSITORY, TINY
+from conftest import SOAK
+from runs import REPOSITORY
 
 from ismallnet.checkpoints import save_weights
 from net import iSmallNet
@@ -19,28 +20,17 @@ soak = pytest.mark.skipif(
 )
 
 
-def resident(pid: int) -> float:
-    """MiB of a process; 0 where it has ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def watched(argv: list[str], kept: int = 3) -> tuple[list[list[float]], str]:
-    """Runs a script; the memory of it and its children, MiB, every half second while it runs."""
+def watched(argv: list[str]) -> tuple[list[float], str]:
+    """Runs a script; its memory, MiB, every half second while it runs."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open("output.txt", "w") as output:
         pipes = {"stdout": output, "stderr": output}
         process = subprocess.Popen([sys.executable, *argv], env=environment, **pipes)
-    series, tasks = [], Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    series = []
     while process.poll() is None:
-        try:
-            pids = [process.pid, *map(int, tasks.read_text().split())][:kept]
-        except OSError:  # it has just ended
-            break
-        series.append([resident(pid) for pid in pids])
+        with contextlib.suppress(OSError, IndexError):  # it has just ended
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            series.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         time.sleep(0.5)
     text = Path("output.txt").read_text()
     assert process.wait() == 0, text[-2000:]
@@ -54,20 +44,6 @@ def growth(values: list[float]) -> float:
 
 
 @soak
-def test_memory_of_a_training_and_its_workers_is_flat(tell):
-    make_set(Path("data/tiny"), names="abcdefgh", train=6)
-    steps = 2000
-    argv = [str(REPOSITORY / "train.py"), *TINY, "--epochs", str(steps // 3), "--workers", "2"]
-    series, _ = watched([*argv, "--eval-every", "0"])
-    full = [row for row in series if len(row) == 3]
-    assert len(full) > 8
-    grown = [growth([row[k] for row in full]) for k in range(3)]
-    assert max(grown) < 20, grown
-    text = " / ".join(f"{g:.1f} MiB" for g in grown)
-    tell(f"{steps} steps of training: growth of main, workers", text)
-
-
-@soak
 def test_memory_of_detection_in_many_frames_is_flat(tell):
     count = 100_000
     rng = np.random.default_rng(0)
@@ -78,12 +54,11 @@ def test_memory_of_detection_in_many_frames_is_flat(tell):
     stack.flush()
     save_weights(iSmallNet(1).state_dict(), {}, Path("w.safetensors"))
     argv = [str(REPOSITORY / "detect.py"), "stack.npy", "--weights", "w.safetensors"]
-    series, text = watched([*argv, "--batch-size", "64", "--device", "cpu", "--threshold", "0.9"], 1)
+    series, text = watched([*argv, "--batch-size", "64", "--device", "cpu", "--threshold", "0.9"])
     assert f"{count} frames" in text
-    grown = growth([row[0] for row in series])
+    grown = growth(series)
     assert grown < 200, grown  # a frame: some bytes of a list, and pages of the stack
-    peak = max(row[0] for row in series)
-    tell(f"{count} frames through detect.py", f"peak {peak:.0f} MiB, growth {grown:.1f} MiB")
+    tell(f"{count} frames through detect.py", f"peak {max(series):.0f} MiB, growth {grown:.1f} MiB")
 
 
 def test_the_same_seed_gives_the_same_bytes(data, tell):

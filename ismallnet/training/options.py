@@ -163,8 +163,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     if not args.dataset:
         parser.error("the following arguments are required: --dataset")
     args.dataset = list(dict.fromkeys(args.dataset))
-    if typed.balance and len(args.dataset) == 1:
-        raise DataError("--balance: found one data set, expected several; leave it out")
     if args.resume is None:  # else the run has its own
         for when, keys in idle(args).items():
             refuse_idle(parser, parser.parse_args(argv), keys, when)
@@ -178,6 +176,7 @@ def idle(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     whole = args.augment == "authors"
     return {
         "beside --augment authors, which takes whole images": crops if whole else (),
+        "with one data set": ("balance",) if len(args.dataset) == 1 else (),
         "without --last-crop": () if args.last_crop else ("last_share",),
         "beside --init, whose outputs are not new": ("prior",) if args.init else (),
         "beside --network": ("width", "variant", "prior") if args.network else (),
@@ -235,19 +234,15 @@ def find_run(runs: Path, resume: str, run_name: str | None) -> Path:
     Raises:
         DataError: there is no such run.
     """
-    if not resume:
-        raise DataError("--resume: found '', expected a run's folder, or nothing behind it")
-    if resume != "newest":
-        path = Path(resume)
-        folder = path if path.is_dir() else path.parent
-        if run_name not in (None, folder.resolve().name):
-            raise DataError(f"--run-name {run_name}: --resume names {folder}; leave one out")
-    else:
-        saved = sorted(runs.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
+    if not resume or (run_name and resume != "newest"):
+        raise DataError(f"--resume {resume!r}: expected one of a run's folder and --run-name")
+    saved = sorted(runs.glob("*/last.pt"), key=lambda p: p.stat().st_mtime)
+    path = Path(resume)
+    if resume == "newest":
         path = runs / run_name if run_name else (saved or [runs])[-1]
     path = path / "last.pt" if path.is_dir() else path
     if not path.is_file():
-        names = ", ".join(sorted(p.parent.name for p in runs.glob("*/last.pt"))) or "none"
+        names = ", ".join(p.parent.name for p in saved) or "none"
         raise DataError(
             f"{path}: no such run to resume; runs in {runs}: {names}. To start one leave --resume out"
         )

@@ -77,14 +77,11 @@ class Watch:
         state, run = self.state, self.run
         if self.crops is None or not look_due(state.step, state.steps):
             return
-        states = output_states(state.kept, self.crops, self.amp)
-        texts, dead = [], []
-        for name, (peak, true_peak, iou) in states.items():
-            run.scalars({f"outputs/{name}_peak": peak, f"outputs/{name}_IoU": iou}, state.step)
-            texts.append(f"{name} peak {peak:.2f} of {true_peak:.2f}, IoU {100 * iou:.0f}")
-            dead += [name] if peak < DEAD * true_peak else []
-        if texts:  # some crop holds a target
-            run.say(f"{self.where()} on training crops | {'; '.join(texts)}")
+        peaks = output_peaks(state.kept, self.crops, self.amp)
+        run.scalars({f"outputs/{name}_peak": peak for name, (peak, _) in peaks.items()}, state.step)
+        texts = [f"{name} peak {peak:.2f} of {true:.2f}" for name, (peak, true) in peaks.items()]
+        run.say(f"{self.where()} on training crops | {'; '.join(texts) or 'no target'}")
+        dead = [name for name, (peak, true) in peaks.items() if peak < DEAD * true]
         if dead and state.step >= max(LEAST_STEPS, state.steps // 10):
             run.say(
                 f"warning: the outputs {', '.join(dead)} are nearly empty: they do not learn. Try a "
@@ -141,30 +138,22 @@ def training_crops(lists: list[Sequence], crop: int, seed: int) -> Item:
 
 
 @torch.no_grad()
-def output_states(model: nn.Module, crops: Item, amp: str = "auto") -> dict[str, list[float]]:
-    """What each output that the network has gives, by name, as `output_state`; of the crops that hold
-    a target, where there are any. The network is left in the mode it was in."""
-    training, states = model.training, {}
+def output_peaks(model: nn.Module, crops: Item, amp: str = "auto") -> dict[str, tuple[float, float]]:
+    """Of each output that the network has, by name, the largest probability on the target, and that of
+    its label map (1 of a mask): means over the crops that hold a target, where there are any. The
+    network is left in the mode it was in."""
+    training, peaks = model.training, {}
     model.eval()
     with autocast(model.mean.device, amp):
         outputs = model(model.normalise(crops.image.to(model.mean.device)))
     model.train(training)
     for name, logits in outputs._asdict().items():
         target = getattr(crops, name)
-        held = target.amax((1, 2, 3)) > 0
-        if logits is not None and held.any():
-            states[name] = output_state(torch.sigmoid(logits.float()).cpu()[held], target[held])
-    return states
-
-
-def output_state(probability: Tensor, target: Tensor) -> list[float]:
-    """Of an output and its label map, (N, 1, H, W) in [0, 1], the means over N of the output's largest
-    value on the target, of the map's peak (1 of a mask), and of IoU at half of that peak."""
-    peak = target.amax((1, 2, 3), keepdim=True)
-    guess, truth = probability >= peak / 2, target >= peak / 2
-    iou = (guess & truth).sum((1, 2, 3)) / (guess | truth).sum((1, 2, 3))
-    reached = (probability * (target > 0)).amax((1, 2, 3))
-    return [values.mean().item() for values in (reached, peak, iou)]
+        true = target.amax((1, 2, 3))
+        if logits is not None and true.any():
+            reached = (torch.sigmoid(logits.float()).cpu() * (target > 0)).amax((1, 2, 3))
+            peaks[name] = reached[true > 0].mean().item(), true[true > 0].mean().item()
+    return peaks
 
 
 # --- test images that were trained on --------------------------------------------------------------

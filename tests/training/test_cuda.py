@@ -49,10 +49,6 @@ def test_steps_in_each_precision(amp):
         assert checkpoint["training"]["scaler"]["scale"] > 0
 
 
-def test_authors_recipe():
-    assert run("--recipe", "authors", "--epochs", 1) == 0
-
-
 @pytest.mark.parametrize("amp", ["fp16", "off"])
 def test_resume_continues_to_the_same_weights(_default_algorithms, amp):
     run("--deterministic", "--amp", amp, folder="whole")
