@@ -3,8 +3,8 @@
     python detect.py frames/ clip.mp4
     python detect.py --watch incoming/
 
-Writes probability maps, overlays with a box on each target, detections.csv and detections.json to
-RESULTS/NAME/. In a program of your own:
+Writes probability maps, overlays with a box on each target, and detections.csv to RESULTS/NAME/. In a
+program of your own:
 
     from detect import Detector
 
@@ -31,7 +31,7 @@ from ismallnet.detection.detector import (
 from ismallnet.detection.live import NAME, Camera, is_address, public
 from ismallnet.detection.records import results_folder
 from ismallnet.detection.run import Request, run_detection
-from ismallnet.detection.sources import as_npy, find_sources, read_frames
+from ismallnet.detection.sources import find_sources, read_frames
 from ismallnet.detection.tracks import Confirmation
 from ismallnet.distributed import Processes, run_script
 from ismallnet.images.grey import PERCENTILES
@@ -44,7 +44,6 @@ from ismallnet.inference.weights import (
     named_weights,
     open_network,
 )
-from ismallnet.parallel import cores
 
 __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 
@@ -52,8 +51,8 @@ __all__ = ["DetectionSettings", "Detector", "Target", "find_targets"]
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add = parser.add_argument_group("input").add_argument
-    paths = "image files, folders, patterns ('f/**/*.tif'), videos, multi-page TIFFs, NumPy stacks, "
-    add("input", nargs="*", metavar="PATH", help=f"{paths}or a .txt file with a path a line")
+    paths = "image files, folders, patterns ('f/**/*.tif'), videos, multi-page TIFFs, NumPy stacks"
+    add("input", nargs="*", metavar="PATH", help=paths)
     add("--watch", metavar="FOLDER", help="frames as they appear in a folder, until Ctrl-C")
     camera = "the newest frames of a camera (0, 1, …) or a stream (rtsp://…, udp://…), until Ctrl-C"
     add("--camera", metavar="ADDRESS", help=camera)
@@ -77,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     scale = "enlarge frames so many times for the network: 2 for small frames, as 320x256; 0.5 for "
     scale += "large targets"
     add("--scale", type=float, default=1.0, metavar="X", help=scale)
-    add("--workers", type=positive, default=cores(), metavar="N", help="threads that read frames")
 
     add = parser.add_argument_group("targets").add_argument
     add("--threshold", type=float, default=0.5, metavar="P", help="minimum probability of a target")
@@ -99,14 +97,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--name", help="NAME of the results; default: the input's name, or 'frames' for several")
     add("--format", choices=("mot",), help="also write tracks as MOTChallenge's text, mot/SEQUENCE.txt")
     add("--resume", action="store_true", help="continue an interrupted run; finished frames are kept")
-    add("--overwrite", action="store_true", help="delete what an earlier run left in DIR/NAME first")
     fixed = "type --range MIN MAX, with the values that a run prints for the first frame"
     gone(parser, "--limits", fixed)
     gone(parser, "--width", "leave it out; the weights say how wide their network is")
-    gone(parser, "--raw", as_npy("FILE.raw"))
+    gone(parser, "--raw", "save them as .npy first (docs/FRAMES.md)")
+    gone(parser, "--overwrite", "delete the folder of the results, or type another --name")
     gone(parser, "--confirm-distance", "leave it out; it is 5 px")
     gone(parser, "--recursive", "type a pattern: 'frames/**/*.png'")
     gone(parser, "--save-npy", "in Python Detector.from_weights().probability(frame) gives float32")
+    gone(parser, "--workers", "leave it out; 4 threads read frames")
     gone(parser, "--strict", "leave it out; the exit code is 1 where a frame could not be read")
     return parser
 
@@ -127,7 +126,6 @@ def check(args: argparse.Namespace) -> None:
         "a folder after --watch": not args.watch or Path(args.watch).is_dir(),
         "one of --range and --percentiles": not args.range or tuple(args.percentiles) == PERCENTILES,
         "--name without a folder in it": not args.name or (Path(args.name).name == args.name != ".."),
-        "one of --resume and --overwrite": not (args.resume and args.overwrite),
     }
     if wrong := [text for text, right in expected.items() if not right]:
         raise DataError(f"expected {'; '.join(wrong)}. Type python detect.py --help")
@@ -157,12 +155,6 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(**given, **rest)
 
 
-def background_threshold(args: argparse.Namespace, detector: Detector) -> float:
-    """The threshold for --false-alarms on --background."""
-    frames = read_frames(find_sources([args.background]))
-    return threshold_for(detector, frames, args.false_alarms, args.background)
-
-
 @command("finished frames are kept; type the same command with --resume to continue", several=True)
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
@@ -176,7 +168,10 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(request.weights, model))
         detector = Detector(prepared(model, processes.device), settings)
         if args.background:
-            own = [background_threshold(args, detector)] if processes.rank == 0 else []
+            own = []
+            if processes.rank == 0:
+                empty = read_frames(find_sources([args.background]))
+                own = [threshold_for(detector, empty, args.false_alarms, args.background)]
             detector = Detector(detector.model, settings, threshold=processes.gather(own)[0])
         if not (args.input or args.watch or args.camera):
             return 0

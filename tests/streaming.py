@@ -49,11 +49,11 @@ def bright_pixels(network, image) -> Outputs:
     return Outputs(None, None, 40.0 * (image[:, :1] > 1) - 20)
 
 
-def results(name="f") -> tuple[list[dict], list[dict], dict]:
+def results(name="f") -> tuple[list[dict], dict]:
+    """The rows of the CSV, and frames.json."""
     here = Path("results") / name
     rows = list(csv.DictReader((here / "detections.csv").read_text().splitlines()))
-    found = json.loads((here / "detections.json").read_text())
-    return rows, found, json.loads((here / "frames.json").read_text())
+    return rows, json.loads((here / "frames.json").read_text())
 
 
 def video(path: str, count: int) -> None:
@@ -101,7 +101,7 @@ def beside(steps: Callable[[], None], *argv, number=signal.SIGTERM) -> int:
 
 def same(a: str, b: str) -> None:
     """The tables of two results are the same."""
-    for name in ("detections.csv", "detections.json", "frames.json"):
+    for name in ("detections.csv", "frames.json"):
         assert Path("results", a, name).read_bytes() == Path("results", b, name).read_bytes()
 
 

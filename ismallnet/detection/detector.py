@@ -290,9 +290,6 @@ def checked_frame(frame: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not an image, or empty.
     """
-    if isinstance(frame, str | Path):
-        text = "expected an array; read it: cv2.imread(…, cv2.IMREAD_UNCHANGED), colours as [..., ::-1]"
-        raise ValueError(f"frame: found the name {str(frame)!r}, {text}")
     if isinstance(frame, np.ma.MaskedArray):
         raise ValueError("frame: found a masked array, expected frame.astype(float).filled(numpy.nan)")
     frame = np.asarray(frame)

@@ -21,14 +21,12 @@ from ismallnet.detection.sources import (
     Wanted,
     frame_files,
     in_number,
-    read_frames,
     rgb,
     source_of,
     state_of,
 )
 
 NAME = "camera"
-SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://", "http://", "https://")
 TRIES, PAUSE = 10, 1.0  # to connect again, one after the other; seconds between them
 LOOK = 0.5  # s, how long a look for the next frame or file takes at most
 
@@ -39,7 +37,7 @@ Stop = Callable[[], bool]  # whether the run is to end
 
 
 def is_address(text: str) -> bool:
-    return text.isdecimal() or text.startswith(SCHEMES)
+    return text.isdecimal() or "://" in text
 
 
 def public(address: str) -> str:
@@ -62,37 +60,34 @@ class Camera:
         self.count = self.dropped = 0
         self._newest: queue.Queue[tuple[int, float, np.ndarray]] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
-        if (video := self._open()) is None:
+        video = self._open()
+        if not video.isOpened():
             raise DataError(
                 f"--camera {public(address)}: no camera or stream could be opened there; expected the "
                 "number of a camera (0 is the first), or an address as rtsp://HOST:554/PATH"
             )
-        self._thread = threading.Thread(target=self._run, args=(video,), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(video,), daemon=True)
         self._thread.start()
 
-    def _open(self) -> cv2.VideoCapture | None:
-        video = cv2.VideoCapture(int(self.address) if self.address.isdecimal() else self.address)
-        return video if video.isOpened() else None
+    def _open(self) -> cv2.VideoCapture:
+        return cv2.VideoCapture(int(self.address) if self.address.isdecimal() else self.address)
 
-    def _run(self, video: cv2.VideoCapture) -> None:
-        try:
-            self.problem = self._read(video)
-        except cv2.error as error:  # what is not said here would be waited for, for ever
-            self.problem = str(error)
-
-    def _read(self, video: cv2.VideoCapture | None) -> str:
-        """Reads until the stream ends; returns why it did."""
+    def _read(self, video: cv2.VideoCapture) -> None:
+        """Reads until the stream ends; `problem` says why it did, so that nobody waits for more."""
         tries = 0
-        while tries <= TRIES and not self._closed.is_set():
-            whole, pixels = video.read() if video else (False, None)
-            if whole:
-                tries = 0
-                self._put(pixels)
-                continue
-            tries += 1
-            self._closed.wait(PAUSE)
-            video = self._open()
-        return f"gave no frame in {TRIES} tries"
+        try:
+            while tries <= TRIES and not self._closed.is_set():
+                whole, pixels = video.read()
+                if whole:
+                    tries = 0
+                    self._put(pixels)
+                    continue
+                tries += 1
+                self._closed.wait(PAUSE)
+                video = self._open()
+            self.problem = f"gave no frame in {TRIES} tries"
+        except cv2.error as error:
+            self.problem = str(error)
 
     def _put(self, pixels: np.ndarray) -> None:
         with contextlib.suppress(queue.Empty):  # where the one before was taken
@@ -117,38 +112,14 @@ class Camera:
                     continue
                 first = when if first is None else first
                 if wanted(source, index):
-                    yield Frame(source, index, as_grey(rgb(pixels)), seconds=when - first)
+                    yield Frame(source, index, rgb(pixels), seconds=when - first)
         finally:
             self._closed.set()
             self._thread.join(5)
             tqdm.write(f"{self.count} frames came, {self.dropped} dropped", sys.stderr)
 
 
-def as_grey(pixels: np.ndarray) -> np.ndarray:
-    """HxWx3 of three equal bands as HxW."""
-    return pixels[..., 0] if pixels.ndim == 3 and (pixels == pixels[..., :1]).all() else pixels
-
-
 # --- a folder -----------------------------------------------------------------------------------------
-
-
-def watched(
-    folder: Path, wanted: Wanted, done: dict[tuple[str, int], tuple | None], stop: Stop
-) -> Iterator[Frame]:
-    """The frames of files that appear in a folder; a bad one where the folder goes away. A file that
-    changes is looked at again: for frames that were bad, or that were not there yet.
-
-    Args:
-        done: frames that are done, and the state of their file then.
-    """
-    for source in arriving(folder, stop):
-        replaced = done.get((source.file, 0), source.state) != source.state
-        for frame in read_frames([source], wanted):
-            replaced = False
-            yield frame
-        if replaced:
-            text = "was replaced; frames that are done are not done again: give each a new name"
-            tqdm.write(f"note: {source.path} {text}", sys.stderr)
 
 
 def arriving(folder: Path, stop: Stop) -> Iterator[Source]:

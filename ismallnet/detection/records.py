@@ -1,9 +1,8 @@
-"""What was detected in frames, on disk: records, pictures and their names, tables as CSV and COCO JSON.
+"""What was detected in frames, on disk: records, pictures and their names, tables.
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
 interrupted continues from there, and several processes write a file each. At the end
-`write_tables` makes detections.csv, detections.json (COCO results) and frames.json (its images and
-category) of them.
+`write_tables` makes detections.csv and frames.json of them.
 """
 
 import io
@@ -11,7 +10,6 @@ import itertools
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,14 +22,13 @@ from ismallnet.detection.sources import Frame, Source
 from ismallnet.files import atomic_write, read_png, write_csv, write_json, write_png
 from ismallnet.images.grey import Limits, to_units
 
-CATEGORY = {"id": 1, "name": "target"}
-REQUIRED = {"frame": str, "file": str, "index": int, "height": int, "width": int, "targets": list}
+AGAIN = "To start again delete the folder, or type another --name"
+REQUIRED = {"frame", "file", "index", "height", "width", "targets"}  # of a record
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
     *("area", "score", "mean", "snr"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a cell of a spreadsheet begins to compute
 MOST_FPS = 655.0  # that MPEG-4 holds with hundredths
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 COLOURS = {"bright": (255, 215, 0), "dark": (0, 220, 255)}  # of boxes: yellow, cyan
@@ -69,31 +66,7 @@ def target_values(t: Target, pixels: np.ndarray) -> dict:
         "mean": round(t.mean, 6),
         "snr": None if t.snr is None else round(t.snr, 3),
         "polarity": t.polarity,
-        "counts": run_length(t.pixels, *pixels.shape[:2]),
     }
-
-
-def run_length(pixels: np.ndarray, height: int, width: int) -> str:
-    """COCO's compressed run lengths of the mask that has pixels (n, 2) y, x; runs go down the columns.
-    Lengths of runs of 0 and 1 in turn; each one, from the fourth on as the difference to the one two
-    before, in groups of 5 bits from the low end, a sixth bit says that more follow, 48 makes it a
-    character. Our own, since pycocotools has to be compiled on many machines."""
-    at = np.sort(pixels[:, 1].astype(np.int64) * height + pixels[:, 0])
-    starts = at[np.diff(at, prepend=-2) > 1]
-    ends = at[np.diff(at, append=at[-1] + 2) > 1] + 1
-    edges = [*np.stack([starts, ends], axis=1).ravel().tolist(), height * width]
-    runs = np.diff(edges, prepend=0).tolist()
-    runs = runs if runs[-1] else runs[:-1]
-    text = []
-    for i, run in enumerate(runs):
-        value = run - runs[i - 2] if i > 2 else run
-        while True:
-            low, value = value & 31, value >> 5
-            done = value == (-1 if low & 16 else 0)
-            text.append(chr(48 + low + (0 if done else 32)))
-            if done:
-                break
-    return "".join(text)
 
 
 def write_overlay(folder: Path, pixels: np.ndarray, entry: dict) -> None:
@@ -124,36 +97,23 @@ def open_records(folder: Path, rank: int) -> io.FileIO:
     return file
 
 
-def read_records(folder: Path, skip_damaged: bool = False) -> Iterator[dict]:
+def read_records(folder: Path) -> Iterator[dict]:
     """The records of a folder. A line that was cut off by an interruption does not count.
 
     Raises:
-        DataError: a line is damaged, unless these are skipped.
+        DataError: a line is damaged.
     """
     for path in sorted(folder.glob("records-*.jsonl")):
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
             try:
-                yield record_in(line)
-            except ValueError as error:
-                if not skip_damaged:
-                    raise DataError(
-                        f"{path}, line {number}: damaged ({error}), expected the record of a frame. "
-                        "Type detect.py's command with --overwrite to start again"
-                    ) from error
-
-
-def record_in(line: bytes) -> dict:
-    """The record in a line; a ValueError where there is none."""
-    entry = json.loads(line)
-    if not isinstance(entry, dict):
-        raise ValueError(f"found {type(entry).__name__}")
-    for key, kind in REQUIRED.items():
-        if not isinstance(entry.get(key), kind):
-            raise ValueError(f"found {key} {entry.get(key)!r}")
-    for name in (entry["frame"], str(entry.get("video", ""))):
-        if os.path.basename(name) != name:  # it would lead to files elsewhere
-            raise ValueError(f"found the name {name!r}")
-    return entry
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict) or not entry.keys() >= REQUIRED:
+                raise DataError(
+                    f"{path}, line {number}: damaged, expected the record of a frame. {AGAIN}"
+                )
+            yield entry
 
 
 def key_of(entry: dict) -> tuple[str, int]:
@@ -201,7 +161,6 @@ class Names:
         self.endings: dict[str, str] = {}  # by file
         self.taken: set[str] = set()  # names of files
         self.frames: dict[str, bool] = {}  # clip_# of clip_000001 -> whether a file has several frames
-        self.tried: Counter[tuple[str, bool]] = Counter()  # endings of a name: a refused one stays so
         for entry in done:
             name, stem = entry["frame"], Path(entry["file"]).stem
             numbered = f"{stem}_{entry['index']:06d}"
@@ -220,12 +179,9 @@ class Names:
     def ending(self, source: Source) -> str:
         """What is behind the names of a file's frames: nothing, _2, _3, …"""
         file, stem, several = source.file, source.path.stem, source.kind != "image"
-        while file not in self.endings:
-            self.tried[stem, several] += 1
-            number = self.tried[stem, several]
-            ending = f"_{number}" if number > 1 else ""
-            if self.claim(stem, ending, several):
-                self.endings[file] = ending
+        if file not in self.endings:
+            endings = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+            self.endings[file] = next(end for end in endings if self.claim(stem, end, several))
         return self.endings[file]
 
     def claim(self, stem: str, ending: str, several: bool) -> bool:
@@ -244,33 +200,23 @@ class Names:
 
 
 def write_tables(folder: Path, entries: list[dict], extras: Sequence[str] = ()) -> int:
-    """Writes detections.csv, detections.json and frames.json; returns how many targets there are.
-    `extras` is what is written of targets beside the usual, of "polarity" and "track"."""
-    images, rows, results = [], [], []
-    for image_id, entry in enumerate(entries, start=1):
-        image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
+    """Writes detections.csv and frames.json; returns how many targets there are. `extras` is what is
+    written of targets beside the usual, of "polarity" and "track"."""
+    images, rows = [], []
+    for entry in entries:
+        image = {"file_name": entry["file"], "frame": entry["frame"]}
         images.append(image | {key: entry[key] for key in IMAGE_KEYS})
-        for number, target in enumerate(entry["targets"], start=1):
-            rows.append(row(entry, number, target, extras))
-            results.append(coco_result(image_id, entry, target, extras))
+        rows += [row(entry, *numbered, extras) for numbered in enumerate(entry["targets"], start=1)]
     write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
-    write_json(folder / "detections.json", results, indent=None)
-    write_json(folder / "frames.json", {"categories": [CATEGORY], "images": images}, indent=None)
+    write_json(folder / "frames.json", {"images": images}, indent=None)
     return len(rows)
 
 
 def row(entry: dict, number: int, t: dict, extras: Sequence[str]) -> list:
-    """A line of the CSV. A name that a spreadsheet would compute (=1+1.png) is written as ./=1+1.png,
-    which is the same file."""
-    names = [f"./{n}" if n.startswith(FORMULA) else n for n in (entry["frame"], entry["file"])]
+    """A line of the CSV."""
+    frame = [entry[key] for key in ("frame", "file", "index", "seconds")]
     values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
-    return [*names, entry["index"], entry["seconds"], number, t["x"], t["y"], *t["box"], *values]
-
-
-def coco_result(image_id: int, entry: dict, t: dict, extras: Sequence[str]) -> dict:
-    mask = {"size": [entry["height"], entry["width"]], "counts": t["counts"]}
-    result = {"image_id": image_id, "category_id": CATEGORY["id"], "bbox": t["box"]}
-    return result | {"score": t["score"], "segmentation": mask} | {key: t[key] for key in extras}
+    return [*frame, number, t["x"], t["y"], *t["box"], *values]
 
 
 def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
@@ -295,14 +241,8 @@ def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
 # --- videos -------------------------------------------------------------------------------------------
 
 
-def write_videos(folder: Path, sequences: dict[str, list[dict]]) -> None:
-    """The overlays of each input video as a video, as fast as it was."""
-    for entries in sequences.values():
-        if name := entries[0].get("video"):
-            write_video(folder, name, entries)
-
-
 def write_video(folder: Path, name: str, entries: list[dict]) -> None:
+    """The overlays of an input video as a video, as fast as it was."""
     temporary = folder.absolute() / f".{name}.tmp.mp4"  # the ending tells OpenCV the format
     pictures = (read_png(folder / "overlays" / f"{entry['frame']}.png") for entry in entries)
     writer = None

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ismallnet.cli import DataError, counted, note, progress, some
 from ismallnet.detection import records
 from ismallnet.detection.detector import DetectionSettings, Detector
-from ismallnet.detection.live import Camera, watched
+from ismallnet.detection.live import Camera, arriving
 from ismallnet.detection.sources import Frame, Source, read_frames
 from ismallnet.detection.tracks import Confirmation, by_sequence, settle
 from ismallnet.distributed import Interruption, Processes
@@ -29,8 +29,6 @@ from ismallnet.images.grey import Limits, doubts, said_of
 from ismallnet.inference.predict import NotFiniteError
 
 ABOUT = "about.json"  # the settings of the run
-TABLES = ("detections.csv", "detections.json", "frames.json", "report/index.html")
-PICTURES = ("maps/{}.png", "overlays/{}.png")  # of a frame
 ALONE = "expected a folder for the results alone; nothing was written. Type another --name or --results"
 
 
@@ -53,9 +51,7 @@ class Request:
     format: str | None = None
     every: int = 1
     resume: bool = False
-    overwrite: bool = False
     batch_size: int = 1
-    workers: int = 1
     confirm: Confirmation | None = None
 
     @property
@@ -85,14 +81,13 @@ def run_detection(
     """
     folder, first = request.folder, processes.rank == 0
     if first:
-        inputs = [*request.paths, *(source.path for source in sources)]
-        check_ours(folder, inputs, request.resume)
+        check_ours(folder, request.resume)
         check_sequences(request, sources)
     locked = lock(folder, "another detect.py is at work") if first else contextlib.nullcontext()
     with locked, disk_errors_of(folder):
         if first:
             identity = request.identity(detector.settings)
-            prepare(folder, identity, sources, request.resume, request.overwrite)
+            prepare(folder, identity, sources, request.resume)
         processes.barrier()
         files = [source.file for source in sources]
         done = records.ordered(records.read_records(folder), files) if request.resume else []
@@ -148,9 +143,7 @@ class Worker:
         processes: Processes,
     ):
         self.request, self.detector, self.processes = request, detector, processes
-        self.done: dict[tuple[str, int], tuple | None] = {}  # the state of the file when it was done
-        for entry in done:
-            self.done[records.key_of(entry)] = tuple(entry.get("state") or ()) or None
+        self.done = {records.key_of(entry) for entry in done}
         self.sources, self.names = sources, records.Names(done, sources)
         self.turns = itertools.count()  # of the processes, frame by frame
         self.problems: dict[tuple[str, int], str] = {}  # of frames that could not be read
@@ -162,9 +155,10 @@ class Worker:
         if request.camera:
             frames = request.camera.frames(self.wants, interruption.check)
         elif request.watch:
-            frames = watched(Path(request.paths[0]), self.wants, self.done, interruption.check)
+            files = arriving(Path(request.paths[0]), interruption.check)
+            frames = (frame for file in files for frame in read_frames([file], self.wants))
         else:
-            frames = read_frames(sources, self.wants, request.workers)
+            frames = read_frames(sources, self.wants)
             total = sum(-(-source.count // request.every) for source in sources) - len(self.done)
         total = max(total, 0) // self.processes.world
         return progress(frames, request.folder.name, total or None, "frame")
@@ -198,7 +192,7 @@ class Worker:
             file.write(json.dumps(entry).encode() + b"\n")
             self.look(frame, name, own_limits)
             if self.request.live:
-                self.done[frame.key] = frame.source.state
+                self.done.add(frame.key)
                 self.problems.pop(frame.key, None)  # of a file that was watched while it was copied
                 tqdm.write(f"{name}: {counted(len(targets), 'target')}")
 
@@ -221,14 +215,8 @@ class Worker:
 # --- the folder of the results ------------------------------------------------------------------------
 
 
-def check_ours(folder: Path, inputs: Iterable[str | Path], resume: bool) -> None:
-    """Refuses a folder that holds the input; that holds files and is no folder of detect.py's; or
-    without a run to resume."""
-    own = folder.resolve()
-    for path in map(Path, inputs):
-        there = path.resolve()
-        if own in (there, *there.parents):
-            raise DataError(f"{folder}: holds the input {path}; {ALONE}")
+def check_ours(folder: Path, resume: bool) -> None:
+    """Refuses a folder that holds files and is no folder of detect.py's, or no run to resume."""
     if "input" in read_json(folder / ABOUT):
         return
     if folder.is_dir() and (names := sorted(p.name for p in folder.iterdir() if p.name != ".lock")):
@@ -239,19 +227,17 @@ def check_ours(folder: Path, inputs: Iterable[str | Path], resume: bool) -> None
         raise DataError(f"{folder}: no run to resume there; leave --resume out")
 
 
-def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool, overwrite: bool) -> None:
+def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool) -> None:
     """Makes the results' folder, or checks that it holds what is to be resumed; `identity` is all that
     the results depend on, which about.json keeps."""
     before = read_json(folder / ABOUT)
     if resume:
         check_same(folder, before, identity, sources)
     elif any(path.stat().st_size for path in folder.glob("records-*.jsonl")):
-        if not overwrite:
-            raise DataError(
-                f"{folder}: holds results of {' '.join(before['input'])} already. Type --resume to "
-                "continue that run, --overwrite to delete them, or another --name"
-            )
-        clear(folder)
+        raise DataError(
+            f"{folder}: holds results of {' '.join(before['input'])} already. Type --resume to "
+            f"continue that run. {records.AGAIN}"
+        )
     sweep(folder, folder / "maps", folder / "overlays")
     for path in folder.glob(".*.tmp.mp4"):  # of a run that was killed
         path.unlink()
@@ -260,32 +246,19 @@ def prepare(folder: Path, identity: dict, sources: list[Source], resume: bool, o
 
 def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]) -> None:
     """Refuses to resume a run with other settings, or of files that have changed."""
-    again = "--overwrite in place of --resume to start again"
     free = {"weights", "confirm"} if identity["confirm"] else {"weights"}  # confirmed anew at the end
     for key in (before.keys() | identity.keys()) - free:
         if before.get(key) != identity.get(key):
             text = f"this run has {key} {before.get(key)}, found {identity.get(key)}"
-            raise DataError(f"{folder}: {text}. Type the same to resume it, or {again}")
+            raise DataError(f"{folder}: {text}. Type the same to resume it. {records.AGAIN}")
     now = {source.file: source.state for source in sources if source.state}
     then = {entry["file"]: tuple(entry.get("state") or ()) for entry in records.read_records(folder)}
     changed = [file for file, state in then.items() if state and now.get(file, state) != state]
     if changed:
         text = "found another size or time than when frames of it were done"
         raise DataError(
-            f"{some(changed)}: {text}, expected the file of the run in {folder}. Type {again}"
+            f"{some(changed)}: {text}, expected the file of the run in {folder}. {records.AGAIN}"
         )
-
-
-def clear(folder: Path) -> None:
-    """Deletes an earlier run's results, and nothing else."""
-    for entry in records.read_records(folder, skip_damaged=True):
-        for kind in PICTURES:
-            (folder / kind.format(entry["frame"])).unlink(missing_ok=True)
-        if video := entry.get("video"):
-            (folder / f"{video}.mp4").unlink(missing_ok=True)
-    tables = (folder / name for name in TABLES)
-    for path in (*folder.glob("records-*.jsonl"), *folder.glob("mot/*.txt"), *tables):
-        path.unlink(missing_ok=True)
 
 
 # --- the end ------------------------------------------------------------------------------------------
@@ -301,7 +274,7 @@ def finish(worker: Worker, interruption: Interruption) -> int:
         files = [source.file for source in worker.sources]
         entries = records.ordered(records.read_records(folder), files)
         targets = write_all(worker, entries)
-        tables = f"{folder}/detections.csv, detections.json, overlays/"
+        tables = f"{folder}/detections.csv, overlays/"
         print(f"{counted(len(entries), 'frame')}, {counted(targets, 'target')}: {tables}")
         for line in said_of(doubted, "frame"):
             print(f"note: {line}", file=sys.stderr)
@@ -326,7 +299,9 @@ def write_all(worker: Worker, entries: list[dict]) -> int:
     draw_again(worker, {records.key_of(entry): entry for entry in changed})
     if request.format == "mot":
         records.write_mot(folder, sequences)
-    records.write_videos(folder, sequences)
+    for of_sequence in sequences.values():
+        if name := of_sequence[0].get("video"):
+            records.write_video(folder, name, of_sequence)
     dark = worker.detector.settings.polarity == "dark"
     extras = [name for name, asked in (("polarity", dark), ("track", request.confirm)) if asked]
     return records.write_tables(folder, entries, extras)
@@ -338,7 +313,7 @@ def draw_again(worker: Worker, changed: dict[tuple[str, int], dict]) -> None:
     sources = [source for source in worker.sources if source.file in files]
     if not sources:
         return
-    frames = read_frames(sources, lambda s, k: (s.file, k) in changed, worker.request.workers)
+    frames = read_frames(sources, lambda s, k: (s.file, k) in changed)
     for frame in progress(frames, f"{folder.name} overlays", len(changed), unit="frame"):
         if frame.problem:
             tqdm.write(f"error: {frame.problem}", sys.stderr)

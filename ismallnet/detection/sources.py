@@ -29,8 +29,7 @@ COUNTED = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm")  # their header says
 VIDEOS = (*COUNTED, ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEOS += (".ts", ".mts", ".m2ts", ".h264")
 KINDS = (*PICTURES, *ARRAYS, *VIDEOS)
-HEADERLESS = (".raw", ".bin")  # pixels alone: their type and the frames' size are not in the file
-READERS = 4  # threads that read image files, at most
+READERS = 4  # threads that read image files; whole frames, of any size, wait in memory
 FPS = 25.0  # of a video that does not say it
 GREY16 = int.from_bytes(b"Y1\0\x10", "little")  # FFmpeg's name of 16-bit grey pixels
 
@@ -84,43 +83,14 @@ class Frame:
 
 
 def find_sources(paths: list[str]) -> list[Source]:
-    """What files, folders, patterns and lists name, each file once, in the order of their names, where
-    numbers count as numbers; those of a list first, in its order. What cannot be opened is reported
-    when its turn comes.
+    """What files, folders and patterns name, each file once, in the order of their names, where numbers
+    count as numbers. What cannot be opened is reported when its turn comes.
 
     Raises:
-        DataError: a path that is not there, or holds no frames; a file of pixels without a header.
+        DataError: a path that is not there, or holds no frames.
     """
-    lists = [text for text in paths if text.lower().endswith(".txt") and Path(text).is_file()]
-    listed = [file for text in lists for file in in_list(Path(text))]
-    named = [file for text in paths if text not in lists for file in named_by(text)]
-    files = dict.fromkeys([*listed, *sorted(named, key=in_number)])
-    for path in files:
-        if path.suffix.lower() in HEADERLESS:
-            raise DataError(f"{path}: found pixels without a header; {as_npy(path)}")
-    return [source_of(path) for path in files]
-
-
-def as_npy(path: str | Path) -> str:
-    """What to type for a file of pixels without a header."""
-    array = f"numpy.fromfile({str(path)!r}, 'uint16').reshape(-1, HEIGHT, WIDTH)"
-    line = f"numpy.save({str(Path(path).with_suffix('.npy'))!r}, {array})"
-    return f"save them as .npy in Python: {line} (big-endian: '>u2')"
-
-
-def in_list(path: Path) -> list[Path]:
-    """The files that a text file names, a line each, beside it or from the current folder."""
-    raw, files = path.read_bytes(), []
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    for line in raw.decode(encoding, "surrogateescape").splitlines():
-        name = line.strip().strip("\"'")
-        there = [place for place in (path.parent / name, Path(name)) if place.is_file()]
-        if name and not there and name[0] != "#":  # a comment
-            raise DataError(f"{path}: names {name[:100]}, which is not there; expected a file a line")
-        files += there[:1]
-    if not files:
-        raise DataError(f"{path}: names no file; expected a file a line")
-    return files
+    files = dict.fromkeys(file for text in paths for file in named_by(text))
+    return [source_of(path) for path in sorted(files, key=in_number)]
 
 
 def named_by(text: str) -> list[Path]:
@@ -129,6 +99,8 @@ def named_by(text: str) -> list[Path]:
     if text and path.is_dir():
         return in_folder(path)
     if text and path.exists():
+        if path.suffix.lower() == ".txt":
+            raise DataError(f"{text}: lists are not read any more; type detect.py $(cat {text})")
         return [path]
     if "://" in text or text.isdecimal():
         raise DataError(f"{text}: no such file; of a camera or a stream type --camera {text}")
@@ -236,10 +208,8 @@ def check_progressive(path: Path) -> None:
 
 def open_video(path: Path) -> cv2.VideoCapture:
     """A video; frames of 16-bit grey keep their bits."""
-    name = str(path.absolute())  # FFmpeg takes what stands before a name's first colon for a protocol
-    if name.encode(errors="replace").decode() != name:  # on which OpenCV's reader crashes
-        raise DataError(f"{path}: found a name that is not UTF-8; rename the file or folder")
-    video = cv2.VideoCapture(name)
+    # FFmpeg takes what stands before a name's first colon for a protocol.
+    video = cv2.VideoCapture(str(path.absolute()))
     if not video.isOpened():
         raise DataError(f"{path}: not a readable video")
     if video.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT) == GREY16:
@@ -253,13 +223,13 @@ Wanted = Callable[[Source, int], bool]  # whether a source's frame of this index
 
 
 def read_frames(
-    sources: Iterable[Source], wanted: Wanted = lambda source, index: True, workers: int = 2
+    sources: Iterable[Source], wanted: Wanted = lambda source, index: True
 ) -> Iterator[Frame]:
     """The frames of sources, in order. A frame that cannot be read comes with a `problem`."""
-    workers = min(workers, READERS)  # whole frames wait in memory, of any size
     for kind, group in itertools.groupby(sources, key=lambda source: source.kind):
         if kind == "image":
-            yield from read_ahead(read_image, (s for s in group if wanted(s, 0)), workers, 2 * workers)
+            images = (source for source in group if wanted(source, 0))
+            yield from read_ahead(read_image, images, READERS, 2 * READERS)
             continue
         for source in group:
             yield from (read_video if kind == "video" else read_stack)(source, wanted)
@@ -289,9 +259,6 @@ def read_stack(source: Source, wanted: Wanted) -> Iterator[Frame]:
                 with reading(source.path):
                     if frames is None:
                         frames = stack.enter_context(open_frames(source.path))
-                    now = state_of(source.path)  # a page that is gone would end the process
-                    if source.state and (now is None or now[0] < source.state[0]):
-                        raise DataError("the file became shorter; start when it is complete")
                     pixels = frames[index]  # of any byte order
                     pixels = np.array(pixels, pixels.dtype.newbyteorder("="))
                 yield Frame(source, index, pixels)

@@ -27,7 +27,7 @@ def everything() -> dict[str, bytes]:
 def never(*argv, capsys) -> str:
     """The message of a call that must be refused; nothing may have been written or deleted."""
     before = everything()
-    message = refused(*argv, "--overwrite", capsys=capsys)
+    message = refused(*argv, capsys=capsys)
     assert everything() == before
     return message
 
@@ -41,7 +41,6 @@ def never(*argv, capsys) -> str:
         ("flight/day", "flight/day"),
         ("flight/day/clip.avi", "flight"),
         ("flight/day/*.avi", "flight"),
-        ("list.txt", "flight"),
         ("link", "flight"),
         ("--watch flight/day", "flight"),
     ],
@@ -49,7 +48,6 @@ def never(*argv, capsys) -> str:
 def test_the_folder_of_the_input_is_no_folder_for_results(argv, name, capsys):
     Path("flight/day").mkdir(parents=True)
     video("flight/day/clip.avi", 2)
-    write(Path("list.txt"), "flight/day/clip.avi\n")
     os.symlink("flight/day", "link")
     place = ["--results", os.path.dirname(name) or ".", "--name", os.path.basename(name)]
     assert name in never(*argv.split(), *place, capsys=capsys)
@@ -80,7 +78,7 @@ def test_two_calls_never_write_to_one_folder(monkeypatch, capsys):
     run("f")
     before = everything()
     with lock(Path("results/f"), "another detect.py is at work"):
-        assert "results/f" in refused("f", "--overwrite", capsys=capsys)
+        assert "results/f" in refused("f", "--resume", capsys=capsys)
     assert everything() == before
 
 
@@ -103,30 +101,19 @@ def test_each_video_has_an_annotated_video_of_its_own_name():
     counts = {name: int(shown.get(cv2.CAP_PROP_FRAME_COUNT)) for name, shown in videos.items()}
     assert counts == {"VID_20240101_123456.mp4": 2, "VID_20240101_123456_2.mp4": 3}
     mine = write(Path("results/frames/VID_20240101.mp4"), b"mine")  # what both once were
-    write(Path("x/y.png"), picture(1))
     assert run("a", "b", "--resume") == 0  # under the same names
     assert {path.name for path in Path("results/frames").glob("*.mp4")} == {*counts, mine.name}
-    assert run("x/*.png", "--overwrite") == 0
-    assert [path.name for path in Path("results/frames").glob("*.mp4")] == [mine.name]
 
 
-# --- what --overwrite deletes ----------------------------------------------------------------------
+# --- an earlier run --------------------------------------------------------------------------------
 
 
-def test_overwrite_deletes_the_results_and_nothing_else(capsys):
-    write(Path("one/f/x.png"), picture(1))
-    write(Path("two/f/y.png"), picture(2))
+def test_the_results_of_another_run_stay(capsys):
+    for name in ("one", "two"):
+        write(Path(name) / "f/x.png", picture(1))
     run("one/f")
-    report(["--name", "f"])
-    before = everything()
-    message = refused("two/f", capsys=capsys)
-    assert "one/f" in message and "--resume" in message and "--overwrite" in message
-    assert everything() == before
-    mine = [write(Path("results/f") / name, "mine") for name in ("maps/a.txt", "report/b.txt")]
-    run("two/f", "--overwrite")
-    names = {path.name for path in Path("results/f").rglob("*") if path.is_file()}
-    assert all(path.exists() for path in mine) and not names & {"x.png", "index.html"}
-    assert len(results()[2]["images"]) == 1
+    message = never("two/f", capsys=capsys)
+    assert "one/f" in message and "--resume" in message and "--name" in message
 
 
 @pytest.mark.parametrize(
@@ -139,20 +126,7 @@ def test_a_line_that_is_no_record(line, capsys):
     lines = records.read_text().splitlines(keepends=True)
     records.write_text(f"{lines[0]}{line}\n{lines[1]}")
     message = refused("f", "--resume", capsys=capsys)
-    assert "records-0.jsonl, line 2" in message and "--overwrite" in message
-    write(Path("new/new.png"), picture(5))
-    assert run("new", "--name", "f", "--overwrite") == 0
-    assert [path.name for path in Path("results/f/maps").iterdir()] == ["new.png"]
-
-
-@pytest.mark.parametrize("key, value", [("frame", "../../mine"), ("video", "../mine")])
-def test_a_record_never_leads_to_a_file_elsewhere(key, value):
-    folder(1)
-    run("f")
-    mine = write(Path("results/mine.png" if key == "frame" else "results/mine.mp4"), b"mine")
-    records = Path("results/f/records-0.jsonl")
-    records.write_text(json.dumps(json.loads(records.read_text()) | {key: value}) + "\n")
-    assert run("f", "--overwrite") == 0 and mine.exists()
+    assert "records-0.jsonl, line 2" in message and "--name" in message
 
 
 # --- resume ----------------------------------------------------------------------------------------
@@ -178,7 +152,7 @@ def test_resume_keeps_the_names_of_what_is_done():
     run("f/*/x.png")
     write(Path("f/a/x.png"), picture(2))  # comes first, and would be x
     run("f/*/x.png", "--resume")
-    images = results("frames")[2]["images"]
+    images = results("frames")[1]["images"]
     assert {i["file_name"]: i["frame"] for i in images} == {"f/b/x.png": "x", "f/a/x.png": "x_2"}
 
 
@@ -198,17 +172,17 @@ def test_a_run_with_a_setting_that_went_is_not_resumed(capsys):
     about = Path("results/f/about.json")
     about.write_text(json.dumps(json.loads(about.read_text()) | {"limits": "first"}))
     message = refused("f", "--resume", capsys=capsys)
-    assert "limits first" in message and "--overwrite" in message
+    assert "limits first" in message and "--name" in message
 
 
 def test_a_file_that_changed_since_it_was_done_is_not_resumed(capsys):
     folder(3)
     run("f")
-    assert run("f", "--resume") == 0 and len(results()[2]["images"]) == 3
+    assert run("f", "--resume") == 0 and len(results()[1]["images"]) == 3
     write(Path("f/frame_1.png"), picture(7))
     before = everything()
     message = refused("f", "--resume", capsys=capsys)
-    assert "f/frame_1.png" in message and "--overwrite" in message
+    assert "f/frame_1.png" in message and "--name" in message
     assert everything() == before
 
 
@@ -240,16 +214,6 @@ def test_the_folder_above_is_no_name_for_results(monkeypatch):
     monkeypatch.chdir("sub")
     main(["--weights", "../w.pt", "--device", "cpu", ".."])
     assert Path("results/frames/maps/x.png").exists()
-
-
-def test_a_name_is_tried_once_however_many_files_have_it(monkeypatch):
-    tried = []
-    claim = Names.claim
-    monkeypatch.setattr(Names, "claim", lambda self, *name: tried.append(name) or claim(self, *name))
-    names = Names([])
-    files = [Source(Path(f"{i}/a.png"), "image") for i in range(300)]
-    assert [names.of(file, 0) for file in files] == ["a", *(f"a_{k}" for k in range(2, 301))]
-    assert len(tried) == 300
 
 
 def test_frames_of_a_video_and_a_picture_of_their_name_are_kept_apart():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ismallnet.cli import DataError
-from ismallnet.detection.tracks import Confirmation, Track, link, nearest
+from ismallnet.detection.tracks import Confirmation, Track, link
 
 
 def at(*points):
@@ -88,26 +88,3 @@ def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
     assert link([at((0, 0), (100, 0)), at((104, 0))], 5, 1) == [[1, 2], [2]]
     # one that was seen two frames ago, and a far one of the last frame, which costs less
     assert link([at((100, 0)), at((0, 0)), at((108, 0))], 5, 2) == [[1], [2], [1]]
-
-
-def brute_force(tracks: list, sightings: list, distance: float) -> float:
-    """The least sum of distances, a track without a sighting costing the longest step, of all ways."""
-    if not tracks:
-        return 0.0
-    (x, y), *others = tracks
-    costs = [distance + brute_force(others, sightings, distance)]
-    for k, (to_x, to_y) in enumerate(sightings):
-        if (gap := np.hypot(x - to_x, y - to_y)) <= distance:
-            costs.append(gap + brute_force(others, sightings[:k] + sightings[k + 1 :], distance))
-    return min(costs)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_links_of_random_frames_are_the_best_of_all(seed):
-    rng = np.random.default_rng(seed)
-    first, second = (at(*rng.uniform(0, 12, (rng.integers(1, 6), 2))) for _ in range(2))
-    tracks = [Track(n, np.array(s), time=0) for n, s in enumerate(first)]
-    pairs = nearest(tracks, second, 1, 2.5)  # twice as far: the first step
-    gaps = [np.linalg.norm(track.place - second[k]) for k, track in pairs]
-    cost = sum(gaps) + 5.0 * (len(first) - len(pairs))
-    assert max(gaps, default=0) <= 5 and cost == pytest.approx(brute_force(first, second, 5.0))

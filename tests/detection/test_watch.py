@@ -1,6 +1,5 @@
 """`detect.py --watch`, interruptions, and several processes."""
 
-import json
 import shutil
 import signal
 import time
@@ -8,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
-import numpy as np
 import pytest
 from conftest import picture, write
 from PIL import Image
@@ -26,7 +24,7 @@ def there(name: str) -> None:
 
 
 def frames_of(name="in") -> list[str]:
-    return [image["frame"] for image in results(name)[2]["images"]]
+    return [image["frame"] for image in results(name)[1]["images"]]
 
 
 # --- interruptions, and several processes ------------------------------------------------------------
@@ -121,23 +119,10 @@ def test_watch_looks_again_at_what_came_slowly_or_grew_and_survives_what_leaves(
 
     assert beside(steps, "--watch", "in", "--every", 3) == 0  # all was read in the end
     assert "slow.png: not a readable image" in capsys.readouterr().err
-    times = {image["frame"]: image["seconds"] for image in results("in")[2]["images"]}
+    times = {image["frame"]: image["seconds"] for image in results("in")[1]["images"]}
     assert [times.pop(f"v_00000{k}") for k in (0, 3, 6)] == [0, 0.3, 0.6]
     assert times == dict.fromkeys(("leaves", "s_000000", "s_000003", "slow"))
     assert Path("results/in/v.mp4").is_file()
-
-
-def test_watch_says_that_a_file_was_replaced(capsys):
-    write(Path("in/a.png"), picture(1))
-
-    def steps() -> None:
-        there("overlays/a.png")
-        write(Path("in/a.png"), picture(2))
-        write(Path("in/b.png"), np.zeros((20, 20), np.uint8))  # is taken in a look after that
-        there("overlays/b.png")
-
-    assert beside(steps, "--watch", "in") == 0 and "in/a.png was replaced" in capsys.readouterr().err
-    assert frames_of() == ["a", "b"]
 
 
 def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done(capsys):
@@ -154,4 +139,3 @@ def test_a_watched_folder_that_is_gone_ends_the_run_with_what_was_done(capsys):
         message = capsys.readouterr().err
     assert code == 1 and "error: in: cannot be read any more" in message and "--resume" in message
     assert frames_of() == ["a"]
-    assert len(json.loads(Path("results/in/detections.json").read_text())) == len(results("in")[0])
