@@ -279,18 +279,15 @@ def map_loss(
     return F.binary_cross_entropy_with_logits(logits, target) + iou_loss.mean()
 
 
-def losses(
-    outputs: Outputs, targets: Outputs, loss: str = "jaccard", by_mask: bool = True
-) -> dict[str, Tensor]:
+def losses(outputs: Outputs, targets: Outputs, loss: str = "jaccard") -> dict[str, Tensor]:
     """The loss of each output by its name; a network learns their plain sum.
 
     Args:
         outputs: logits; None counts nothing.
         targets: the three maps, in [0, 1].
         loss: one of LOSSES.
-        by_mask: samples are empty where their masks are, not map by map, as earlier runs had it.
     """
-    empty = targets[-1].amax((1, 2, 3)) == 0 if by_mask else None
+    empty = targets[-1].amax((1, 2, 3)) == 0  # samples are empty where their masks are
     return {  # in full precision, after autocast
         name: map_loss(logits.to(target.dtype), target, loss, empty)
         for name, logits, target in zip(OUTPUTS, outputs, targets, strict=True)

@@ -270,8 +270,7 @@ def make_state(args: argparse.Namespace, model: iSmallNet | OwnNetwork, steps: i
 def make_step(args: argparse.Namespace, state: State, processes: Processes) -> Callable:
     """`step` of a batch, a rate, a weight and a check; on CUDA as a graph where that is possible."""
     network = processes.parallel(state.model)
-    loss_of = partial(losses, loss=args.loss, by_mask=args.empty_by == "mask")
-    options = {"loss_of": loss_of, "clip": args.clip, "amp": args.amp}
+    options = {"loss_of": partial(losses, loss=args.loss), "clip": args.clip, "amp": args.amp}
     take_step = partial(step, state, network, processes, **options)
     captured = can_be_captured(state, processes, varied=args.augment == "authors")
     if captured and not args.no_graphs:

@@ -18,8 +18,6 @@ from ismallnet.parallel import cores
 from ismallnet.training.augmentation import MIRRORS
 from ismallnet.training.recipes import RECIPES
 
-# What runs did that do not name these arguments, since there were none.
-EARLIER = {"loss": "authors", "clutter_share": 0.0, "mirror": "all", "empty_by": "map"}
 SESSION = ("config", "resume", "run_name", "max_minutes", "help")  # not the run's
 # What may differ between a run and its continuation: it changes the weights by rounding at most.
 FREE = {
@@ -120,7 +118,6 @@ def add_recipe_flags(add: Callable, losses: Sequence[str]) -> None:
     add("--brightness", SHARE, "largest relative change", 0.1)
     add("--contrast", SHARE, "largest relative change", 0.1)
     add("--loss", losses, "jaccard, or as the authors published it")
-    add("--empty-by", ("mask", "map"), argparse.SUPPRESS, "mask")  # net.losses; map: earlier runs
     optimizer = "muon: of the convolutions, AdamW of the rest; sgd: Nesterov, momentum 0.9"
     add("--optimizer", ("muon", "adamw", "sgd"), optimizer)
     add("--lr", AMOUNT, "highest learning rate")
@@ -193,7 +190,7 @@ def read_config(parser: argparse.ArgumentParser, path: str | None) -> dict:
     if not path:
         return {}
     try:
-        kept = EARLIER | json.loads(Path(path).read_text(encoding="utf-8"))["args"]
+        kept = dict(json.loads(Path(path).read_text(encoding="utf-8"))["args"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"--config {path}: expected a run's config.json ({error})") from error
     kept = {key: value for key, value in kept.items() if key not in SESSION}
@@ -210,6 +207,8 @@ def parse_kept(parser: argparse.ArgumentParser, kept: dict, name: str) -> argpar
     parser.error = refuse
     args = parser.parse_args(as_typed(kept))
     del parser.error
+    if kept.get("empty_by", "mask" if "sensor_share" in kept else "map") != "mask":
+        raise DataError(f"{name}: a run of an earlier version, with another loss; start another run")
     return args
 
 
@@ -223,7 +222,7 @@ def as_typed(kept: dict) -> list[str]:
             argv += [flag, *map(str, exact)]
         elif value is True:
             argv.append(flag)
-        elif value is not None and value is not False:
+        elif value is not None and value is not False and key != "empty_by":  # which went
             argv.append(f"{flag}={value}")
     return argv
 
@@ -261,7 +260,7 @@ def resume(
     argv = sys.argv[1:] if argv is None else argv
     checkpoint = read_checkpoint(path)
     try:
-        kept = EARLIER | checkpoint["info"]["args"]
+        kept = dict(checkpoint["info"]["args"])
         if not isinstance(checkpoint["training"]["step"], int):
             raise TypeError("step")
     except (KeyError, TypeError) as error:

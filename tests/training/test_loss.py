@@ -105,12 +105,8 @@ def test_a_crop_without_a_target_is_empty_though_a_soft_map_reaches_into_it():
     logits = torch.full_like(rest, -30)
     outputs, targets = Outputs(logits, None, logits), Outputs(rest, nothing, nothing)
     with_target = targets._replace(mask=sample([1, 0, 0, 0]))
-    for given, by_mask, expected in (
-        (targets, True, 5e-5),
-        (targets, False, 5e-5 / 105e-5),
-        (with_target, True, 5e-5 / 105e-5),
-    ):
-        loss = losses(outputs, given, by_mask=by_mask)["interior"].item()
+    for given, expected in ((targets, 5e-5), (with_target, 5e-5 / 105e-5)):
+        loss = losses(outputs, given)["interior"].item()
         assert loss == pytest.approx(expected, rel=0.01)
 
 
