@@ -313,11 +313,6 @@ def session(
     if checkpoint:
         run.check_data(checkpoint["training"])
         state.restore(checkpoint, str(run.last))
-    if state.finished:
-        if not (folder / "metrics.json").exists():  # killed just after the last checkpoint
-            run.write_metrics(state)
-        print(f"{folder}: finished already, {steps} steps")
-        return 0
 
     crops = None if processes.rank else training_crops(learned, args.crop, args.seed)
     amp = "off" if args.amp == "off" else "auto"  # as test.py would, on the CPU without bf16

@@ -188,7 +188,7 @@ def test_a_run_is_not_overwritten_and_resume_takes_the_newest_and_its_arguments(
     before = metrics.read_bytes()
     metrics.unlink()  # as if it was killed before it wrote them
     main(RESUME)
-    assert "finished already" in capsys.readouterr().out and metrics.read_bytes() == before
+    assert "resumed at step 3 of 3" in capsys.readouterr().out and metrics.read_bytes() == before
 
 
 # --- what is refused -------------------------------------------------------------------------------
