@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -36,7 +36,6 @@ class Target:
         mean: the mean probability.
         snr: local SNR (metrics.py); None where the frame has no pixels around the target, or they
             are all alike, or not all are numbers.
-        pixels: (n, 2) y, x of its pixels; two targets are compared without it.
         polarity: "bright" or "dark", what was looked for.
     """
 
@@ -47,7 +46,6 @@ class Target:
     score: float
     mean: float
     snr: float | None
-    pixels: np.ndarray = field(compare=False, repr=False)
     polarity: str = "bright"
 
 
@@ -87,7 +85,6 @@ def find_targets(
                 score=float(p.max()),
                 mean=float(p.mean()),
                 snr=snr_of(frame, y, x),
-                pixels=np.stack([y, x], axis=1),
                 polarity=polarity,
             )
         )
