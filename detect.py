@@ -91,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     confirm = "report a target only where it is seen in N of M successive frames of a sequence: a "
     confirm += "folder in the order of its names, a video, or a stack"
     add("--confirm", metavar="N:M", help=confirm)
+    moving = (
+        "with --confirm, of a camera that stands still: leave out what stays within PX of where it "
+    )
+    add("--moving", type=float, default=0.0, metavar="PX", help=moving + "was first seen")
 
     add = parser.add_argument_group("results").add_argument
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")
@@ -118,6 +122,7 @@ def check(args: argparse.Namespace) -> None:
         "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
         "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
         "--watch and --camera without --confirm": not ((args.watch or args.camera) and args.confirm),
+        "--moving with --confirm": not args.moving or bool(args.confirm),
         "--watch and --camera without torchrun": not (args.watch or args.camera) or launch().world == 1,
         "--camera without --resume": not (args.camera and args.resume),
         "--false-alarms with --background, and --background with it": alarms == bool(args.background),
@@ -149,7 +154,7 @@ def request_of(args: argparse.Namespace) -> Request:
         "folder": results_folder(args.results, name, paths),
         "weights": named_weights(args.weights) if args.weights else default_weights(),
         "watch": bool(args.watch),
-        "confirm": Confirmation.parse(args.confirm) if args.confirm else None,
+        "confirm": Confirmation.parse(args.confirm, args.moving) if args.confirm else None,
     }
     rest = {f.name: getattr(args, f.name) for f in fields(Request) if f.name not in given}
     return Request(**given, **rest)

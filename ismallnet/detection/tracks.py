@@ -2,6 +2,7 @@
 frames: sightings linked to tracks, and which of them count."""
 
 import itertools
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -22,34 +23,41 @@ Sighting = tuple[float, float]  # x, y
 
 @dataclass(frozen=True)
 class Confirmation:
-    """When a target counts: among `of` successive frames that contain it, `seen` have its track."""
+    """When a target counts: among `of` successive frames that contain it, `seen` have its track.
+
+    Args:
+        moving: px that the track gets away from where it began; 0: it may stay there.
+    """
 
     seen: int
     of: int
+    moving: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> "Confirmation":
+    def parse(cls, text: str, moving: float = 0.0) -> "Confirmation":
         """
         Raises:
-            DataError: not N:M.
+            DataError: not N:M, or no distance.
         """
+        if not 0 <= moving < math.inf:
+            raise DataError(f"--moving {moving:g}: expected a number of pixels, 0 or more")
         seen, _, of = text.partition(":")
         if not (seen.isdecimal() and of.isdecimal() and 1 <= int(seen) <= int(of) >= 2):
             raise DataError(f"--confirm {text}: expected N:M, 1 <= N <= M and M of 2 or more, as 3:5")
-        return cls(int(seen), int(of))
+        return cls(int(seen), int(of), moving)
 
     def __str__(self) -> str:
-        return f"{self.seen}:{self.of}"
+        return f"{self.seen}:{self.of}" + (f", moving {self.moving:g} px" if self.moving else "")
 
     def numbers(self, frames: list[list[Sighting]]) -> list[list[int | None]]:
         """The track of each sighting in the frames of a sequence, from 1 in the order in which they
         are confirmed; None for those that do not count."""
         tracks = link(frames, DISTANCE, self.of - 1)
-        times: dict[int, list[int]] = {}
-        for time, own in enumerate(tracks):
-            for track in own:
-                times.setdefault(track, []).append(time)
-        counts = {track: self.counting(seen) for track, seen in times.items()}
+        seen: dict[int, dict[int, Sighting]] = {}  # by track and time
+        for time, (own, sightings) in enumerate(zip(tracks, frames)):
+            for track, sighting in zip(own, sightings):
+                seen.setdefault(track, {})[time] = sighting
+        counts = {track: self.counting(places) for track, places in seen.items()}
         numbers: dict[int, int] = {}
         result = []
         for time, own in enumerate(tracks):
@@ -59,8 +67,12 @@ class Confirmation:
             result.append([track and numbers[track] for track in confirmed])
         return result
 
-    def counting(self, times: list[int]) -> set[int]:
-        """Those of a track's times that lie with `seen` of them in `of` successive frames."""
+    def counting(self, places: dict[int, Sighting]) -> set[int]:
+        """Those of a track's times that lie with `seen` of them in `of` successive frames; none if it
+        stays in place."""
+        times, first = list(places), next(iter(places.values()))
+        if max(math.dist(first, place) for place in places.values()) < self.moving:
+            return set()
         groups = (times[k : k + self.seen] for k in range(len(times) - self.seen + 1))
         return {time for group in groups if group[-1] - group[0] < self.of for time in group}
 

@@ -63,10 +63,21 @@ def test_numbers_begin_at_one_with_what_is_confirmed_first():
     assert Confirmation(1, 2).numbers(frames) == [[1, 2], [2, 3], [3]]
 
 
+def test_what_stays_in_place_is_left_out():
+    """A lamp that flickers by 1 px, and a target that gets 3 px away and comes back."""
+    frames = [at((50, 50 + k % 2), (10 + 1.5 * (k % 3), 10)) for k in range(6)]
+    assert Confirmation(3, 5).numbers(frames) == [[1, 2]] * 6
+    assert Confirmation(3, 5, moving=2).numbers(frames) == [[None, 1]] * 6
+    assert Confirmation(3, 5, moving=3.1).numbers(frames) == [[None, None]] * 6
+    assert str(Confirmation(3, 5, moving=2)) == "3:5, moving 2 px"
+
+
 @pytest.mark.parametrize("text", ["3", "5:3", "0:4", "1:1", "a:b", "3:", "-1:3", "2:3:4"])
 def test_other_rules_are_errors(text):
     with pytest.raises(DataError, match="expected N:M"):
         Confirmation.parse(text)
+    with pytest.raises(DataError, match="--moving"):
+        Confirmation.parse("3:5", moving=-1)
 
 
 def test_rules_are_read():
