@@ -2,7 +2,7 @@
 
 Each frame's targets are a line of records-RANK.jsonl as soon as its pictures are written: what is
 interrupted continues from there, and several processes write a file each. At the end
-`write_tables` makes detections.csv and frames.json of them.
+`write_tables` makes detections.csv, and detections.json and frames.json, of them.
 """
 
 import io
@@ -24,6 +24,7 @@ from ismallnet.images.grey import Limits, to_units
 
 AGAIN = "To start again delete the folder, or type another --name"
 REQUIRED = {"frame", "file", "index", "height", "width", "targets"}  # of a record
+CATEGORY = {"id": 1, "name": "target"}
 IMAGE_KEYS = ("index", "seconds", "height", "width", "range")
 COLUMNS = (
     *("frame", "file", "index", "seconds", "target", "x", "y", "left", "top", "width", "height"),
@@ -200,15 +201,18 @@ class Names:
 
 
 def write_tables(folder: Path, entries: list[dict], extras: Sequence[str] = ()) -> int:
-    """Writes detections.csv and frames.json; returns how many targets there are. `extras` is what is
-    written of targets beside the usual, of "polarity" and "track"."""
-    images, rows = [], []
-    for entry in entries:
-        image = {"file_name": entry["file"], "frame": entry["frame"]}
+    """Writes detections.csv; detections.json, COCO's results, and frames.json, the images and the
+    category of these; returns how many targets there are. `extras` is what is written of targets beside
+    the usual, of "polarity" and "track"."""
+    images, rows, results = [], [], []
+    for image_id, entry in enumerate(entries, start=1):
+        image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
         images.append(image | {key: entry[key] for key in IMAGE_KEYS})
         rows += [row(entry, *numbered, extras) for numbered in enumerate(entry["targets"], start=1)]
+        results += [coco_result(image_id, target) for target in entry["targets"]]
     write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
-    write_json(folder / "frames.json", {"images": images}, indent=None)
+    write_json(folder / "detections.json", results, indent=None)
+    write_json(folder / "frames.json", {"categories": [CATEGORY], "images": images}, indent=None)
     return len(rows)
 
 
@@ -217,6 +221,11 @@ def row(entry: dict, number: int, t: dict, extras: Sequence[str]) -> list:
     frame = [entry[key] for key in ("frame", "file", "index", "seconds")]
     values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
     return [*frame, number, t["x"], t["y"], *t["box"], *values]
+
+
+def coco_result(image_id: int, t: dict) -> dict:
+    keys = {"image_id": image_id, "category_id": CATEGORY["id"]}
+    return keys | {"bbox": t["box"], "score": t["score"]}
 
 
 def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:

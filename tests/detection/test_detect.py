@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ from conftest import picture
 
 from detect import Detector
 from ismallnet.detection.detector import find_targets
+from ismallnet.detection.records import write_tables
 from ismallnet.evaluation.metrics import local_snr
 from ismallnet.inference.predict import predict_frame
 from net import Outputs, iSmallNet
@@ -166,3 +168,16 @@ def test_the_network_sees_frames_rescaled_and_targets_stay_where_they_are(scale)
         (target,) = detector.targets(probability, frame)
         assert (target.x, target.y) == pytest.approx((x, y), abs=0.1) and 96 <= target.area <= 140
     assert max(sides) >= ((64, 64) if scale == 1.5 else (64 * scale, 96 * scale))
+
+
+def test_boxes_as_coco_s_results(tmp_path):
+    target = dict.fromkeys(("x", "y", "area", "mean", "snr"), 1) | {"box": [3, 4, 2, 1], "score": 0.9}
+    frame = {"frame": "f", "file": "a/f.png", "index": 0, "seconds": None, "range": None}
+    frame |= {"height": 20, "width": 30}
+    entries = [frame | {"targets": []}, frame | {"targets": [target]}]
+    assert write_tables(tmp_path, entries) == 1
+    texts = ((tmp_path / name).read_text() for name in ("detections.json", "frames.json"))
+    results, frames = map(json.loads, texts)
+    assert results == [{"image_id": 2, "category_id": 1, "bbox": [3, 4, 2, 1], "score": 0.9}]
+    assert [image["id"] for image in frames["images"]] == [1, 2]
+    assert frames["categories"] == [{"id": 1, "name": "target"}]
