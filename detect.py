@@ -78,7 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--scale", type=float, default=1.0, metavar="X", help=scale)
 
     add = parser.add_argument_group("targets").add_argument
-    add("--threshold", type=float, default=0.5, metavar="P", help="minimum probability of a target")
+    default = DetectionSettings.threshold
+    add("--threshold", type=float, default=default, metavar="P", help="least probability of a target")
     polarity = "targets that are brighter or darker than their surroundings"
     add("--polarity", default="bright", metavar="{bright,dark}", help=polarity)
     add("--min-area", type=int, default=1, metavar="PX", help="minimum area of a target, in pixels")

@@ -14,7 +14,7 @@ from ismallnet.distributed import pick_device
 from ismallnet.evaluation.metrics import components, local_snr, quantise, ring
 from ismallnet.images.grey import PERCENTILES, GreyRange, Limits
 from ismallnet.images.picture import decode
-from ismallnet.inference.predict import AMP, UNITS, Network, predict, predict_frame, prepared
+from ismallnet.inference.predict import AMP, OVERLAP, TILE, Network, predict, predict_frame, prepared
 from ismallnet.inference.weights import default_weights, open_network
 
 WHITE = 128  # grey value of `ignore`, from which on pixels do not count
@@ -144,8 +144,8 @@ class DetectionSettings:
     polarity: str = "bright"
     limits: Limits | None = None
     percentiles: tuple[float, float] = PERCENTILES
-    tile: int = 512
-    overlap: int = 64
+    tile: int = TILE
+    overlap: int = OVERLAP
     amp: str = "auto"
     flips: bool = False
     scale: float = 1.0
@@ -258,8 +258,8 @@ class Detector:
         if len(images) > 1 and max(inner) <= s.tile:
             maps = predict(self.model, images, s.amp, flips=s.flips)
         else:
-            tiles = (UNITS, s.tile, s.overlap)
-            maps = [predict_frame(self.model, image, *tiles, s.amp, s.flips) for image in images]
+            options = (s.tile, s.overlap, s.amp, s.flips)
+            maps = [predict_frame(self.model, image, *options) for image in images]
         maps = [resized(probability, shape) for probability in maps]
         if self.ignored is None:
             return maps

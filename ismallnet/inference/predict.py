@@ -13,7 +13,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ismallnet.cli import UserError, progress
 from ismallnet.distributed import Processes, has_bf16
 from ismallnet.evaluation.metrics import count_standard, metrics_standard, quantise, total
-from ismallnet.images.grey import to_units, value_limits
 from ismallnet.inference.onnx import Exported
 from ismallnet.unet import pad_to_multiple
 
@@ -21,7 +20,6 @@ Network = nn.Module | Exported  # an iSmallNet, or its export
 
 AMP = ("auto", "bf16", "fp16", "off")  # mixed precision
 TILE, OVERLAP = 512, 64  # px
-UNITS = (0.0, 255.0)  # of data sets' images
 LARGE = 1024  # px, side from which data sets' images run in tiles, unless told otherwise
 FLIPS = (np.asarray, np.flipud, np.fliplr, lambda image: image[::-1, ::-1])
 
@@ -156,8 +154,7 @@ def tile_weights(size: int, tile: int, overlap: int) -> list[tuple[int, np.ndarr
 
 def predict_frame(
     model: Network,
-    pixels: np.ndarray,
-    limits: tuple[float, float] | None = None,
+    image: np.ndarray,
     tile: int = TILE,
     overlap: int = OVERLAP,
     amp: str = "auto",
@@ -170,19 +167,18 @@ def predict_frame(
 
     Args:
         model: in evaluation mode, on any device.
-        pixels: HxW or HxWx3, any depth; `limits` as in `to_units`, the frame's own by default.
+        image: HxWx3 in 0-255 units, as of `predict`.
         tile, overlap: px.
 
     Returns:
         HxW float32 in [0, 1].
     """
-    limits = limits or value_limits(pixels)
-    height, width = pixels.shape[:2]
+    height, width = image.shape[:2]
     probability = np.zeros((height, width), np.float32)
     for top, rows in tile_weights(height, tile, overlap):
         for left, columns in tile_weights(width, tile, overlap):
             at = (slice(top, top + len(rows)), slice(left, left + len(columns)))
-            values = predict(model, [to_units(pixels[at], limits)], amp, flips=flips)[0]
+            values = predict(model, [image[at]], amp, flips=flips)[0]
             probability[at] += values * np.outer(rows, columns)
     return probability
 
@@ -255,7 +251,7 @@ def infer(
         item = frames[i]
         try:
             if tiling.applies(frames.shapes[i]):
-                tiles = (UNITS, tiling.side, tiling.overlap)
+                tiles = (tiling.side, tiling.overlap)
                 probability = predict_frame(model, item.image, *tiles, amp, flips)
             else:
                 (probability,) = predict(model, [item.image], amp, resize, flips)

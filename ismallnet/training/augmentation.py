@@ -19,7 +19,7 @@ from ismallnet.datasets.masks import TARGET
 from ismallnet.datasets.sample import Item
 from ismallnet.distributed import Processes, loader_worker
 
-PLANES = (3, 1, 1, 1)  # of the image, the interior and boundary maps and the mask, stacked
+PLANES = (3, 1, 1, 1)  # of an Item: the image, the mask, the interior and boundary maps
 SHARED = Path("/dev/shm")  # where loader processes hand over their batches; Docker gives 64 MB
 PREFETCH = 4  # batches that each loader process makes ahead
 SPOT = 13  # px, side of the top-hat's square: clutter is smaller
@@ -98,11 +98,11 @@ class TrainingSet:
         frames, i = self.frames[index]
         item = frames[i]
         if self.augment == "authors":
-            planes = self.whole(stacked(item), position, self.mirror[index], rng)
+            planes = self.whole(np.dstack(item), position, self.mirror[index], rng)
         else:
             planes = self.cut(item, frames.centres[i], position, index, rng)
         image, *maps = planes.split(PLANES)
-        return Item(image.contiguous(), *((m / 255).contiguous() for m in (maps[2], *maps[:2])))
+        return Item(image.contiguous(), *((m / 255).contiguous() for m in maps))
 
     def whole(self, planes: np.ndarray, position: int, mirror: str, rng: np.random.Generator) -> Tensor:
         """The authors' sample: nearly all of an image, at the size that its batch has."""
@@ -126,23 +126,18 @@ class TrainingSet:
                 self._clutter[index] = clutter(item)
             if len(self._clutter[index]):
                 centre = rng.choice(self._clutter[index])
-        crop = random_crop(stacked(item), round(side / factor), centre, rng)
+        crop = random_crop(np.dstack(item), round(side / factor), centre, rng)
         x = torch.from_numpy(crop).permute(2, 0, 1).float()
         resized = x.shape[-1] != side
         x = F.resize(x, [side, side], antialias=True) if resized else x
         x = mirrored(x, self.mirror[index], [rng.random() < 0.5 for _ in range(3)])
-        image, interior, boundary, mask = x.split(PLANES)
+        image, mask, *maps = x.split(PLANES)
         mask = (mask >= TARGET) * 255.0 if resized else mask
         image = F.adjust_brightness(image / 255, 1 + self.brightness * rng.uniform(-1, 1))
         image = F.adjust_contrast(image, 1 + self.contrast * rng.uniform(-1, 1)) * 255
         if self.sensor_share and rng.random() < self.sensor_share:
             image = as_of_another_sensor(image, rng)
-        return torch.cat([image, interior, boundary, mask])
-
-
-def stacked(item: Item) -> np.ndarray:
-    """HxWx6, so that the image and its maps share one geometry."""
-    return np.dstack([item.image, item.interior, item.boundary, item.mask])
+        return torch.cat([image, mask, *maps])
 
 
 def mirrored(planes: Tensor, mirror: str, chosen: list[bool]) -> Tensor:
