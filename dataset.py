@@ -13,7 +13,7 @@ import numpy as np
 
 from ismallnet.cli import DataError, launch, progress
 from ismallnet.datasets.checks import complaint, offsets, target_components
-from ismallnet.datasets.masks import TARGET, mask_file, read_mask
+from ismallnet.datasets.masks import TARGET, loaded_mask, read_mask
 from ismallnet.datasets.sample import DatasetFolder, Item, Sample
 from ismallnet.images.grey import GreyFacts, GreyRange, darker
 from ismallnet.labels import check_maps, checksum, read_maps
@@ -109,8 +109,8 @@ class Frames:
             )
 
     def _load(self, sample: Sample) -> tuple[Item, FrameFacts] | DataError:
-        """A frame as it is on disk, each of its files opened once, and what is known of it; or why it
-        cannot be used."""
+        """A frame, whose image is opened here, once, and whose mask `find_dataset` has read, and what
+        is known of it; or why it cannot be used."""
         try:
             raw = sample.image.read_bytes()
             image, grey = self.grey.read(sample.image, sample.name, raw=raw)
@@ -190,7 +190,7 @@ def fingerprint(lists: list[Frames]) -> str:
     """A digest of the images and masks of lists: their names, and their files' sizes and contents."""
     whole, empty = hashlib.sha256(), hashlib.sha256().hexdigest()
     for sample, frame in facts_of(lists):
-        mask = mask_file(sample)
+        mask = loaded_mask(sample)
         of_mask = f"{mask.size} {mask.digest}" if mask else f"0 {empty}"
         line = f"{sample.name} {frame.size} {frame.digest} {of_mask}\n"
         whole.update(line.encode(errors="surrogateescape"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ismallnet.cli import DataError, some
 from ismallnet.datasets.checks import complaint
-from ismallnet.datasets.masks import TARGET, is_resized, mask_file, modified, read_mask, resized_note
+from ismallnet.datasets.masks import TARGET, is_resized, loaded_mask, modified, read_mask, resized_note
 from ismallnet.datasets.pairing import leads_inside
 from ismallnet.datasets.sample import MAPS, DatasetFolder, MaskRule, Sample
 from ismallnet.files import lock, read_json, sweep, write_json, write_png
@@ -142,7 +142,7 @@ def check_label_maps(labels: Path, samples: list[Sample], again: str, threshold:
 
 def mask_state(sample: Sample) -> list[int]:
     """A mask file's size and checksum."""
-    file = mask_file(sample)
+    file = loaded_mask(sample)
     return [file.size, file.crc] if file else [0, 0]
 
 

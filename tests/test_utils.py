@@ -224,10 +224,10 @@ def test_a_training_holds_the_lock_while_it_reads_its_maps(data, monkeypatch, ca
 
 
 def test_test_masks_alone_are_read_where_the_maps_say_what_values_mean(data):
-    assert all(s.file for s in find_dataset("tiny", needed=("test",)).lists["train"])
+    assert all(s.loaded for s in find_dataset("tiny", needed=("test",)).lists["train"])
     run("tiny")
     tiny = find_dataset("tiny", needed=("test",))
-    assert not any(s.file for s in tiny.lists["train"]) and all(s.file for s in tiny.lists["test"])
+    assert not any(s.loaded for s in tiny.lists["train"]) and all(s.loaded for s in tiny.lists["test"])
     assert tiny.lists["train"][0].rule == find_dataset("tiny").lists["train"][0].rule
     write(data / "masks/a.png", target_mask() // 255)  # the rule may be another one by now
-    assert all(s.file for s in find_dataset("tiny", needed=("test",)).lists["train"])
+    assert all(s.loaded for s in find_dataset("tiny", needed=("test",)).lists["train"])

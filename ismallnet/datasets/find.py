@@ -21,7 +21,7 @@ from ismallnet.datasets.lists import (
     new_split,
     write_split,
 )
-from ismallnet.datasets.masks import TARGET, read_masks
+from ismallnet.datasets.masks import TARGET, load_masks
 from ismallnet.datasets.pairing import (
     EXTENSIONS,
     folder_inside,
@@ -72,7 +72,7 @@ def find_dataset(
     reading: Reading = AS_IT_LIES,
     needed: tuple[str, ...] = ("train", "test"),
 ) -> DatasetFolder:
-    """Finds the layout and the lists of a data set, and what the values of its masks mean.
+    """Finds the layout and the lists of a data set, reads its masks, once, and what their values mean.
 
     Args:
         name: the folder below data_root.
@@ -103,7 +103,7 @@ def find_dataset(
         made = new_split(data, images)
         for kind, half in made.items():
             add_samples(data, kind, half)
-    read_masks(data, mask_threshold, needed)
+    load_masks(data, mask_threshold, needed)
     if made:
         write_split(data, made)
     return data

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ismallnet.cli import DataError, some
-from ismallnet.datasets.sample import DatasetFolder, MaskFile, MaskRule, Sample
+from ismallnet.datasets.sample import DatasetFolder, LoadedMask, MaskRule, Sample
 from ismallnet.files import READ_ERRORS, read_json
 from ismallnet.images.picture import decode, open_picture
 from ismallnet.parallel import read_ahead
@@ -27,12 +27,12 @@ INVERTED = "are target in more than half of their pixels"
 # --- one file ----------------------------------------------------------------------------------------
 
 
-def read_mask_file(path: Path) -> MaskFile:
+def load_mask(path: Path) -> LoadedMask:
     raw = path.read_bytes()
     pixels = mask_pixels(path, raw)
     digest, packed = hashlib.sha256(raw).hexdigest(), zlib.compress(pixels.tobytes(), 1)
     shape, dtype, values = pixels.shape, pixels.dtype.str, np.unique(pixels, return_counts=True)
-    return MaskFile(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *values)
+    return LoadedMask(len(raw), zlib.crc32(raw), digest, shape, dtype, packed, *values)
 
 
 def mask_pixels(path: Path, raw: bytes) -> np.ndarray:
@@ -64,9 +64,9 @@ def by_palette_or_alpha(picture, pixels: np.ndarray) -> np.ndarray | None:
 # --- the masks of samples ----------------------------------------------------------------------------
 
 
-def mask_file(sample: Sample) -> MaskFile | None:
+def loaded_mask(sample: Sample) -> LoadedMask | None:
     """The mask file of a sample, read now if it was not; None where there is none."""
-    return sample.file or (read_mask_file(sample.mask) if sample.mask else None)
+    return sample.loaded or (load_mask(sample.mask) if sample.mask else None)
 
 
 def read_mask_values(sample: Sample, shape: tuple[int, int]) -> np.ndarray:
@@ -78,7 +78,7 @@ def read_mask_values(sample: Sample, shape: tuple[int, int]) -> np.ndarray:
     Raises:
         DataError: unreadable, or its aspect ratio is more than 2 % off the image's.
     """
-    file = mask_file(sample)
+    file = loaded_mask(sample)
     if file is None:
         return np.zeros(shape, np.uint8)
     pixels = np.frombuffer(zlib.decompress(file.packed), file.dtype).reshape(file.shape)
@@ -107,7 +107,7 @@ def read_mask(sample: Sample, shape: tuple[int, int], threshold: int = TARGET) -
 
 def is_resized(sample: Sample, shape: tuple[int, int]) -> bool:
     """Whether a sample's mask file has another size than its image."""
-    return sample.mask is not None and mask_file(sample).shape != shape
+    return sample.mask is not None and loaded_mask(sample).shape != shape
 
 
 def resized_note(names: list[str]) -> str:
@@ -132,7 +132,7 @@ def masks_digest(samples: list[Sample]) -> str:
     """A digest of the names of samples and of their masks' contents, of which metrics are."""
     whole = hashlib.sha256()
     for sample in samples:
-        crc = mask_file(sample).crc if sample.mask else 0
+        crc = loaded_mask(sample).crc if sample.mask else 0
         whole.update(f"{sample.name} {crc}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()
 
@@ -155,7 +155,7 @@ def decide(uniques: Iterable[np.ndarray], threshold: int = TARGET) -> MaskRule:
     return MaskRule(numbers=not reached, deep=rule.deep, values=text)
 
 
-def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> None:
+def load_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> None:
     """Reads the masks of the lists that are needed, decides what their values mean, and counts target
     pixels. Masks that cannot be read are left to whoever needs them, to name them all."""
     samples = [sample for entries in data.lists.values() for sample in entries]
@@ -184,7 +184,7 @@ def read_masks(data: DatasetFolder, threshold: int, needed: tuple[str, ...]) -> 
                 f"{read[0].parent}: targets must be white, all else black"
             )
         data.targets[kind] = sum(target_pixels(files[path], rule, threshold) for path in read)
-        data.lists[kind] = [replace(s, rule=rule, file=files.get(s.mask)) for s in entries]
+        data.lists[kind] = [replace(s, rule=rule, loaded=files.get(s.mask)) for s in entries]
 
 
 def target_note(rule: MaskRule, threshold: int, holds_targets: bool) -> str:
@@ -195,9 +195,9 @@ def target_note(rule: MaskRule, threshold: int, holds_targets: bool) -> str:
     return f"target from {threshold} up"
 
 
-def try_read(path: Path) -> MaskFile | None:
+def try_read(path: Path) -> LoadedMask | None:
     try:
-        return read_mask_file(path)
+        return load_mask(path)
     except (DataError, OSError):
         return None
 
@@ -223,11 +223,11 @@ def recorded_rule(data: DatasetFolder, threshold: int) -> MaskRule | None:
     return None
 
 
-def target_pixels(file: MaskFile, rule: MaskRule, threshold: int) -> int:
+def target_pixels(file: LoadedMask, rule: MaskRule, threshold: int) -> int:
     return int(file.counts[grey_values(file.values, rule) >= threshold].sum())
 
 
-def doubt(file: MaskFile, rule: MaskRule, threshold: int) -> str:
+def doubt(file: LoadedMask, rule: MaskRule, threshold: int) -> str:
     """What a person should know of a mask, or nothing."""
     target = target_pixels(file, rule, threshold)
     if 2 * target > file.counts.sum():

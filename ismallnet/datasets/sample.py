@@ -55,7 +55,7 @@ class MaskRule:
 
 
 @dataclass(frozen=True)
-class MaskFile:
+class LoadedMask:
     """A mask file as it was read, once: what every check, note and label map is made from.
 
     Args:
@@ -83,7 +83,7 @@ class Sample:
     image: Path
     mask: Path | None
     rule: MaskRule | None = None  # of its data set's masks
-    file: MaskFile | None = field(default=None, compare=False)  # the mask, where it was read
+    loaded: LoadedMask | None = field(default=None, compare=False)  # the mask, where it was read
 
 
 @dataclass
