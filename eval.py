@@ -167,9 +167,6 @@ def compare(
     return rows, {name: differences(base, other, images) for name, other in zip(names, others)}
 
 
-# --- command line ------------------------------------------------------------------------------------
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser, images=False, required=False)

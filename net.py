@@ -86,14 +86,6 @@ class Block(nn.Module):
         return F.relu_(y.add_(self.shortcut(x)))
 
 
-def up(x: Tensor) -> Tensor:
-    return resize(x, 2)
-
-
-def down(x: Tensor) -> Tensor:
-    return resize(x, 0.5)
-
-
 def aggregation_inputs(laterals: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
     """Per scale s = 0..4: 1x1 convolution, then bilinear x2^s, all to (N, width, H, W)."""
     outs = [lateral(f) for lateral, f in zip(laterals, features)]
@@ -132,17 +124,17 @@ class Stream(nn.Module):
         x = [[self.nodes["0_0"](image)]]
         for i in range(1, SCALES):
             x.append([self.nodes[f"{i}_0"](F.max_pool2d(x[i - 1][0], 2))])
-        halved = [[down(x[i][0])] for i in range(SCALES - 2)]  # each is seen by two nodes
+        halved = [[resize(x[i][0], 0.5)] for i in range(SCALES - 2)]  # each is seen by two nodes
         for j in range(1, SCALES):  # multi-scale nested interaction, column by column, top down
             for i in range(SCALES - j):
                 if f"{i}_{j}" not in self.nodes:
                     continue
-                seen = [*x[i], up(x[i + 1][-1])]
+                seen = [*x[i], resize(x[i + 1][-1], 2)]
                 if i > 0 and not self.unet:
                     seen += halved[i - 1][j - 1 : j + 1]
                 x[i].append(self.nodes[f"{i}_{j}"](torch.cat(seen, dim=1)))
                 if i + j < SCALES - 1 and i < SCALES - 2 and not self.unet:
-                    halved[i].append(down(x[i][j]))
+                    halved[i].append(resize(x[i][j], 0.5))
         f = aggregation_inputs(self.lateral, [row[-1] for row in x])
         return self.aggregate(torch.cat(f[::-1], dim=1)), f
 

@@ -160,9 +160,6 @@ def evaluated(data: DatasetFolder, run: Path, threshold: int) -> Path:
     raise DataError(f"{run}: found no curves of these test images; type {again}")
 
 
-# --- command line ------------------------------------------------------------------------------------
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=summary(__doc__), formatter_class=HelpFormatter)
     add_data_arguments(parser, maps=True, required=False)

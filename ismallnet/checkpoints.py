@@ -106,11 +106,8 @@ def read_safetensors(path: Path) -> dict:
 
 
 def check_archive(path: Path) -> None:
-    """
-    Raises:
-        WeightsError: an entry of torch.save's archive is compressed, which may become a thousand times
-            as large, or damaged: torch looks at neither.
-    """
+    """WeightsError where an entry of torch.save's archive is compressed, which may become a thousand
+    times as large, or damaged: torch looks at neither."""
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # or another kind
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise WeightsError(
@@ -153,10 +150,7 @@ def network_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
 
 
 def refuse_own(path: str | os.PathLike, checkpoint: dict) -> None:
-    """
-    Raises:
-        WeightsError: the weights are of a network of the user's own, in a file that has to be named.
-    """
+    """WeightsError where they are of a network of the user's own, in a file that has to be named."""
     info = checkpoint.get("info")
     if isinstance(own := isinstance(info, dict) and info.get("network"), dict):
         raise WeightsError(
@@ -227,10 +221,7 @@ def variant_of(state: dict[str, Tensor]) -> str:
 def check_tensors(
     path: str | os.PathLike, state: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
-    """
-    Raises:
-        WeightsError: tensors are missing, unknown, of other shapes, or not finite.
-    """
+    """WeightsError where tensors are missing, unknown, of other shapes, or not finite."""
     wrong = [f"{k} is missing" for k in expected if k not in state]
     for key, value in state.items():
         if key not in expected:

@@ -87,11 +87,8 @@ def disk_errors_of(path: Path) -> Iterator[None]:
 
 
 def check_place(path: Path) -> None:
-    """
-    Raises:
-        DataError: no file can be written there: a folder or a device has its name, a file has its
-            folder's, or that folder is not ours to write to.
-    """
+    """DataError where no file can be written: a folder or a device has its name, a file has its
+    folder's, or that folder is not ours to write to."""
     above = next(place for place in path.absolute().parents if place.exists())
     free = path.is_file() or not path.exists()
     if not (free and above.is_dir() and os.access(above, os.W_OK)):

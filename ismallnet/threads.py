@@ -5,8 +5,6 @@ import os
 
 # By default a thread that waits spins, for milliseconds: it takes a core from other programs, and on a
 # machine that is not idle a step of training waits for it.
-CALM = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}  # GNU's; LLVM's and Intel's, milliseconds
-
 if "OMP_WAIT_POLICY" not in os.environ:
-    for variable, value in CALM.items():
-        os.environ.setdefault(variable, value)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's
+    os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's, milliseconds

@@ -274,9 +274,6 @@ def named(roots: list[Path], folder: str, flag: str, part: str = "") -> Path:
     raise DataError(f"{flag} {folder}: found no such folder in {roots[-1]}; expected one, as masks/raw")
 
 
-# --- split folders: train/, test/, val/ ----------------------------------------------------------
-
-
 def split_folders(root: Path) -> dict[str, tuple[Path, str]]:
     """The image folder of each split folder of a data set, and the form of its mask folder."""
     parts = {}

@@ -283,10 +283,7 @@ def resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def checked_frame(frame: np.ndarray) -> np.ndarray:
-    """
-    Raises:
-        ValueError: not an image, or empty.
-    """
+    """A frame as an array; ValueError where it is no image, or empty."""
     if isinstance(frame, np.ma.MaskedArray):
         raise ValueError("frame: found a masked array, expected frame.astype(float).filled(numpy.nan)")
     frame = np.asarray(frame)
@@ -295,9 +292,6 @@ def checked_frame(frame: np.ndarray) -> np.ndarray:
     if frame.dtype.kind not in "uif":
         raise ValueError(f"frame: found {frame.dtype}, expected integers or floats")
     return frame
-
-
-# --- a threshold from frames that hold no target ------------------------------------------------------
 
 
 def threshold_for(detector: Detector, frames: Iterable[Frame], most: float, name: str) -> float:

@@ -33,9 +33,6 @@ LOOK = 0.5  # s, how long a look for the next frame or file takes at most
 Stop = Callable[[], bool]  # whether the run is to end
 
 
-# --- a camera -----------------------------------------------------------------------------------------
-
-
 def is_address(text: str) -> bool:
     return text.isdecimal() or "://" in text
 
@@ -117,9 +114,6 @@ class Camera:
             self._closed.set()
             self._thread.join(5)
             tqdm.write(f"{self.count} frames came, {self.dropped} dropped", sys.stderr)
-
-
-# --- a folder -----------------------------------------------------------------------------------------
 
 
 def arriving(folder: Path, stop: Stop) -> Iterator[Source]:

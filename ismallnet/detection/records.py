@@ -197,7 +197,7 @@ class Names:
         return True
 
 
-# --- tables -------------------------------------------------------------------------------------------
+# --- tables and videos --------------------------------------------------------------------------------
 
 
 def write_tables(folder: Path, entries: list[dict], extras: Sequence[str] = ()) -> int:
@@ -245,9 +245,6 @@ def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
         names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
         with atomic_write(folder / "mot" / f"{names[-1]}.txt") as file:
             file.write("".join(lines).encode())
-
-
-# --- videos -------------------------------------------------------------------------------------------
 
 
 def write_video(folder: Path, name: str, entries: list[dict]) -> None:

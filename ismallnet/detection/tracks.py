@@ -35,10 +35,7 @@ class Confirmation:
 
     @classmethod
     def parse(cls, text: str, moving: float = 0.0) -> "Confirmation":
-        """
-        Raises:
-            DataError: not N:M, or no distance.
-        """
+        """DataError where it is not N:M, or `moving` no distance."""
         if not 0 <= moving < math.inf:
             raise DataError(f"--moving {moving:g}: expected a number of pixels, 0 or more")
         seen, _, of = text.partition(":")

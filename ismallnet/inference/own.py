@@ -74,10 +74,7 @@ def own_network(named: str) -> OwnNetwork:
 
 @torch.no_grad()
 def check_outputs(model: OwnNetwork, named: str) -> None:
-    """
-    Raises:
-        DataError: the network does not map an image to logits of its size.
-    """
+    """DataError where the network does not map an image to logits of its size."""
     example = torch.zeros(2, 3, 2 * model.multiple, 3 * model.multiple)
     expected = (len(example), 1, *example.shape[2:])
     shapes = {tuple(logits.shape) for logits in model.eval()(example) if logits is not None}
@@ -87,10 +84,7 @@ def check_outputs(model: OwnNetwork, named: str) -> None:
 
 
 def check_source(path: str | Path, info: dict, model: OwnNetwork) -> None:
-    """
-    Raises:
-        WeightsError: weights of another network, or of a file that has changed since.
-    """
+    """WeightsError where they are of another network, or of a file that has changed since."""
     then, now = info.get(KEPT), model.source
     if not isinstance(then, dict):
         raise WeightsError(f"{path}: weights of an iSmallNet; leave --network out")

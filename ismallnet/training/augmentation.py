@@ -224,9 +224,6 @@ def authors_crop(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(planes[tuple(window)])
 
 
-# --- batches -----------------------------------------------------------------------------------------
-
-
 def batches(samples: TrainingSet, steps: range, processes: Processes, workers: int) -> Iterable[Item]:
     """This process's share of the samples of each step.
 
