@@ -92,10 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     confirm = "report a target only where it is seen in N of M successive frames of a sequence: a "
     confirm += "folder in the order of its names, a video, or a stack"
     add("--confirm", metavar="N:M", help=confirm)
-    moving = (
-        "with --confirm, of a camera that stands still: leave out what stays within PX of where it "
-    )
-    add("--moving", type=float, default=0.0, metavar="PX", help=moving + "was first seen")
+    moving = "with --confirm, of a camera that stands still: leave out what stays within PX of where "
+    moving += "it was first seen"
+    add("--moving", type=float, default=0.0, metavar="PX", help=moving)
 
     add = parser.add_argument_group("results").add_argument
     add("--results", default="results", metavar="DIR", help="results go to DIR/NAME")

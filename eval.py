@@ -211,9 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         said = {"without_twins": leave_out_twins(data)} if args.without_twins else {}
         runs = [open_maps_run(data, folder, bool(args.maps), args.output) for folder in folders]
         if len({run.output for run in runs}) < len(runs):
-            raise DataError(
-                f"{', '.join(folders)}: the metrics of several would go to {runs[0].output}"
-            )
+            raise DataError(f"{', '.join(folders)}: several of them would write {runs[0].output}")
         evaluations = []
         for run in runs:
             evaluations.append(evaluate_run(data, run, rules, args.workers, said))

@@ -35,7 +35,6 @@ from net import iSmallNet, load_weights
 DATA_FLAGS = ("data_root", "split", "mask_threshold", "image_folder", "mask_folder", "image_suffix")
 DATA_FLAGS += ("mask_suffix", "missing_masks", "follow_links")
 TOLERANCE = 0.5  # points by which IoU may fall on the test list of --verify
-INT8 = "export float32, and quantise that file with the tools of your chip's vendor"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("data set of --verify")
     add_data_arguments(group, images=False, named=False)
     for flag in ("--calibrate", "--calibrate-images"):
-        gone(parser, flag, INT8)
+        gone(parser, flag, "export float32, and quantise that with the tools of your chip's vendor")
     gone(parser, "--tolerance", f"leave it out; it is {TOLERANCE} points of IoU")
     return parser
 

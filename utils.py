@@ -45,11 +45,8 @@ def make_masks(args: argparse.Namespace) -> None:
         return
     if len(args.dataset) != 1:
         raise DataError(f"--from-annotations: found {len(args.dataset)} data sets, expected one")
-    place, options = (
-        (args.dataset[0], args.data_root),
-        (args.split, given_reading(args), args.overwrite),
-    )
-    print(*draw_masks(*place, args.from_annotations, *options), sep="\n")
+    options = args.split, given_reading(args), args.overwrite
+    print(*draw_masks(args.dataset[0], args.data_root, args.from_annotations, *options), sep="\n")
 
 
 @command("maps that are done are kept; type the same command to continue")

@@ -38,7 +38,6 @@ from ismallnet.report.panels import panel
 from ismallnet.report.paper_figures import Row, panels, surfaces
 
 ABOUT = "metrics_about.json"  # what eval.py says its metrics are of
-FRAME_ARGUMENTS = ("name", "results", "workers")  # all that the report of frames uses
 CHOSEN = 4  # images in --figure paper
 
 
@@ -186,7 +185,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if bool(args.dataset) == bool(args.name):
         raise DataError("expected --dataset NAME, or after detect.py: --name NAME")
     if not args.dataset:
-        rest = [key for key in vars(args) if key not in ("dataset", *FRAME_ARGUMENTS)]
+        rest = [key for key in vars(args) if key not in ("dataset", "name", "results", "workers")]
         refuse_idle(parser, args, rest, "without --dataset")
     elif not args.figure:
         refuse_idle(parser, args, ("images", "compare"), "without --figure")

@@ -110,9 +110,7 @@ def check_archive(path: Path) -> None:
     times as large, or damaged: torch looks at neither."""
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # or another kind
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise WeightsError(
-                f"{path}: found compressed entries, as of TorchScript, expected weights; {SAVE}"
-            )
+            raise WeightsError(f"{path}: found compressed entries (TorchScript); {SAVE}")
         if damaged := archive.testzip():
             raise WeightsError(f"{path}: damaged: {damaged}; copy it again")
 

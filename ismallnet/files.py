@@ -121,9 +121,7 @@ def lock(folder: Path, doing: str, seconds: float | None = None) -> Iterator[Non
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS if seconds is None else seconds):
             yield
     except Timeout as error:
-        raise DataError(
-            f"{folder}: {doing} there; wait until it ends, or name another folder"
-        ) from error
+        raise DataError(f"{folder}: {doing} there; wait for its end, or name another folder") from error
 
 
 def write_json(path: Path, content, indent: int | None = 1) -> None:
@@ -157,15 +155,6 @@ def write_png(path: Path, pixels: np.ndarray) -> int:
     with atomic_write(path) as file:
         file.write(encoded)
     return len(encoded)
-
-
-def read_png(path: Path) -> np.ndarray | None:
-    """A PNG of `write_png`, grey (H, W) or RGB (H, W, 3); None where it is missing or damaged."""
-    try:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error):
-        return None
-    return pixels[..., ::-1] if pixels is not None and pixels.ndim == 3 else pixels
 
 
 def disguise(path: Path) -> str:

@@ -254,9 +254,7 @@ def pair_folders(
     images = images_in(folder, {f for top in tops for f in walk(top)}, part, reading.image_suffix)
     if folder in masks:
         if not reading.mask_suffix:
-            raise DataError(
-                f"{folder}: images and masks; type how masks' names end: --mask-suffix _mask"
-            )
+            raise DataError(f"{folder}: images and masks; type how masks end: --mask-suffix _mask")
         images = [image for image in images if not image.path.stem.endswith(reading.mask_suffix)]
     results = [paired(images, place, reading.mask_suffix) for place in masks] or [images]
     best = max(results, key=lambda pairs: sum(image.mask is not None for image in pairs))

@@ -242,6 +242,4 @@ def write_split(data: DatasetFolder, halves: dict[str, list[ImageFile]]) -> None
             with atomic_write(folder / f"{kind}.txt") as file:
                 file.write(text)
     except (OSError, UnicodeError) as error:
-        raise DataError(
-            f"{folder}: a 50:50 split cannot be written there ({error}); name your lists: {BY_HAND}"
-        ) from error
+        raise DataError(f"{folder}: cannot be written ({error}); name your lists: {BY_HAND}") from error

@@ -19,11 +19,10 @@ from ismallnet.cli import DataError, optional, progress, some
 from ismallnet.datasets.find import BOXES, find_images
 from ismallnet.datasets.lists import Index
 from ismallnet.datasets.pairing import leads_inside, walk
-from ismallnet.datasets.sample import AS_IT_LIES, DatasetFolder, ImageFile, Reading
+from ismallnet.datasets.sample import DatasetFolder, ImageFile, Reading
 from ismallnet.files import atomic_write, disguise
 from ismallnet.images.picture import image_shape
 
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 EDGE = 1e-7  # px, by which outlines are moved, so that the left and the top edge alone belong to them
 
 Shape = np.ndarray | dict  # the corners of a polygon, (n, 2) x, y in px; or COCO's run lengths
@@ -77,7 +76,7 @@ def reading_entry(place: str) -> Iterator[None]:
     """What libraries raise on a malformed entry becomes an error that names it."""
     try:
         yield
-    except MALFORMED as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise DataError(f"{place}: {'found no ' * isinstance(error, KeyError)}{error}") from error
 
 
@@ -202,12 +201,7 @@ def matched(
 
 
 def draw_masks(
-    name: str,
-    data_root: str,
-    path: str,
-    split: list[str] | None = None,
-    reading: Reading = AS_IT_LIES,
-    overwrite: bool = False,
+    name: str, data_root: str, path: str, split: list[str] | None, reading: Reading, overwrite: bool
 ) -> list[str]:
     """Writes the masks of a data set's images from annotations: all of them, or none.
 
@@ -226,9 +220,7 @@ def draw_masks(
     pictures = read_annotations(source)
     of_image, absent = matched(pictures, images, data.root)
     if len(absent) == len(pictures):
-        raise DataError(
-            f"{data.root}: has none of the {len(absent)} annotated pictures: {some(absent)}"
-        )
+        raise DataError(f"{data.root}: has none of the {len(absent)} annotated images: {some(absent)}")
     files = mask_paths(data, images)
     old = [image.mask or f for f, image in zip(files, images) if image.mask or f.exists()]
     if old and not overwrite:

@@ -19,8 +19,9 @@ import numpy as np
 from ismallnet.cli import DataError
 from ismallnet.detection.detector import Target, spike
 from ismallnet.detection.sources import Frame, Source
-from ismallnet.files import atomic_write, read_png, write_csv, write_json, write_png
+from ismallnet.files import atomic_write, write_csv, write_json, write_png
 from ismallnet.images.grey import Limits, to_units
+from ismallnet.images.picture import decode
 
 AGAIN = "To start again delete the folder, or type another --name"
 REQUIRED = {"frame", "file", "index", "height", "width", "targets"}  # of a record
@@ -111,9 +112,7 @@ def read_records(folder: Path) -> Iterator[dict]:
             except ValueError:
                 entry = None
             if not isinstance(entry, dict) or not entry.keys() >= REQUIRED:
-                raise DataError(
-                    f"{path}, line {number}: damaged, expected the record of a frame. {AGAIN}"
-                )
+                raise DataError(f"{path}, line {number}: damaged, expected a frame's record. {AGAIN}")
             yield entry
 
 
@@ -209,7 +208,8 @@ def write_tables(folder: Path, entries: list[dict], extras: Sequence[str] = ()) 
         image = {"id": image_id, "file_name": entry["file"], "frame": entry["frame"]}
         images.append(image | {key: entry[key] for key in IMAGE_KEYS})
         rows += [row(entry, *numbered, extras) for numbered in enumerate(entry["targets"], start=1)]
-        results += [coco_result(image_id, target) for target in entry["targets"]]
+        keys = {"image_id": image_id, "category_id": CATEGORY["id"]}
+        results += [keys | {"bbox": t["box"], "score": t["score"]} for t in entry["targets"]]
     write_csv(folder / "detections.csv", (*COLUMNS, *extras), rows)
     write_json(folder / "detections.json", results, indent=None)
     write_json(folder / "frames.json", {"categories": [CATEGORY], "images": images}, indent=None)
@@ -221,11 +221,6 @@ def row(entry: dict, number: int, t: dict, extras: Sequence[str]) -> list:
     frame = [entry[key] for key in ("frame", "file", "index", "seconds")]
     values = [t[key] for key in ("area", "score", "mean", "snr", *extras)]
     return [*frame, number, t["x"], t["y"], *t["box"], *values]
-
-
-def coco_result(image_id: int, t: dict) -> dict:
-    keys = {"image_id": image_id, "category_id": CATEGORY["id"]}
-    return keys | {"bbox": t["box"], "score": t["score"]}
 
 
 def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
@@ -250,9 +245,12 @@ def write_mot(folder: Path, sequences: dict[str, list[dict]]) -> None:
 def write_video(folder: Path, name: str, entries: list[dict]) -> None:
     """The overlays of an input video as a video, as fast as it was."""
     temporary = folder.absolute() / f".{name}.tmp.mp4"  # the ending tells OpenCV the format
-    pictures = (read_png(folder / "overlays" / f"{entry['frame']}.png") for entry in entries)
     writer = None
-    for picture in (picture for picture in pictures if picture is not None):
+    for entry in entries:
+        try:
+            picture = decode(folder / "overlays" / f"{entry['frame']}.png")
+        except DataError:  # not there any more, or damaged
+            continue
         height, width = picture.shape[:2]  # MPEG-4 has even sides alone
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         if writer is None:

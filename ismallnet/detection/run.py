@@ -219,10 +219,8 @@ def check_ours(folder: Path, resume: bool) -> None:
     """Refuses a folder that holds files and is no folder of detect.py's, or no run to resume."""
     if "input" in read_json(folder / ABOUT):
         return
-    if folder.is_dir() and (names := sorted(p.name for p in folder.iterdir() if p.name != ".lock")):
-        raise DataError(
-            f"{folder}: found files that detect.py did not write: {some(names, 3)}; {ALONE}"
-        )
+    if folder.is_dir() and (held := sorted(p.name for p in folder.iterdir() if p.name != ".lock")):
+        raise DataError(f"{folder}: found files that detect.py did not write: {some(held, 3)}; {ALONE}")
     if resume:
         raise DataError(f"{folder}: no run to resume there; leave --resume out")
 
@@ -256,9 +254,7 @@ def check_same(folder: Path, before: dict, identity: dict, sources: list[Source]
     changed = [file for file, state in then.items() if state and now.get(file, state) != state]
     if changed:
         text = "found another size or time than when frames of it were done"
-        raise DataError(
-            f"{some(changed)}: {text}, expected the file of the run in {folder}. {records.AGAIN}"
-        )
+        raise DataError(f"{some(changed)}: {text}, expected that of {folder}'s run. {records.AGAIN}")
 
 
 # --- the end ------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from ismallnet.images.picture import decode, open_pictures
 from ismallnet.images.scientific import FITS, JPEG, note_thermal
 from ismallnet.parallel import read_ahead
 
-PAGED = (".tif", ".tiff", ".gif")
 PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS)
 COUNTED = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm")  # their header says how long they are
 VIDEOS = (*COUNTED, ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
@@ -166,7 +165,7 @@ def read_header(path: Path) -> Source:
     if suffix in VIDEOS:
         return describe_video(path)
     array = suffix in ARRAYS  # of which one frame has a number, too
-    if not array and suffix not in (*PAGED, *FITS):
+    if not array and suffix not in (".tif", ".tiff", ".gif", *FITS):
         return Source(path, "image")
     with reading(path), open_frames(path) as frames:
         return Source(path, "stack" if array or len(frames) > 1 else "image", len(frames))

@@ -25,7 +25,6 @@ from ismallnet.parallel import cores, results_and_problems
 NOTHING = "nothing"
 TEST_LIST = "the test list"
 HELD_OUT = "held-out training images (--hold-out {})"
-ENDINGS = (".png", ".npy")
 ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 MAPS_ABOUT = "about.json"  # what test.py says of its maps; not there before all of them are
 UNFINISHED = "unfinished.json"  # there while test.py is at work, and after it was interrupted
@@ -106,7 +105,7 @@ def find_maps(folder: Path, names: Collection[str]) -> dict[str, Path]:
             owner = os.path.join(place, path.stem)
             while owner not in candidates and "_" in os.path.basename(owner):
                 owner = owner.rpartition("_")[0]  # the longest name that the file's begins with
-            if owner in candidates and path.suffix in ENDINGS:
+            if owner in candidates and path.suffix in (".png", ".npy"):
                 candidates[owner].append(path)
     files = {n: [p for p in c if p.stem == os.path.basename(n)] or c for n, c in candidates.items()}
     if missing := [name for name, paths in files.items() if not paths]:

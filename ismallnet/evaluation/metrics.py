@@ -23,7 +23,6 @@ MATCH_DISTANCE = 3.0  # px between centroids, exclusive
 DISTANCE_ROUNDING = 1e-11  # px; 3 px up to rounding are not less than 3 px
 TIE = 1e-9  # px; total distances that differ by less are equal
 PD_FA_THRESHOLDS = (1, *range(8, 249, 8), 255)
-EIGHT = np.ones((3, 3))  # neighbours
 
 
 def quantise(probability: np.ndarray) -> np.ndarray:
@@ -81,7 +80,7 @@ def components(binary: np.ndarray) -> Components:
     labels = np.zeros(binary.shape, np.int32)
     if len(y):  # labels the bounding box of all only: targets are small
         window = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
-        ndimage.label(binary[window], EIGHT, output=labels[window])
+        ndimage.label(binary[window], np.ones((3, 3)), output=labels[window])
     index = labels[y, x] - 1
     area = np.bincount(index)
     centroid = np.stack([np.bincount(index, y), np.bincount(index, x)], axis=1) / area[:, None]

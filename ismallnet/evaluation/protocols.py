@@ -28,8 +28,6 @@ from ismallnet.evaluation.metrics import (
 )
 from ismallnet.evaluation.tables import LOCALISATION, SEGMENTATION
 
-EPSILON = 2.0**-52
-
 # --- BasicIRSTD, DNANet, SCTransNet, iSmallNet's authors ------------------------------------------
 
 
@@ -56,7 +54,7 @@ def count_basicirstd(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         "images": 1,
         "intersection": tp,
         "union": fp + int(np.count_nonzero(mask >= 128)),
-        "image_niou": tp / (tp + fp + fn + EPSILON),  # sctransnet's: 0 where both are empty
+        "image_niou": tp / (tp + fp + fn + 2.0**-52),  # sctransnet's: 0 where both are empty
         "targets": len(targets),
         "matched": len(matched),
         "false_pixels": int(false.sum()),

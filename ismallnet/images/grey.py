@@ -206,9 +206,8 @@ class GreyRange:
             raise DataError(f"{path}: no pixel holds a number; all are NaN, infinite or nodata")
         limits = self.limits_of(pixels)
         found = doubts(pixels, limits, bool(self.limits), self.dark) if look else ()
-        facts = (
-            GreyFacts(name, str(pixels.dtype), limits, found) if look and (limits or found) else None
-        )
+        said = look and (limits or found)
+        facts = GreyFacts(name, str(pixels.dtype), limits, found) if said else None
         return self.units(pixels, limits), facts
 
     def report(self, label: str, facts: list[GreyFacts], total: int) -> Iterator[str]:

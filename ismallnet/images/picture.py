@@ -61,9 +61,7 @@ def decode(path: Path, raw: bytes | None = None) -> np.ndarray:
     """
     with open_pictures(path, raw) as pictures:
         if (count := len(pictures)) > 1:
-            raise DataError(
-                f"{path}: found {count} pictures in it, expected one; save each as a file of its own"
-            )
+            raise DataError(f"{path}: found {count} pictures in it, expected one; save each by itself")
         return pictures[0]
 
 

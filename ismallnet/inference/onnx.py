@@ -95,7 +95,6 @@ def with_notes(raw: bytes, **notes) -> bytes:
 def to_fp16(raw: bytes) -> bytes:
     """An ONNX file's bytes with weights and activations in half precision, for GPUs: a CPU runs it
     slowly. The image and the logits stay float32."""
-    optional("onnxruntime", "--precision fp16")
     float16 = optional("onnxruntime.transformers.float16", "--precision fp16")
     proto = optional("onnx", "--precision fp16").load_from_string(raw)
     return float16.convert_float_to_float16(proto, keep_io_types=True).SerializeToString()
@@ -137,9 +136,7 @@ class Exported:
         else:
             self.run = lambda x: session.run(["mask"], {"image": x})[0]
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in 0-255 units -> float, zero mean and unit variance."""
-        return (image - self.mean[:, None, None]) / self.std[:, None, None]
+    normalise = Normalised.normalise
 
     def mask_logits(self, image: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W), H and W of its multiple -> (N, 1, H, W)."""

@@ -46,9 +46,7 @@ def open_network(
     path, is_onnx = Path(path), Path(path).suffix == ".onnx"
     if backend == "torch":
         if is_onnx:
-            raise WeightsError(
-                f"{path}: an ONNX file; type --backend onnxruntime, or name other weights"
-            )
+            raise WeightsError(f"{path}: an ONNX file; type --backend onnxruntime, or other weights")
         return load_own(path, own) if own else load_weights(path)
     check_amp(backend, amp)
     if not is_onnx:

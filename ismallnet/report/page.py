@@ -23,7 +23,8 @@ from ismallnet.detection.records import read_records
 from ismallnet.evaluation import metrics
 from ismallnet.evaluation.protocols import count_hiou, metrics_hiou
 from ismallnet.evaluation.tables import LOCALISATION, NAMES, SEGMENTATION, cells_of
-from ismallnet.files import atomic_write, printable, read_json, read_png, write_png
+from ismallnet.files import atomic_write, printable, read_json, write_png
+from ismallnet.images.picture import decode
 from ismallnet.parallel import results_and_problems
 from ismallnet.report.outcome import COLOURS, Layers, Outcome, Region, window_around
 
@@ -193,18 +194,11 @@ def write_page(folder: Path, title: str, about: str, content: dict, table: str =
 # --- your own frames --------------------------------------------------------------------------------
 
 
-def score_of(record: dict) -> float:
-    """The highest score of a frame's targets."""
-    return max((target["score"] for target in record["targets"]), default=0.0)
-
-
 def draw_frame(numbered: tuple[int, dict], folder: Path) -> dict:
     """Writes a frame's pictures for the report, of those that detect.py wrote."""
     order, record = numbered
-    paths = [folder / kind / f"{record['frame']}.png" for kind in ("overlays", "maps")]
-    overlay, pred = map(read_png, paths)
-    if overlay is None or pred is None:
-        raise DataError(f"{paths[0]} or {paths[1]}: not there any more, or damaged")
+    name = f"{record['frame']}.png"
+    overlay, pred = decode(folder / "overlays" / name), decode(folder / "maps" / name)
     write_pictures(folder / "report" / "images", order, {"overlay": overlay, "prediction": pred})
     whole = 0, 0, *pred.shape[::-1]
     left, top, width, height = record["targets"][0]["box"] if record["targets"] else whole
@@ -222,7 +216,8 @@ def write_gallery(folder: Path, workers: int, most: int = MOST) -> Path:
     records, about = list(read_records(folder)), read_json(folder / "about.json")
     if not records:
         raise DataError(f"{folder}: found no frames of detect.py in it; type python detect.py PATH")
-    best = sorted(range(len(records)), key=lambda k: -score_of(records[k]))[:most]
+    scores = [max((t["score"] for t in record["targets"]), default=0.0) for record in records]
+    best = sorted(range(len(records)), key=lambda k: -scores[k])[:most]
     shown = [records[k] for k in sorted(best)]
     draw, numbered = partial(draw_frame, folder=folder), list(enumerate(shown))
     pages, problems = results_and_problems(draw, numbered, workers, f"{folder.name} report", "frame")

@@ -242,9 +242,7 @@ def find_run(runs: Path, resume: str, run_name: str | None) -> Path:
     path = path / "last.pt" if path.is_dir() else path
     if not path.is_file():
         names = ", ".join(p.parent.name for p in saved) or "none"
-        raise DataError(
-            f"{path}: no such run to resume; runs in {runs}: {names}. To start one leave --resume out"
-        )
+        raise DataError(f"{path}: no run; runs in {runs}: {names}. To start one leave --resume out")
     return path
 
 

@@ -238,9 +238,7 @@ def claim(runs: Path, name: str | None) -> Iterator[Path]:
     folder = runs / name if name else new_folder(runs)
     with lock(folder, "a training is running"):  # a run that was killed early may have left the folder
         if (folder / "last.pt").exists():
-            raise DataError(
-                f"{folder}: there is a run here; continue it: --resume, or name another --run-name"
-            )
+            raise DataError(f"{folder}: holds a run; type --resume, or another --run-name")
         try:
             yield folder
         finally:

@@ -12,8 +12,8 @@ from streaming import folder, refused, results, run, video
 
 from ismallnet.detection.detector import find_targets
 from ismallnet.detection.records import ordered, write_video
-from ismallnet.files import read_png
 from ismallnet.images.grey import to_units, value_limits
+from ismallnet.images.picture import decode
 from ismallnet.inference.predict import NotFiniteError, predict, prepared
 from net import load_weights
 
@@ -126,7 +126,7 @@ def test_pixels_without_a_number_do_not_hide_the_rest():
     maps, ranges = {}, {}
     for name in ("clean", "bad"):
         assert run(f"{name}.npy") == 0
-        maps[name] = read_png(Path(f"results/{name}/maps/{name}_000000.png")) / 255
+        maps[name] = decode(Path(f"results/{name}/maps/{name}_000000.png")) / 255
         ranges[name] = results(name)[1]["images"][0]["range"]
     assert ranges["bad"] == ranges["clean"] and np.abs(maps["bad"] - maps["clean"]).max() < 0.3
     assert "inf" not in Path("results/bad/detections.csv").read_text()

@@ -57,7 +57,7 @@ def test_pictures_that_are_gone_are_named(results, capsys):
         (results / name).unlink()
     message = fails(main, "--name", "mine", capsys=capsys)
     assert "2 frames cannot be shown" in message
-    assert "overlays/a_1.png" in message and "maps/stack_2.png" in message
+    assert "maps/a_1.png: " in message and "overlays/stack_2.png: " in message
 
 
 @pytest.mark.parametrize(
