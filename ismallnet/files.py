@@ -92,7 +92,7 @@ def check_place(path: Path) -> None:
     above = next(place for place in path.absolute().parents if place.exists())
     free = path.is_file() or not path.exists()
     if not (free and above.is_dir() and os.access(above, os.W_OK)):
-        raise DataError(f"{path}: cannot be written; expected the name of a file, in a folder of yours")
+        raise DataError(f"{path}: cannot be written in {above}; expected a file in a folder of yours")
 
 
 def sweep(*folders: Path) -> None:

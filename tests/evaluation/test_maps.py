@@ -141,7 +141,7 @@ def test_metrics_go_to_a_file_that_is_ours(capsys):
     assert names == ["metrics.json", "metrics_about.json", "metrics_pd_fa.csv", "metrics_roc_pr.csv"]
     Path("results").rename("there")
     Path("results").write_text("mine")
-    assert "results: a file" in fails(main, *ARGV, capsys=capsys)
+    assert "results;" in fails(main, *ARGV, capsys=capsys)
     assert Path("file").read_text() == "mine" and Path("pipe").is_fifo()
     assert not any(Path("folder").iterdir()) and len(list(Path("theirs").iterdir())) == 2
 
