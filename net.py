@@ -265,6 +265,8 @@ def map_loss(
     p = torch.sigmoid(logits)
     if loss == "jaccard":
         return jaccard_loss(p, target, empty).mean() + 0.5 * focal_loss(logits, target)
+    if loss != "authors":
+        raise ValueError(f"found loss {loss!r}, expected one of {LOSSES}")
     overlap = (p * target).sum((1, 2, 3))
     union = p.sum((1, 2, 3)) + target.sum((1, 2, 3)) - overlap
     iou_loss = 1 - (overlap + 1) / (union + 1)
