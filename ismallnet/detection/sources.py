@@ -27,6 +27,7 @@ PICTURES = (*EXTENSIONS, ".pgm", ".ppm", ".webp", ".gif", ".jp2", *FITS)
 COUNTED = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm")  # their header says how long they are
 VIDEOS = (*COUNTED, ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".3gp", ".y4m", ".mjpeg")
 VIDEOS += (".ts", ".mts", ".m2ts", ".h264")
+HEADERLESS = (".raw", ".bin")
 KINDS = (*PICTURES, *ARRAYS, *VIDEOS)
 READERS = 4  # threads that read image files; whole frames, of any size, wait in memory
 FPS = 25.0  # of a video that does not say it
@@ -100,6 +101,12 @@ def named_by(text: str) -> list[Path]:
     if text and path.exists():
         if path.suffix.lower() == ".txt":
             raise DataError(f"{text}: lists are not read any more; type detect.py $(cat {text})")
+        if path.suffix.lower() in HEADERLESS:
+            raise DataError(
+                f"{text}: found pixels without a header; save them as .npy in Python: numpy.save("
+                f"{str(path.with_suffix('.npy'))!r}, numpy.fromfile({text!r}, 'uint16').reshape(-1, "
+                "HEIGHT, WIDTH)) (big-endian: '>u2')"
+            )
         return [path]
     if "://" in text or text.isdecimal():
         raise DataError(f"{text}: no such file; of a camera or a stream type --camera {text}")
