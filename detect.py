@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     polarity = "targets that are brighter or darker than their surroundings"
     add("--polarity", default="bright", metavar="{bright,dark}", help=polarity)
     add("--min-area", type=int, default=1, metavar="PX", help="minimum area of a target, in pixels")
+    add("--max-area", type=int, metavar="PX", help="maximum area of a target; default: no limit")
     add("--max-targets", type=int, default=100, metavar="N", help="maximum targets per frame")
     alarms = "in place of --threshold the lowest with at most RATE false alarms a frame on --background"
     add("--false-alarms", type=float, metavar="RATE", help=alarms)
@@ -90,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     ignore = "a picture of the frames' size that is white where nothing counts: text, a mast, the sun"
     add("--ignore", metavar="MASK", help=ignore)
     confirm = "report a target only where it is seen in N of M successive frames of a sequence: a "
-    confirm += "folder in the order of its names, a video, or a stack"
+    confirm += "folder in the order of its names, a video, a stack, or what came while it ran"
     add("--confirm", metavar="N:M", help=confirm)
     moving = "with --confirm, of a camera that stands still: leave out what stays within PX of where "
     moving += "it was first seen"
@@ -121,7 +122,6 @@ def check(args: argparse.Namespace) -> None:
     expected = {
         "one of PATH, --watch FOLDER and --camera ADDRESS": inputs == 1 or (not inputs and alarms),
         "an address after --camera, as 0 or rtsp://…": args.camera is None or is_address(args.camera),
-        "--watch and --camera without --confirm": not ((args.watch or args.camera) and args.confirm),
         "--moving with --confirm": not args.moving or bool(args.confirm),
         "--watch and --camera without torchrun": not (args.watch or args.camera) or launch().world == 1,
         "--camera without --resume": not (args.camera and args.resume),

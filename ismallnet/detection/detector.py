@@ -53,7 +53,7 @@ def find_targets(
     probability: np.ndarray,
     frame: np.ndarray,
     threshold: float = 0.5,
-    min_area: int = 1,
+    areas: tuple[int, int | None] = (1, None),
     max_targets: int = 100,
     polarity: str = "bright",
 ) -> list[Target]:
@@ -62,6 +62,7 @@ def find_targets(
     Args:
         probability: HxW in [0, 1].
         frame: HxW or HxWxC, of any depth, for the SNR.
+        areas: px, the least and the most; None: no limit.
         polarity: of the targets in the map.
 
     Returns:
@@ -71,7 +72,7 @@ def find_targets(
     targets = []
     for (rows, columns), inside in components(above).pieces():
         y, x = np.nonzero(inside)
-        if len(y) < min_area:
+        if not areas[0] <= len(y) <= (areas[1] or len(y)):
             continue
         height, width = inside.shape
         y, x = y + rows.start, x + columns.start
@@ -126,7 +127,7 @@ class DetectionSettings:
 
     Args:
         threshold: least probability of a target's pixels, above 0, at most 1.
-        min_area: px; smaller targets are dropped.
+        min_area, max_area: px; smaller and larger targets are dropped; None: no limit.
         max_targets: a frame; those with the highest scores are kept.
         polarity: "bright" or "dark" targets.
         limits: values that become 0 and 255 in all frames of more than 8 bits; by default
@@ -140,6 +141,7 @@ class DetectionSettings:
 
     threshold: float = 0.5
     min_area: int = 1
+    max_area: int | None = None
     max_targets: int = 100
     polarity: str = "bright"
     limits: Limits | None = None
@@ -157,6 +159,10 @@ class DetectionSettings:
         checks = {
             "threshold": (0 < self.threshold <= 1, "above 0, at most 1"),
             "min_area": (self.min_area >= 1, "1 or more"),
+            "max_area": (
+                self.max_area is None or self.max_area >= self.min_area,
+                f"at least min_area, {self.min_area}",
+            ),
             "max_targets": (self.max_targets >= 1, "1 or more"),
             "polarity": (
                 self.polarity in ("bright", "dark"),
@@ -268,10 +274,14 @@ class Detector:
             raise DataError(f"{s.ignore}: {found}, expected that of the frames, {shape}")
         return [np.where(self.ignored, 0, probability) for probability in maps]
 
-    def targets(self, probability: np.ndarray, frame: np.ndarray) -> list[Target]:
-        """The targets in the probabilities of a frame."""
+    def targets(
+        self, probability: np.ndarray, frame: np.ndarray, threshold: float | None = None
+    ) -> list[Target]:
+        """The targets in the probabilities of a frame; at another threshold if named."""
         s = self.settings
-        return find_targets(probability, frame, s.threshold, s.min_area, s.max_targets, s.polarity)
+        least = s.threshold if threshold is None else threshold
+        areas = s.min_area, s.max_area
+        return find_targets(probability, frame, least, areas, s.max_targets, s.polarity)
 
 
 def resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -301,13 +311,12 @@ def threshold_for(detector: Detector, frames: Iterable[Frame], most: float, name
     Raises:
         DataError: none does; a frame cannot be read, or there is none.
     """
-    s, counts = detector.settings, []
+    counts = []
     for frame in progress(frames, name, None, "frame"):
         if frame.problem:
             raise DataError(frame.problem)
         probability = detector.probability(frame.pixels)
-        settings = (s.min_area, s.max_targets)
-        found = (find_targets(probability, frame.pixels, t, *settings) for t in THRESHOLDS)
+        found = (detector.targets(probability, frame.pixels, t) for t in THRESHOLDS)
         counts.append([len(targets) for targets in found])
     if not counts:
         raise DataError(f"--background {name}: found no frame")

@@ -16,6 +16,7 @@ from ismallnet.cli import DataError
 from ismallnet.detection import live
 from ismallnet.detection.detector import threshold_for
 from ismallnet.detection.live import Camera, public
+from ismallnet.detection.records import read_records
 from ismallnet.detection.sources import Frame, Source
 from ismallnet.files import read_json
 from net import iSmallNet
@@ -75,8 +76,11 @@ def test_a_stream_that_is_interrupted_ends_well():
     stream = Stream(Path("clip.avi"), times=10**6)
     timer = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
-    assert run("--camera", stream.address) == 0
-    assert Path("results/camera/detections.csv").is_file()
+    assert run("--camera", stream.address, "--threshold", 0.004, "--confirm", "2:3") == 0
+    entries = list(read_records(Path("results/camera")))
+    tracks = [t["track"] for entry in entries for t in entry["targets"]]
+    assert 0 < len(set(tracks)) < len(tracks)
+    assert Path("results/camera/detections.csv").read_text().splitlines()[0].endswith(",track")
 
 
 def test_without_a_camera_nothing_is_written(capsys):
@@ -134,10 +138,8 @@ def frames(*maxima: float) -> list[Frame]:
     return [Frame(source, 0, np.full((32, 32), round(255 * p), np.uint8)) for p in maxima]
 
 
-class Known:
+class Known(Detector):
     """A detector whose map has one pixel as high as the frame says."""
-
-    settings = Detector(iSmallNet(4)).settings
 
     def probability(self, frame):
         probability = np.zeros((32, 32), np.float32)
@@ -147,13 +149,13 @@ class Known:
 
 @pytest.mark.parametrize(("most", "threshold"), [(1, 0.05), (0.5, 0.65), (0.25, 0.85), (0.2, 0.95)])
 def test_the_lowest_threshold_with_so_few_false_alarms(most, threshold, capsys):
-    assert threshold_for(Known(), frames(0.6, 0.8, 0.9, 0.61), most, "empty") == threshold
+    assert threshold_for(Known(iSmallNet(4)), frames(0.6, 0.8, 0.9, 0.61), most, "empty") == threshold
     assert f"--threshold {threshold:g}" in capsys.readouterr().out
 
 
 def test_no_threshold_may_be_high_enough():
     with pytest.raises(DataError, match="--ignore"):
-        threshold_for(Known(), frames(1.0, 1.0), 0.1, "empty")
+        threshold_for(Known(iSmallNet(4)), frames(1.0, 1.0), 0.1, "empty")
 
 
 def test_the_threshold_is_used_for_the_frames(capsys):

@@ -53,9 +53,10 @@ def test_records_are_in_the_order_of_the_files_that_are_named_each_once():
     assert ordered(entries, ["a"]) == [entries[2], entries[1], entries[0]]
 
 
-def test_no_targets_are_empty_files_that_are_still_valid():
+@pytest.mark.parametrize("flags", [("--min-area", 10000), ("--threshold", 0.001, "--max-area", 1)])
+def test_no_targets_are_empty_files_that_are_still_valid(flags):
     write(Path("f/a.png"), np.zeros((20, 20), np.uint8))
-    assert run("f", "--min-area", 10000) == 0
+    assert run("f", *flags) == 0
     rows, companion = results()
     assert rows == [] and len(companion["images"]) == 1
 
@@ -208,7 +209,7 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --watch f", "--watch"),
         ("", "--watch"),
         ("--watch none", "--watch"),
-        ("--watch f --confirm 2:2", "--confirm"),
+        ("--watch f --confirm 2:1", "--confirm"),
         ("f --name ../q", "--name"),
         ("f --name ..", "--name"),
         ("f --resume", "--resume"),
@@ -224,6 +225,7 @@ def test_the_frame_whose_logits_are_not_finite_is_named(monkeypatch, capsys):
         ("f --range nan 9", "--range"),
         ("f --percentiles 9 2", "--percentiles"),
         ("f --min-area 0", "--min-area"),
+        ("f --min-area 9 --max-area 8", "--max-area"),
         ("f --threshold 0", "--threshold"),
         ("f --overlap 400", "--overlap"),
         ("f --every 2", "--every"),
