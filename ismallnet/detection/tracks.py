@@ -127,18 +127,17 @@ def link(frames: Iterable[list[Sighting]], distance: float, memory: int) -> list
 def nearest(
     tracks: list[Track], sightings: list[Sighting], time: int, distance: float
 ) -> list[tuple[int, Track]]:
-    """Pairs (index of a sighting, track), the sum of whose distances is smallest; to leave a track
-    without a sighting costs as much as the longest distance that it may have."""
+    """Pairs (index of a sighting, track), each once, of the largest sum of gains. That of a pair is how
+    much nearer it is than it may be; a track that was not seen lately, or once alone, may be further
+    away, and gives way to others."""
     if not tracks or not sightings:
         return []
     expected = np.array([track.at(time) for track in tracks])
-    now = np.array(sightings)
-    longest = np.array([track.reach(time, distance) for track in tracks])
-    gaps = np.linalg.norm(expected[:, None] - now[None], axis=2)
-    costs = np.where(gaps <= longest[:, None], gaps, np.inf)
-    alone = np.where(np.eye(len(tracks), dtype=bool), longest, np.inf)  # a column for each track
-    pairs = zip(*linear_sum_assignment(np.hstack([costs, alone])))
-    return [(int(j), tracks[i]) for i, j in pairs if j < len(sightings)]
+    longest = np.array([track.reach(time, distance) for track in tracks])[:, None]
+    gaps = np.linalg.norm(expected[:, None] - np.array(sightings)[None], axis=2)
+    gain = (longest + 1e-6 - gaps).clip(0) * (distance / longest) ** 2  # the longest is within reach
+    pairs = zip(*linear_sum_assignment(gain, maximize=True))
+    return [(int(j), tracks[i]) for i, j in pairs if gain[i, j] > 0]
 
 
 # --- the records of a sequence ------------------------------------------------------------------------

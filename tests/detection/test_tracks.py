@@ -99,3 +99,10 @@ def test_a_track_that_is_not_seen_takes_no_sighting_from_another():
     assert link([at((0, 0), (100, 0)), at((104, 0))], 5, 1) == [[1, 2], [2]]
     # one that was seen two frames ago, and a far one of the last frame, which costs less
     assert link([at((100, 0)), at((0, 0)), at((108, 0))], 5, 2) == [[1], [2], [1]]
+
+
+def test_a_track_that_was_not_seen_gives_way_to_one_that_was():
+    """A target that is once found twice: its two tracks took turns, a switch in each frame."""
+    frames = [at((2.0 * t, 0), (2.0 * t + 3, 0)) if t == 5 else at((2.0 * t, 0)) for t in range(20)]
+    tracks = link(frames, 5, 4)
+    assert {own[0] for own in tracks} == {1} and tracks[5] == [1, 2]
