@@ -11,7 +11,7 @@ from ismallnet.inference.own import KEPT, load_own
 from ismallnet.inference.predict import AMP, Network
 
 SHIPPED = Path(__file__).parents[2] / "weights"
-DEFAULT = "IRSTD-1k"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
+DEFAULT = "frames"  # for frames of other sources: RESULTS.md, "On sources that they have not seen"
 
 
 def add_network_arguments(add: Callable, weights: str) -> None:

@@ -42,7 +42,7 @@ def rows() -> list[tuple[str, str, list[float]]]:
 def test_each_set_has_its_weights_and_a_row():
     sets = ("NUAA-SIRST", "NUDT-SIRST")
     own = {(name, of) for of in sets for name in (of, f"{of}-width16")}
-    own |= {(name, "IRSTD-1k") for name in ("IRSTD-1k", "light")} | {("light", "NUAA-SIRST")}
+    own |= {(name, "IRSTD-1k") for name in ("IRSTD-1k", "frames", "light")} | {("light", "NUAA-SIRST")}
     assert {(file.split(".")[0], name) for file, name, _ in rows()} == own
     assert {path.stem for path in WEIGHTS} == {name for name, _ in own}
 
@@ -53,7 +53,7 @@ def test_weights_say_what_they_are(path):
     info = info_of(path)
     assert info["selected_on"] == "nothing" and info["step"] == info["steps"]
     assert info["hours"] > 0 and info["recipe"] and info["seed"] >= 0
-    assert info["environment"]["hardware"] and info["width"] in (8, 16)
+    assert info["environment"]["hardware"] and info["width"] in (4, 8, 16)
     assert not any(str(value).startswith("/") for value in info["args"].values())
     for name in info["dataset"]:
         assert all(0 <= info["figures"][name][key] <= 1 for key in FIGURES)

@@ -95,7 +95,7 @@ def test_newest_run_is_taken_then_shipped_weights(data, weights, monkeypatch, tm
     shipped = tmp_path / "shipped"
     monkeypatch.setattr("ismallnet.inference.weights.SHIPPED", shipped)
     assert "train.py" in fails(main, *TINY, capsys=capsys)
-    for name in ("IRSTD-1k", "tiny"):
+    for name in ("frames", "tiny"):
         save_weights(load_weights(weights).state_dict(), {}, shipped / f"{name}.safetensors")
         main(TINY)
         assert f"weights {shipped / name}.safetensors" in capsys.readouterr().out
