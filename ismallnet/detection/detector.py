@@ -53,16 +53,17 @@ def find_targets(
     probability: np.ndarray,
     frame: np.ndarray,
     threshold: float = 0.5,
-    areas: tuple[int, int | None] = (1, None),
+    min_area: int = 1,
     max_targets: int = 100,
     polarity: str = "bright",
+    max_area: int | None = None,
 ) -> list[Target]:
     """The 8-connected components at or above the threshold, of the map as it is saved (8 bits).
 
     Args:
         probability: HxW in [0, 1].
         frame: HxW or HxWxC, of any depth, for the SNR.
-        areas: px, the least and the most; None: no limit.
+        min_area, max_area: px; None: no limit.
         polarity: of the targets in the map.
 
     Returns:
@@ -72,7 +73,7 @@ def find_targets(
     targets = []
     for (rows, columns), inside in components(above).pieces():
         y, x = np.nonzero(inside)
-        if not areas[0] <= len(y) <= (areas[1] or len(y)):
+        if not min_area <= len(y) <= (max_area or len(y)):
             continue
         height, width = inside.shape
         y, x = y + rows.start, x + columns.start
@@ -280,8 +281,8 @@ class Detector:
         """The targets in the probabilities of a frame; at another threshold if named."""
         s = self.settings
         least = s.threshold if threshold is None else threshold
-        areas = s.min_area, s.max_area
-        return find_targets(probability, frame, least, areas, s.max_targets, s.polarity)
+        limits = s.min_area, s.max_targets, s.polarity, s.max_area
+        return find_targets(probability, frame, least, *limits)
 
 
 def resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -36,8 +36,8 @@ def test_targets_by_hand():
     assert second.score == pytest.approx(0.9) and second.mean == pytest.approx(2.75 / 4)
     assert second.x == pytest.approx((20 * 0.6 + 21 * 0.9 + 22 * 0.75 + 23 * 0.5) / 2.75)
     assert second.y == pytest.approx((10 * 2.25 + 11 * 0.5) / 2.75)
-    assert [t.area for t in find_targets(probability, frame, areas=(2, None))] == [4]
-    assert [t.area for t in find_targets(probability, frame, areas=(1, 3))] == [1]
+    assert [t.area for t in find_targets(probability, frame, min_area=2)] == [4]
+    assert [t.area for t in find_targets(probability, frame, max_area=3)] == [1]
     assert [t.area for t in find_targets(probability, frame, max_targets=1)] == [1]
     assert [t.area for t in find_targets(probability, frame, threshold=0.7)] == [1, 2]
     assert find_targets(np.zeros((3, 3), np.float32), frame) == []
